@@ -1,0 +1,684 @@
+"""
+What the caller asks for and what comes back, as immutable records; and the rules of the API, as tables.
+
+Sources are named as in the vendor's history: *seed* is the integration guide of 2025-12 to 2026-03,
+*newest* the contract of 2026-10.
+What every version forbids is a violation; what a later version retired, or nobody documents, is a caution.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Literal
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from .errors import InvalidRequest
+
+__all__ = [
+    "MODELS",
+    "REQUEST_TYPES",
+    "Extend",
+    "Get1080p",
+    "ImageToVideo",
+    "IngredientsToVideo",
+    "InsertObject",
+    "Model",
+    "RemoveObject",
+    "Request",
+    "RequestWarning",
+    "Reshoot",
+    "TaskError",
+    "TaskRecord",
+    "TaskState",
+    "TextToVideo",
+    "Upsample",
+    "Video",
+    "VideoResult",
+]
+
+
+class RequestWarning(UserWarning):
+    """
+    The request is sent, but the newest documents say it may not do what was asked.
+    """
+
+
+# --- the table of models -------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Model:
+    """
+    One row of the table of models.
+
+    Attributes:
+        name: as the API spells it.
+        tier: `fast` or `quality`.
+        text: whether a prompt alone is enough.
+        images: what each allowed number of images means.
+        resolutions: what may be asked for; leaving it out gives 720p.
+        retired: why it may be refused today, or None.
+        sources: where each of the other cells comes from.
+    """
+
+    name: str
+    tier: Literal["fast", "quality"]
+    text: bool
+    images: Mapping[int, str]
+    resolutions: tuple[str, ...]
+    retired: str | None = None
+    sources: Mapping[str, str]
+
+
+_FRAMES: Final = {1: "first frame", 2: "first and last frame", 3: "first and last frame"}
+_FUSION: Final = {1: "fusion", 2: "fusion", 3: "fusion"}
+_RETIRED_2026: Final = "the newest documents retired it (`400 model is not supported`)"
+_SOURCES: Final = {
+    "name": "seed, table of models",
+    "tier": "seed, table of models",
+    "text": "seed, table of models",
+    "images": "seed: 3 = first and last in the table, 2 in the rules below it; newest: 1-2",
+    "resolutions": "seed: 4k only for veo31; newest: only with text2video",
+    "retired": "newest lists it",
+}
+_SOURCES_VEO2: Final = _SOURCES | {"retired": "newest, seen live: 400 model is not supported"}
+
+
+def _table(*rows: Model) -> Mapping[str, Model]:
+    return {row.name: row for row in rows}
+
+
+MODELS: Final = _table(
+    Model(
+        name="veo2",
+        tier="quality",
+        text=True,
+        images=_FRAMES,
+        resolutions=("1080p", "gif"),
+        retired=_RETIRED_2026,
+        sources=_SOURCES_VEO2,
+    ),
+    Model(
+        name="veo2-fast",
+        tier="fast",
+        text=True,
+        images={1: "first frame"},
+        resolutions=("1080p", "gif"),
+        retired=_RETIRED_2026,
+        sources=_SOURCES_VEO2 | {"images": "seed: only 1 image"},
+    ),
+    Model(
+        name="veo3",
+        tier="quality",
+        text=True,
+        images=_FRAMES,
+        resolutions=("1080p", "gif"),
+        sources=_SOURCES,
+    ),
+    Model(
+        name="veo3-fast",
+        tier="fast",
+        text=True,
+        images=_FRAMES,
+        resolutions=("1080p", "gif"),
+        sources=_SOURCES,
+    ),
+    Model(
+        name="veo31",
+        tier="quality",
+        text=True,
+        images=_FRAMES,
+        resolutions=("1080p", "gif", "4k"),
+        sources=_SOURCES,
+    ),
+    Model(
+        name="veo31-fast",
+        tier="fast",
+        text=True,
+        images=_FRAMES,
+        resolutions=("1080p", "gif"),
+        sources=_SOURCES,
+    ),
+    Model(
+        name="veo31-fast-ingredients",
+        tier="fast",
+        text=False,
+        images=_FUSION,
+        resolutions=("1080p", "gif"),
+        sources=_SOURCES | {"images": "seed: needs 1-3, fused; newest: ingredients2video 1-3"},
+    ),
+)
+
+DEFAULT_MODEL: Final = "veo31-fast"  # the documents' own defaults differ, so it is always sent
+INGREDIENTS_MODEL: Final = "veo31-fast-ingredients"  # newest: the server forces it for ingredients2video
+EXTEND_MODELS: Final = ("veo31-fast", "veo31")  # newest, /veo/extend
+SMALLEST: Final = "720p"  # seed: what leaving `resolution` out gives
+RESOLUTIONS: Final = (SMALLEST, "1080p", "4k", "gif")  # seed and newest, /veo/videos
+EXTEND_RESOLUTIONS: Final = ("720p", "1080p")  # newest, /veo/extend
+UPSAMPLE_TARGETS: Final = ("1080p", "4k", "gif")  # newest, /veo/upsample
+ASPECT_RATIOS: Final = ("16:9", "9:16")  # newest
+RETIRED_ASPECT_RATIOS: Final = ("3:4", "4:3", "1:1")  # seed lists them, newest does not
+MAX_IMAGES: Final = 3  # seed: "at most 3"
+NEWEST_MAX_FRAMES: Final = 2  # newest: image2video takes 1-2
+MOTION_TYPES: Final = (  # newest, /veo/reshoot
+    "STATIONARY",
+    "STATIONARY_UP",
+    "STATIONARY_DOWN",
+    "STATIONARY_LEFT",
+    "STATIONARY_RIGHT",
+    "STATIONARY_DOLLY_IN_ZOOM_OUT",
+    "STATIONARY_DOLLY_OUT_ZOOM_IN",
+    "UP",
+    "DOWN",
+    "LEFT_TO_RIGHT",
+    "RIGHT_TO_LEFT",
+    "FORWARD",
+    "BACKWARD",
+    "DOLLY_IN_ZOOM_OUT",
+    "DOLLY_OUT_ZOOM_IN",
+)
+
+
+# --- rules for one field -------------------------------------------------------------------------------
+
+
+def _text(name: str, value: object) -> Iterator[str]:
+    if not isinstance(value, str):
+        yield f"{name} must be a string, not {type(value).__name__}"
+    elif not value.strip():
+        yield f"{name} must not be empty"
+
+
+def _flag(name: str, value: object) -> Iterator[str]:
+    if not isinstance(value, bool):
+        yield f"{name} must be True or False, not {value!r}"
+
+
+def _is_web_address(value: str) -> bool:
+    if any(character.isspace() or not character.isprintable() for character in value):
+        return False
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:  # urlsplit's own word for a malformed host
+        return False
+
+
+def _address(name: str, value: object) -> Iterator[str]:
+    if not isinstance(value, str) or not _is_web_address(value):
+        yield f"{name} must be an absolute http or https URL, not {_short(value)}"
+
+
+def _addresses(name: str, value: object) -> Iterator[str]:
+    if not isinstance(value, tuple):
+        yield f"{name} must be a sequence of URLs, not one {type(value).__name__}"
+        return
+    if not 1 <= len(value) <= MAX_IMAGES:
+        yield f"{name} must hold 1 to {MAX_IMAGES} URLs, not {len(value)}"
+    for position, item in enumerate(value):
+        yield from _address(f"{name}[{position}]", item)
+
+
+def _one_of(*choices: str) -> Callable[[str, object], Iterator[str]]:
+    def check(name: str, value: object) -> Iterator[str]:
+        if value not in choices:
+            yield f"{name} must be one of {', '.join(choices)}, not {_short(value)}"
+
+    return check
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+_FIELD_RULES: Final[Mapping[str, Callable[[str, object], Iterator[str]]]] = {
+    "prompt": _text,
+    "model": _text,
+    "image_urls": _addresses,
+    "resolution": _one_of(*RESOLUTIONS),
+    "aspect_ratio": _one_of(*ASPECT_RATIOS, *RETIRED_ASPECT_RATIOS),
+    "translation": _flag,
+    "video_id": _text,
+    "callback_url": _address,
+    "target": _one_of(*UPSAMPLE_TARGETS),
+    "motion_type": _one_of(*MOTION_TYPES),
+    "image_mask": _text,  # newest: a URL or a base64 JPEG
+}
+
+
+# --- requests ------------------------------------------------------------------------------------------
+
+
+def _tuple_of(value: object) -> object:
+    """
+    Freeze a sequence of URLs; a bare string stays one, for the rule to name, not a tuple of letters.
+    """
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else value
+
+
+def _id_of(value: object) -> object:
+    return value.id if isinstance(value, Video) else value
+
+
+@frozen
+class Request:
+    """
+    What every request has in common; use one of its subclasses.
+
+    Making one checks it: `InvalidRequest` lists every violation.
+
+    Attributes:
+        callback_url: where the API is to POST the result, or None.
+    """
+
+    endpoint: ClassVar[str] = "/veo/videos"
+    action: ClassVar[str | None] = None
+    optional: ClassVar[frozenset[str]] = frozenset({"callback_url", "resolution", "aspect_ratio"})
+
+    callback_url: str | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        violations = [*self._field_violations(), *self._violations()]
+        if violations:
+            raise InvalidRequest(*violations)
+        for caution in self._cautions():
+            # Past this frame and the generated __init__, to the line that made the request.
+            warnings.warn(caution, RequestWarning, stacklevel=3)
+
+    def _field_violations(self) -> Iterator[str]:
+        for attribute in self.__attrs_attrs__:  # type: ignore[attr-defined]
+            value = getattr(self, attribute.name)
+            if value is not None or attribute.name not in self.optional:
+                yield from _FIELD_RULES[attribute.name](attribute.name, value)
+
+    def _violations(self) -> Iterator[str]:
+        """
+        What is wrong between fields; each field may itself be of any type here.
+        """
+        yield from ()
+
+    def _cautions(self) -> Iterator[str]:
+        yield from ()
+
+    @property
+    def kind(self) -> str:
+        """
+        What durations are learned by: endpoint, action, model and resolution.
+        """
+        parts = (self.endpoint, self.action, getattr(self, "model", None), getattr(self, "resolution", None))
+        return " ".join(part for part in parts if part)
+
+
+def _known(name: object) -> Model | None:
+    return MODELS.get(name) if isinstance(name, str) else None
+
+
+def _resolution_violations(name: object, resolution: object) -> Iterator[str]:
+    model = _known(name)
+    if model and resolution not in (None, SMALLEST, *model.resolutions) and resolution in RESOLUTIONS:
+        makers = ", ".join(row.name for row in MODELS.values() if resolution in row.resolutions)
+        yield f"resolution {resolution} is not to be had from {model.name} (only from {makers})"
+
+
+def _model_cautions(name: str) -> Iterator[str]:
+    model = MODELS.get(name)
+    if model is None:
+        yield f"model {name} is not in the table of models; it is sent as it is"
+    elif model.retired:
+        yield f"model {name} may be refused: {model.retired}"
+
+
+def _ratio_cautions(ratio: str | None) -> Iterator[str]:
+    if ratio in RETIRED_ASPECT_RATIOS:
+        yield f"aspect_ratio {ratio} may be refused: the newest documents list only {', '.join(ASPECT_RATIOS)}"
+
+
+@frozen
+class TextToVideo(Request):
+    """
+    A video from a prompt (action `text2video`).
+
+    Attributes:
+        prompt: what to show.
+        model: a name from the table of models; an unknown one is sent, with a warning.
+        resolution: `1080p`, `gif`, or `4k` (`veo31` only); None or `720p` leaves the server's 720p.
+        aspect_ratio: `16:9` (the server's default) or `9:16`; `3:4`, `4:3` and `1:1` are retired.
+        translation: whether the server is to translate the prompt first.
+    """
+
+    action: ClassVar[str | None] = "text2video"
+
+    prompt: str
+    model: str = field(default=DEFAULT_MODEL, kw_only=True)
+    resolution: str | None = field(default=None, kw_only=True)
+    aspect_ratio: str | None = field(default=None, kw_only=True)
+    translation: bool = field(default=False, kw_only=True)
+
+    def _violations(self) -> Iterator[str]:
+        model = _known(self.model)
+        if model and not model.text:
+            yield f"model {model.name} needs images: it cannot do {self.action}"
+        yield from _resolution_violations(self.model, self.resolution)
+
+    def _cautions(self) -> Iterator[str]:
+        yield from _model_cautions(self.model)
+        yield from _ratio_cautions(self.aspect_ratio)
+
+
+@frozen
+class ImageToVideo(Request):
+    """
+    A video that starts from one image, or leads from a first to a last (action `image2video`).
+
+    Attributes:
+        prompt: what to show.
+        image_urls: absolute http or https URLs: one is the first frame, two are the first and the last.
+        model, resolution, aspect_ratio, translation: as for `TextToVideo`.
+    """
+
+    action: ClassVar[str | None] = "image2video"
+
+    prompt: str
+    image_urls: tuple[str, ...] = field(converter=_tuple_of)
+    model: str = field(default=DEFAULT_MODEL, kw_only=True)
+    resolution: str | None = field(default=None, kw_only=True)
+    aspect_ratio: str | None = field(default=None, kw_only=True)
+    translation: bool = field(default=False, kw_only=True)
+
+    def _violations(self) -> Iterator[str]:
+        model = _known(self.model)
+        count = len(self.image_urls) if isinstance(self.image_urls, tuple) else 0
+        if model and max(model.images) < count <= MAX_IMAGES:
+            yield f"model {model.name} takes at most {max(model.images)} image, not {count}"
+        yield from _resolution_violations(self.model, self.resolution)
+
+    def _cautions(self) -> Iterator[str]:
+        yield from _model_cautions(self.model)
+        yield from _ratio_cautions(self.aspect_ratio)
+        if self.model != INGREDIENTS_MODEL and len(self.image_urls) > NEWEST_MAX_FRAMES:
+            yield f"{len(self.image_urls)} images may be refused: the newest documents take 1 to {NEWEST_MAX_FRAMES}"
+        if self.resolution == "4k":
+            yield "4k may end as a failed task: the newest documents offer it for text2video only"
+
+
+@frozen
+class IngredientsToVideo(Request):
+    """
+    A video that puts the things on one to three images together (action `ingredients2video`).
+
+    Attributes:
+        image_urls: one to three absolute http or https URLs.
+        prompt: what to show; optional.
+        model: the server forces `veo31-fast-ingredients`, so there is no need to name one.
+        resolution, aspect_ratio, translation: as for `TextToVideo`.
+    """
+
+    action: ClassVar[str | None] = "ingredients2video"
+    optional: ClassVar[frozenset[str]] = Request.optional | {"prompt"}
+
+    image_urls: tuple[str, ...] = field(converter=_tuple_of)
+    prompt: str | None = None
+    model: str = field(default=INGREDIENTS_MODEL, kw_only=True)
+    resolution: str | None = field(default=None, kw_only=True)
+    aspect_ratio: str | None = field(default=None, kw_only=True)
+    translation: bool = field(default=False, kw_only=True)
+
+    def _violations(self) -> Iterator[str]:
+        yield from _resolution_violations(self.model, self.resolution)
+
+    def _cautions(self) -> Iterator[str]:
+        yield from _ratio_cautions(self.aspect_ratio)
+        if self.model != INGREDIENTS_MODEL:
+            yield f"model {self.model} is not used: the server forces {INGREDIENTS_MODEL} for {self.action}"
+
+
+@frozen
+class Get1080p(Request):
+    """
+    An earlier video again, in 1080p (action `get1080p`).
+
+    Attributes:
+        video_id: the `Video`, or its `id`; not the task's id.
+        model: some of the vendor's tools call it required, so it is always sent.
+    """
+
+    action: ClassVar[str | None] = "get1080p"
+
+    video_id: str = field(converter=_id_of)
+    model: str = field(default=DEFAULT_MODEL, kw_only=True)
+
+    def _cautions(self) -> Iterator[str]:
+        yield from _model_cautions(self.model)
+
+
+@frozen
+class Upsample(Request):
+    """
+    An earlier video, larger or as a GIF (`/veo/upsample`; reported retired in 2026-07).
+
+    Attributes:
+        video_id: the `Video`, or its `id`.
+        target: `1080p`, `4k` or `gif`.
+    """
+
+    endpoint: ClassVar[str] = "/veo/upsample"
+
+    video_id: str = field(converter=_id_of)
+    target: str
+
+
+@frozen
+class Extend(Request):
+    """
+    An earlier video, continued (`/veo/extend`; reported retired in 2026-07).
+
+    Attributes:
+        video_id: the `Video`, or its `id`.
+        prompt: what is to happen next; optional.
+        model: `veo31-fast` or `veo31`.
+        resolution: `720p` or `1080p`.
+        aspect_ratio: `16:9` or `9:16`.
+    """
+
+    endpoint: ClassVar[str] = "/veo/extend"
+    optional: ClassVar[frozenset[str]] = Request.optional | {"prompt"}
+
+    video_id: str = field(converter=_id_of)
+    prompt: str | None = None
+    model: str = field(default=DEFAULT_MODEL, kw_only=True)
+    resolution: str | None = field(default=None, kw_only=True)
+    aspect_ratio: str | None = field(default=None, kw_only=True)
+
+    def _violations(self) -> Iterator[str]:
+        if _known(self.model) and self.model not in EXTEND_MODELS:
+            yield f"model must be one of {', '.join(EXTEND_MODELS)} to extend a video, not {self.model}"
+        if self.resolution in RESOLUTIONS and self.resolution not in EXTEND_RESOLUTIONS:
+            yield f"resolution must be one of {', '.join(EXTEND_RESOLUTIONS)} to extend a video"
+        if self.aspect_ratio in RETIRED_ASPECT_RATIOS:
+            yield f"aspect_ratio must be one of {', '.join(ASPECT_RATIOS)} to extend a video"
+
+    def _cautions(self) -> Iterator[str]:
+        yield from _model_cautions(self.model)
+
+
+@frozen
+class Reshoot(Request):
+    """
+    An earlier video with another camera movement (`/veo/reshoot`; reported retired in 2026-07).
+
+    Attributes:
+        video_id: the `Video`, or its `id`.
+        motion_type: one of `MOTION_TYPES`, such as `FORWARD`.
+    """
+
+    endpoint: ClassVar[str] = "/veo/reshoot"
+
+    video_id: str = field(converter=_id_of)
+    motion_type: str
+
+
+@frozen
+class InsertObject(Request):
+    """
+    An earlier video with something put in (`/veo/objects`; reported retired in 2026-07).
+
+    Attributes:
+        video_id: the `Video`, or its `id`.
+        prompt: what to put in.
+        image_mask: where: a URL or a base64 JPEG, white is the region; optional.
+    """
+
+    endpoint: ClassVar[str] = "/veo/objects"
+    action: ClassVar[str | None] = "insert"
+    optional: ClassVar[frozenset[str]] = Request.optional | {"image_mask"}
+
+    video_id: str = field(converter=_id_of)
+    prompt: str
+    image_mask: str | None = field(default=None, kw_only=True)
+
+
+@frozen
+class RemoveObject(Request):
+    """
+    An earlier video with something taken out (`/veo/objects`; reported retired in 2026-07).
+
+    Attributes:
+        video_id: the `Video`, or its `id`.
+        image_mask: where: a URL or a base64 JPEG, white is the region.
+    """
+
+    endpoint: ClassVar[str] = "/veo/objects"
+    action: ClassVar[str | None] = "remove"
+
+    video_id: str = field(converter=_id_of)
+    image_mask: str
+
+
+REQUEST_TYPES: Final[Mapping[str, type[Request]]] = {
+    kind.__name__: kind
+    for kind in (
+        TextToVideo,
+        ImageToVideo,
+        IngredientsToVideo,
+        Get1080p,
+        Upsample,
+        Extend,
+        Reshoot,
+        InsertObject,
+        RemoveObject,
+    )
+}
+
+
+# --- what comes back -----------------------------------------------------------------------------------
+
+
+class TaskState(StrEnum):
+    """
+    How a task stands.
+    """
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@frozen(kw_only=True)
+class Video:
+    """
+    One finished file of a task.
+
+    Attributes:
+        id: the video's id; post-processing asks for it.
+        task_id: the task it came from.
+        url: where the file lies; said to work for 30 days (low confidence).
+        state: the server's own word.
+        created_at, completed_at: aware datetimes, or None.
+        raw: the item as the server sent it.
+    """
+
+    id: str
+    task_id: str
+    url: str
+    state: str | None = None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+
+@frozen(kw_only=True)
+class TaskError:
+    """
+    Why a task failed, in the server's words.
+    """
+
+    code: str | None = None
+    message: str = ""
+
+
+@frozen(kw_only=True)
+class TaskRecord:
+    """
+    The server's record of a task.
+
+    Attributes:
+        id: the task's id.
+        trace_id: what the vendor's support asks for, or None.
+        type: the server's word for the kind of task, such as `videos`, or None.
+        state: pending, succeeded or failed.
+        request: the submitted body, as the server echoes it.
+        videos: the finished files; empty unless it succeeded.
+        error: why it failed, or None.
+        created_at, started_at, finished_at: aware datetimes, or None.
+        raw: the record as the server sent it.
+    """
+
+    id: str
+    trace_id: str | None = None
+    type: str | None = None
+    state: TaskState
+    request: Mapping[str, Any] = field(factory=dict, eq=False)
+    videos: tuple[Video, ...] = ()
+    error: TaskError | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+
+@frozen(kw_only=True)
+class VideoResult:
+    """
+    What a job was for.
+
+    Attributes:
+        task_id: the server's id of the task.
+        trace_id: what the vendor's support asks for, or None.
+        request: what was asked for; None for a task that was attached by its id.
+        videos: the finished files, at least one.
+        raw: the server's answer.
+    """
+
+    task_id: str
+    trace_id: str | None = None
+    request: Request | None = None
+    videos: tuple[Video, ...]
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+    @property
+    def video(self) -> Video:
+        """
+        The only video.
+
+        Raises:
+            ValueError: there are several, or none.
+        """
+        if len(self.videos) != 1:
+            raise ValueError(f"task {self.task_id} has {len(self.videos)} videos, not one: use .videos")
+        return self.videos[0]

@@ -1,0 +1,320 @@
+"""
+Every exception this package raises, told apart by who must act.
+
+All of them pickle, and carry `key` and `task_id` (None where unknown) once they have reached a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "BadRequest",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "DownloadError",
+    "InsufficientBalance",
+    "InvalidRequest",
+    "JobAbandoned",
+    "JobError",
+    "JobFailed",
+    "JobTimedOut",
+    "JobVanished",
+    "JournalError",
+    "KeyConflict",
+    "PermissionDenied",
+    "ProtocolError",
+    "RateLimited",
+    "ServerError",
+    "SessionClosed",
+    "SubmissionUnknown",
+    "SubmitTimedOut",
+    "TaskNotFound",
+    "TrackingLost",
+    "TransportError",
+    "TransportTimedOut",
+    "UsageError",
+    "VeoError",
+]
+
+
+class VeoError(Exception):
+    """
+    The root: catch it to catch everything this package raises on purpose.
+
+    Attributes:
+        key: the idempotency key of the job concerned, or None.
+        task_id: the server's id of the task concerned, or None.
+    """
+
+    # Arguments by keyword are optional in the whole tree: an exception with required ones cannot be unpickled.
+    def __init__(self, *args: Any, key: str | None = None, task_id: str | None = None) -> None:
+        super().__init__(*args)
+        self.key = key
+        self.task_id = task_id
+
+    def __str__(self) -> str:
+        known = [f"{name} {value}" for name, value in self._evidence() if value is not None]
+        return self._said() + (f" ({', '.join(known)})" if known else "")
+
+    def _said(self) -> str:
+        return str(self.args[0]) if self.args else type(self).__name__
+
+    def _evidence(self) -> list[tuple[str, object]]:
+        return [("task", self.task_id), ("key", self.key)]
+
+
+class ConfigurationError(VeoError, ValueError):
+    """
+    The token is missing or ill-formed, or the base URL or the journal's path cannot be used.
+    """
+
+
+class UsageError(VeoError, RuntimeError):
+    """
+    A session was used outside `async with`, or in another event loop than the one it was entered in.
+    """
+
+
+class InvalidRequest(VeoError, ValueError):
+    """
+    The request breaks rules that every version of the API's documents has: nothing was sent.
+
+    Attributes:
+        violations: one sentence per broken rule, all of them.
+    """
+
+    @property
+    def violations(self) -> tuple[str, ...]:
+        return tuple(self.args)
+
+    def _said(self) -> str:
+        return "; ".join(self.violations)
+
+
+class KeyConflict(VeoError, ValueError):
+    """
+    The idempotency key belongs to a different request.
+    """
+
+
+class ApiError(VeoError):
+    """
+    The server answered with an error.
+
+    Attributes:
+        status: the HTTP status, or None where the error came inside a task.
+        code: the API's code word, such as `bad_request`, or None.
+        message: the API's own words.
+        trace_id: what the vendor's support asks for, or None.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        trace_id: str | None = None,
+        key: str | None = None,
+        task_id: str | None = None,
+    ) -> None:
+        super().__init__(message, key=key, task_id=task_id)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.trace_id = trace_id
+
+    def _said(self) -> str:
+        head = " ".join(str(part) for part in (self.status, self.code) if part is not None)
+        return ": ".join(part for part in (head, self.message) if part) or type(self).__name__
+
+    def _evidence(self) -> list[tuple[str, object]]:
+        return [*super()._evidence(), ("trace", self.trace_id)]
+
+
+class AuthenticationError(ApiError):
+    """
+    The token is wrong, expired, or not for this API.
+    """
+
+
+class PermissionDenied(ApiError):
+    """
+    The application is disabled, or moderation refused the content.
+    """
+
+
+class InsufficientBalance(PermissionDenied):
+    """
+    The balance of the account is used up.
+    """
+
+
+class BadRequest(ApiError):
+    """
+    The API does not take this request, or does not offer this endpoint.
+    """
+
+
+class RateLimited(ApiError):
+    """
+    Too many requests.
+
+    Attributes:
+        retry_after: what the server asked to wait, in seconds, or None where it did not say.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None, **evidence: Any) -> None:
+        super().__init__(message, **evidence)
+        self.retry_after = retry_after
+
+
+class ServerError(ApiError):
+    """
+    The server failed, or a gateway before it did.
+    """
+
+
+class TaskNotFound(VeoError, LookupError):
+    """
+    The server knows no such task.
+    """
+
+
+class TransportError(VeoError):
+    """
+    No answer came.
+    """
+
+
+class ConnectionFailed(TransportError, ConnectionError):
+    """
+    The connection could not be made, or broke.
+    """
+
+
+class TransportTimedOut(TransportError, TimeoutError):
+    """
+    No answer came in time.
+    """
+
+
+class ProtocolError(TransportError):
+    """
+    An answer came that is not the API's: not JSON, cut off, too large, or nested too deep.
+    """
+
+
+class SubmitTimedOut(VeoError, TimeoutError):
+    """
+    The job waited at the gate longer than `Limits.max_queue_wait`: it was never sent.
+    """
+
+
+class SubmissionUnknown(VeoError):
+    """
+    The submit may have been accepted, and that could not be settled: it is not sent again.
+
+    Attributes:
+        sent_at: when the last attempt began, in Unix seconds, or None.
+        candidates: ids of tasks that may be this submit's.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        sent_at: float | None = None,
+        candidates: Sequence[str] = (),
+        key: str | None = None,
+        task_id: str | None = None,
+    ) -> None:
+        super().__init__(message, key=key, task_id=task_id)
+        self.sent_at = sent_at
+        self.candidates = tuple(candidates)
+
+    def _evidence(self) -> list[tuple[str, object]]:
+        return [*super()._evidence(), ("candidates", " ".join(self.candidates) or None)]
+
+
+class JobError(VeoError):
+    """
+    About one accepted task.
+    """
+
+
+class JobFailed(JobError):
+    """
+    The task failed; the vendor does not bill it.
+
+    Attributes:
+        code: the API's code word, such as `api_error`, or None.
+        message: the API's own words.
+        trace_id: what the vendor's support asks for, or None.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str | None = None,
+        trace_id: str | None = None,
+        key: str | None = None,
+        task_id: str | None = None,
+    ) -> None:
+        super().__init__(message, key=key, task_id=task_id)
+        self.message = message
+        self.code = code
+        self.trace_id = trace_id
+
+    def _said(self) -> str:
+        return ": ".join(part for part in (self.code, self.message) if part) or "the task failed"
+
+    def _evidence(self) -> list[tuple[str, object]]:
+        return [*super()._evidence(), ("trace", self.trace_id)]
+
+
+class JobTimedOut(JobError, TimeoutError):
+    """
+    The job is past its deadline; the task goes on at the server, and `attach` takes it up again.
+    """
+
+
+class JobVanished(JobError):
+    """
+    The server no longer knows the task.
+    """
+
+
+class TrackingLost(JobError):
+    """
+    The token died while the task ran.
+    """
+
+
+class JobAbandoned(JobError):
+    """
+    `abandon()` was called: nothing waits for the task any more; the server may still finish and bill it.
+    """
+
+
+class SessionClosed(VeoError):
+    """
+    The session ended before the job had its outcome.
+    """
+
+
+class DownloadError(VeoError):
+    """
+    A file could not be fetched whole, or could not be written.
+    """
+
+
+class JournalError(VeoError):
+    """
+    The journal cannot be opened, read or written.
+    """
