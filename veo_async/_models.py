@@ -262,6 +262,10 @@ def _tuple_of(value: object) -> object:
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else value
 
 
+def _count(value: object) -> int:
+    return len(value) if isinstance(value, tuple) else 0
+
+
 def _id_of(value: object) -> object:
     return value.id if isinstance(value, Video) else value
 
@@ -292,7 +296,7 @@ class Request:
             warnings.warn(caution, RequestWarning, stacklevel=3)
 
     def _field_violations(self) -> Iterator[str]:
-        for attribute in self.__attrs_attrs__:  # type: ignore[attr-defined]
+        for attribute in self.__attrs_attrs__:
             value = getattr(self, attribute.name)
             if value is not None or attribute.name not in self.optional:
                 yield from _FIELD_RULES[attribute.name](attribute.name, value)
@@ -393,7 +397,7 @@ class ImageToVideo(Request):
 
     def _violations(self) -> Iterator[str]:
         model = _known(self.model)
-        count = len(self.image_urls) if isinstance(self.image_urls, tuple) else 0
+        count = _count(self.image_urls)
         if model and max(model.images) < count <= MAX_IMAGES:
             yield f"model {model.name} takes at most {max(model.images)} image, not {count}"
         yield from _resolution_violations(self.model, self.resolution)
