@@ -1,0 +1,471 @@
+"""
+Bytes to records and back, and what an answer means.
+
+Strict about types (nothing is coerced), open to fields nobody knows yet.
+The facts come from the vendor's documents and clients; each table names its source in short:
+[D] documented, [C] seen in one of the vendor's clients, [I] inferred.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final, TypeVar
+
+import cattrs
+from attrs import Attribute, field, fields, frozen
+from cattrs.gen import make_dict_unstructure_fn, override
+
+from ._models import (
+    REQUEST_TYPES,
+    SMALLEST,
+    Request,
+    TaskError,
+    TaskRecord,
+    TaskState,
+    Video,
+    VideoResult,
+)
+from .errors import JobFailed, ProtocolError
+
+__all__ = [
+    "classify",
+    "code_and_message",
+    "decode",
+    "dump_outcome",
+    "dump_request",
+    "encode",
+    "failure_of",
+    "glimpse",
+    "is_id",
+    "load_outcome",
+    "load_request",
+    "read_batch",
+    "read_record",
+    "task_id_of",
+    "task_record",
+    "trace_id_of",
+    "video_result",
+]
+
+Shape = TypeVar("Shape")
+
+MAX_DEPTH: Final = 64  # a record nests six deep; anything far beyond is not the API's
+MAX_ID: Final = 256  # characters; ids are UUIDs of 36
+MAX_MESSAGE: Final = 500  # characters of somebody else's text that an error may carry
+BEIJING: Final = timezone(timedelta(hours=8))  # [I] from the arithmetic of the documents' examples
+
+
+# --- bytes -----------------------------------------------------------------------------------------------
+
+
+def decode(body: bytes) -> Any:
+    """
+    Read a reply's JSON.
+
+    Raises:
+        ProtocolError: it is empty, not UTF-8, not JSON, cut off, or nested deeper than `MAX_DEPTH`.
+    """
+    if not body.strip():
+        raise ProtocolError("the reply is empty")
+    try:
+        data = json.loads(body.decode("utf-8-sig"))
+    except RecursionError:
+        raise ProtocolError("the reply is nested too deep") from None
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, numbers of thousands of digits
+        raise ProtocolError(f"the reply is not JSON: {glimpse(body)}") from error
+    if _deeper_than(data, MAX_DEPTH):
+        raise ProtocolError("the reply is nested too deep")
+    return data
+
+
+def _deeper_than(data: object, levels: int) -> bool:
+    layer = [data]
+    while layer and levels:
+        layer = [child for node in layer for child in _children(node)]
+        levels -= 1
+    return bool(layer)
+
+
+def _children(node: object) -> Iterator[object]:
+    if isinstance(node, dict):
+        return (child for child in node.values() if isinstance(child, dict | list))
+    if isinstance(node, list):
+        return (child for child in node if isinstance(child, dict | list))
+    return iter(())
+
+
+def glimpse(body: bytes) -> str:
+    text = body[:2000].decode("utf-8", "replace")
+    if title := re.search(r"<title[^>]*>([^<]{1,200})", text, re.IGNORECASE):
+        return f"a page titled {' '.join(title[1].split())!r}"
+    return repr(" ".join(text.split())[:100])
+
+
+# --- requests, outwards ----------------------------------------------------------------------------------
+
+# One table of renamed fields: `target` avoids calling two different things `action`.
+_RENAMED: Final = {"target": "action"}
+
+_outward: Final = cattrs.Converter(unstruct_collection_overrides={tuple: list})
+
+
+def _leave_out_if_unset(attribute: Attribute[Any]) -> Any:
+    return override(
+        rename=_RENAMED.get(attribute.name),
+        omit_if_default=attribute.default is None or attribute.default is False,
+    )
+
+
+for _kind in REQUEST_TYPES.values():
+    _overrides = {attribute.name: _leave_out_if_unset(attribute) for attribute in fields(_kind)}
+    _outward.register_unstructure_hook(_kind, make_dict_unstructure_fn(_kind, _outward, **_overrides))
+
+
+def encode(request: Request) -> dict[str, Any]:
+    """
+    Make the body of a submit: always asynchronous, with everything that was set.
+    """
+    body: dict[str, Any] = {"action": request.action} if request.action else {}
+    body |= _outward.unstructure(request)
+    if request.endpoint == Request.endpoint and body.get("resolution") == SMALLEST:
+        del body["resolution"]  # seed: 720p is what leaving it out gives, and no listed value
+    body["async"] = True
+    return body
+
+
+# --- requests and outcomes, to be kept -------------------------------------------------------------------
+
+_kept: Final = cattrs.Converter(omit_if_default=True)
+
+
+def dump_request(request: Request) -> str:
+    """
+    Write a request as JSON text; equal requests give equal texts.
+    """
+    return _text({"kind": type(request).__name__} | _kept.unstructure(request))
+
+
+def load_request(text: str) -> Request:
+    """
+    Read what `dump_request` wrote.
+    """
+    kept = json.loads(text)
+    return _kept.structure(kept, REQUEST_TYPES[kept.pop("kind")])
+
+
+def dump_outcome(outcome: VideoResult | JobFailed) -> str:
+    """
+    Write a job's lasting outcome as JSON text.
+    """
+    names = ("task_id", "trace_id", "code", "message", "raw")
+    return _text({name: getattr(outcome, name) for name in names if hasattr(outcome, name)})
+
+
+def load_outcome(text: str, request: Request | None) -> VideoResult | JobFailed:
+    """
+    Read what `dump_outcome` wrote.
+    """
+    kept = json.loads(text)
+    if "raw" in kept:
+        return video_result(kept["task_id"], kept["raw"], request)
+    return JobFailed(kept["message"], code=kept["code"], trace_id=kept["trace_id"], task_id=kept["task_id"])
+
+
+def _text(data: object) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+# --- what a record says ----------------------------------------------------------------------------------
+
+# [D] only `succeeded` for Veo; the other words come from its siblings [C].
+_SUCCESS_WORDS: Final = frozenset({"succeeded", "succeed", "success", "completed", "complete", "finished"})
+_FAILURE_WORDS: Final = frozenset({"failed", "failure", "error", "cancelled", "canceled", "rejected"})  # [C]
+_PENDING_WORDS: Final = frozenset({"running", "processing", "pending", "queued"})  # [C]
+
+
+def classify(record: Mapping[str, Any]) -> TaskState:
+    """
+    Tell whether a task is pending, succeeded or failed, from its raw record.
+
+    In doubt it is pending: a wrong `pending` costs a look, a wrong end would cost a paid video.
+    """
+    response = record.get("response")
+    if not isinstance(response, dict):
+        return TaskState.PENDING
+    finished = record.get("finished_at") is not None
+    items = _items(response)
+    states = [_item_state(item, response, finished=finished) for item in items]
+    if response.get("success") is False and _is_final_failure(response, finished=finished):
+        return TaskState.FAILED
+    if TaskState.PENDING in states:
+        return TaskState.PENDING
+    if TaskState.SUCCEEDED in states:
+        return TaskState.SUCCEEDED
+    # [C] "empty success": the server says it is done, and there is no video.
+    over = bool(states) or (finished and response.get("success") is True) or _word(response) in _SUCCESS_WORDS
+    return TaskState.FAILED if over else TaskState.PENDING
+
+
+def _is_final_failure(response: Mapping[str, Any], *, finished: bool) -> bool:
+    error = response.get("error")
+    # [C] a structured error is final; a bare string or null may be transient until `finished_at` is set.
+    return finished or (isinstance(error, dict) and bool(error.get("code")))
+
+
+def _item_state(item: Mapping[str, Any], response: Mapping[str, Any], *, finished: bool) -> TaskState:
+    word, has_video = _word(item), _has_video(item)
+    if word in _FAILURE_WORDS:
+        return TaskState.FAILED
+    if word in _PENDING_WORDS:
+        return TaskState.PENDING
+    if word in _SUCCESS_WORDS or finished:
+        return TaskState.SUCCEEDED if has_video else TaskState.FAILED
+    # A word nobody knows yet, or none: a video is a video once the server calls it a success.
+    done = has_video and response.get("success") is True
+    return TaskState.SUCCEEDED if done else TaskState.PENDING
+
+
+def _word(holder: Mapping[str, Any]) -> str:
+    word = holder.get("state")
+    return word.lower() if isinstance(word, str) else ""
+
+
+def _has_video(item: Mapping[str, Any]) -> bool:
+    url = item.get("video_url")
+    return isinstance(url, str) and url.startswith(("https://", "http://"))
+
+
+def _items(response: Mapping[str, Any]) -> list[dict[str, Any]]:
+    data = response.get("data")
+    listed = data if isinstance(data, list) else [data]
+    return [item for item in listed if isinstance(item, dict)]
+
+
+# --- records, inwards ------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class _Item:
+    """
+    One entry of `data[]` [D].
+    """
+
+    id: str = ""
+    video_url: str
+    state: str | None = None
+    created_at: datetime | None = None
+    complete_at: datetime | None = None
+
+
+@frozen(kw_only=True)
+class _Record:
+    """
+    A task record [D]; the three later times are in newer records only.
+    """
+
+    id: str
+    trace_id: str | None = None
+    type: str | None = None
+    request: dict[str, Any] = field(factory=dict)
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+def _string(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, not {type(value).__name__}")
+    value.encode()  # a lone surrogate is no text: UnicodeEncodeError is a ValueError
+    return value
+
+
+def _mapping(value: object, _: object) -> dict[str, Any]:
+    # The echo of the request is evidence, not a condition: without one the record still counts.
+    return value if isinstance(value, dict) else {}
+
+
+def _moment(value: object, _: object) -> datetime | None:
+    """
+    Read a time in any documented form; one that cannot be read is None, since no video depends on it.
+    """
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            # [I] times without a zone are UTC+8.
+            return moment if moment.tzinfo else moment.replace(tzinfo=BEIJING)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    return None
+
+
+_inward: Final = cattrs.Converter(detailed_validation=False)
+_inward.register_structure_hook(str, _string)
+_inward.register_structure_hook_func(lambda kind: kind == dict[str, Any], _mapping)
+_inward.register_structure_hook(datetime | None, _moment)
+
+
+def task_record(raw: Mapping[str, Any]) -> TaskRecord:
+    """
+    Make a `TaskRecord` of a raw record.
+
+    Raises:
+        ProtocolError: a field that matters is missing or of the wrong type.
+    """
+    known = _structure(raw, _Record)
+    state = classify(raw)
+    return TaskRecord(
+        id=known.id,
+        trace_id=known.trace_id,
+        type=known.type,
+        state=state,
+        request=known.request,
+        videos=_videos(known.id, _response(raw)) if state is TaskState.SUCCEEDED else (),
+        error=_task_error(_response(raw)) if state is TaskState.FAILED else None,
+        created_at=known.created_at,
+        started_at=known.started_at,
+        finished_at=known.finished_at,
+        raw=raw,
+    )
+
+
+def video_result(task_id: str, raw: Mapping[str, Any], request: Request | None) -> VideoResult:
+    """
+    Make the result of a task that succeeded, from its record.
+
+    Raises:
+        ProtocolError: a field that matters is missing or of the wrong type.
+    """
+    response = _response(raw)
+    return VideoResult(
+        task_id=task_id,
+        trace_id=trace_id_of(raw) or trace_id_of(response),
+        request=request,
+        videos=_videos(task_id, response),
+        raw=raw,
+    )
+
+
+def failure_of(task_id: str, raw: Mapping[str, Any]) -> JobFailed:
+    """
+    Make the error of a task that failed, from its record.
+    """
+    response = _response(raw)
+    error = _task_error(response)
+    trace_id = trace_id_of(raw) or trace_id_of(response)
+    return JobFailed(error.message, code=error.code, trace_id=trace_id, task_id=task_id)
+
+
+def _structure(raw: Mapping[str, Any], shape: type[Shape]) -> Shape:
+    try:
+        return _inward.structure(raw, shape)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ProtocolError(f"the API sent a record that cannot be read: {error}") from error
+
+
+def _response(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    response = raw.get("response")
+    return response if isinstance(response, dict) else {}
+
+
+def _videos(task_id: str, response: Mapping[str, Any]) -> tuple[Video, ...]:
+    return tuple(_video(task_id, item) for item in _items(response) if _has_video(item))
+
+
+def _video(task_id: str, raw: Mapping[str, Any]) -> Video:
+    item = _structure(raw, _Item)
+    return Video(
+        id=item.id,
+        task_id=task_id,
+        url=item.video_url,
+        state=item.state,
+        created_at=item.created_at,
+        completed_at=item.complete_at,
+        raw=raw,
+    )
+
+
+def _task_error(response: Mapping[str, Any]) -> TaskError:
+    code, message = code_and_message(response)
+    if not message and response.get("success") is not False:
+        message = "the task ended without a video"
+    return TaskError(code=code, message=message)
+
+
+def trace_id_of(holder: Mapping[str, Any]) -> str | None:
+    value = holder.get("trace_id")
+    return value if is_id(value) else None
+
+
+def is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable()
+
+
+def task_id_of(record: object) -> str | None:
+    """
+    Read the id of a raw record; None where it has no usable one.
+    """
+    value = record.get("id") if isinstance(record, dict) else None
+    return value if is_id(value) else None
+
+
+def read_batch(data: object) -> list[dict[str, Any]]:
+    """
+    Read the records of a `retrieve_batch` reply, `{"items": [...], "count": n}` [D].
+
+    Raises:
+        ProtocolError: it has no list of items.
+    """
+    items = data.get("items") if isinstance(data, dict) else data
+    if not isinstance(items, list):
+        raise ProtocolError("the reply to retrieve_batch has no list of items")
+    return [item for item in items if task_id_of(item)]
+
+
+def read_record(data: object) -> dict[str, Any] | None:
+    """
+    Read the record of a `retrieve` reply; an unknown id is answered with `{}` or `null` [C].
+
+    Raises:
+        ProtocolError: it is something else altogether.
+    """
+    if data is None or data == {}:
+        return None
+    if not isinstance(data, dict) or task_id_of(data) is None:
+        raise ProtocolError("the reply to retrieve is not a task record")
+    return data
+
+
+# --- words of an error, for records and answers alike ------------------------------------------------------
+
+
+def code_and_message(data: object) -> tuple[str | None, str]:
+    """
+    Find the code and the message in an error body of any shape seen: `error` as an object [D], a string,
+    a list or null, `detail`, or plain text [C].
+    """
+    if not isinstance(data, dict):
+        return None, _flat(data)
+    error = data.get("error")
+    if isinstance(error, dict):
+        code = error.get("code")
+        return (code if isinstance(code, str) and code else None), _flat(
+            error.get("message") or error.get("detail")
+        )
+    return None, _flat(error or data.get("detail") or data.get("message"))
+
+
+def _flat(value: object) -> str:
+    """
+    Turn whatever stands where a message should be into one line of bounded length.
+    """
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_flat, value[:5])))[:MAX_MESSAGE]
+    if isinstance(value, dict):
+        return _flat(value.get("message") or value.get("msg") or json.dumps(value)[:MAX_MESSAGE])
+    text = "" if value is None else str(value)
+    return " ".join(text.encode("utf-8", "replace").decode()[: 2 * MAX_MESSAGE].split())[:MAX_MESSAGE]
