@@ -1,0 +1,16 @@
+"""
+The Veo API on your own machine, to test against: no key, no cost, and as fast as you like.
+
+    async with Simulator(Settings(speed=100)) as sim:
+        async with VeoSession(sim.token, base_url=sim.url) as veo:
+            ...
+"""
+
+from ._app import create_app
+from ._core import Core
+from ._records import Task
+from ._replies import Callback, Reply
+from ._server import Simulator
+from ._settings import TOKEN, Settings
+
+__all__ = ["TOKEN", "Callback", "Core", "Reply", "Settings", "Simulator", "Task", "create_app"]

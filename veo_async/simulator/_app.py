@@ -1,0 +1,156 @@
+"""
+The core behind aiohttp: reads requests, waits where an answer is due later, delivers callbacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp import web
+from attrs import define, field
+
+from ._core import Core
+from ._replies import Callback, Reply
+
+__all__ = ["create_app"]
+
+_log: Final = logging.getLogger("veo_async.simulator")
+MAX_REQUEST: Final = 32 << 20  # bytes: an image mask may come as base64
+CALLBACK_TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
+MAX_NAP: Final = 3600.0  # seconds: the loop's timers take no infinity
+
+
+@define(eq=False)
+class _Bell:
+    """
+    Wakes everybody who waits for the core to change.
+    """
+
+    _event: asyncio.Event = field(factory=asyncio.Event, init=False)
+
+    def ring(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), min(max(seconds, 0.0), MAX_NAP))
+
+
+# --- callbacks -----------------------------------------------------------------------------------------
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@define(eq=False)
+class _Postman:
+    """
+    Delivers callbacks when they are due.
+    """
+
+    core: Core
+    bell: _Bell
+    http: aiohttp.ClientSession
+    _on_their_way: set[asyncio.Task[None]] = field(factory=set, init=False)
+
+    async def run(self) -> None:
+        while True:
+            for callback in self.core.callbacks_due(self.core.clock()):
+                self._send(callback)
+            due_at = self.core.next_callback_at()
+            await self.bell.wait(MAX_NAP if due_at is None else due_at - self.core.clock())
+
+    def _send(self, callback: Callback) -> None:
+        task = asyncio.create_task(self.deliver(callback), name=f"callback {callback.task_id}")
+        self._on_their_way.add(task)
+        task.add_done_callback(self._on_their_way.discard)
+
+    async def deliver(self, callback: Callback) -> None:
+        if self.core.settings.callbacks != "any" and not _is_loopback(callback.url):
+            _log.warning("no callback to %s: it is not this machine", callback.url)
+            return
+        for _ in range(self.core.settings.callback_attempts):
+            if await self._post(callback):
+                return
+
+    async def _post(self, callback: Callback) -> bool:
+        headers = {"Content-Type": "application/json"}
+        try:
+            async with self.http.post(callback.url, data=callback.body, headers=headers) as response:
+                return response.ok
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            _log.info("callback to %s failed: %s", callback.url, error)
+            return False
+
+    async def close(self) -> None:
+        tasks = [*self._on_their_way]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# --- requests ------------------------------------------------------------------------------------------
+
+
+async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
+    if reply.chunks is None:
+        return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+    stream = web.StreamResponse(status=reply.status, headers=reply.headers)
+    await stream.prepare(request)
+    for chunk in reply.chunks:
+        await stream.write(chunk)
+    return stream
+
+
+@define(eq=False)
+class _Front:
+    """
+    Turns aiohttp's requests into the core's, and its replies into what happens on the socket.
+    """
+
+    core: Core
+    bell: _Bell
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        reply = self.core.handle(request.method, request.raw_path, request.headers, body)
+        while reply.later is not None and reply.answer_at is not None:
+            await self.bell.wait(reply.answer_at - self.core.clock())
+            reply = reply.later()
+        return await _send(request, reply)
+
+
+def create_app(core: Core) -> web.Application:
+    """
+    Return the API as an aiohttp application.
+    """
+    bell = _Bell()
+
+    async def background(app: web.Application) -> AsyncIterator[None]:
+        core.listeners.append(bell.ring)
+        async with aiohttp.ClientSession(timeout=CALLBACK_TIMEOUT) as http:
+            postman = _Postman(core, bell, http)
+            task = asyncio.create_task(postman.run(), name="veo_async.simulator callbacks")
+            yield
+            core.listeners.remove(bell.ring)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await postman.close()
+
+    app = web.Application(client_max_size=MAX_REQUEST)
+    app.cleanup_ctx.append(background)
+    app.router.add_route("*", "/{path:.*}", _Front(core, bell).handle)
+    return app

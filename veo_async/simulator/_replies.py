@@ -1,0 +1,80 @@
+"""
+What the core hands back: bytes to send, what to do to the connection meanwhile, and callbacks to deliver.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from email.utils import formatdate
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+__all__ = ["Act", "Callback", "Reply", "encode", "http_date"]
+
+Act = Literal["refuse", "drop", "reset", "stall", "cut", "slow", "oversize"]
+
+
+def encode(body: object) -> bytes:
+    """
+    Write JSON as bytes.
+    """
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def http_date(at: float) -> str:
+    """
+    Write a moment, in Unix seconds, as HTTP headers have it.
+    """
+    return formatdate(at, usegmt=True)
+
+
+@frozen(kw_only=True)
+class Reply:
+    """
+    The answer to one request.
+
+    A transport looks at it in this order:
+
+    - `later` is set: the connection stays open; call it at `answer_at` for the next reply.
+    - `act` is set: do that to the connection.
+        `refuse`: it is not even made; `drop`: closed without an answer; `reset`: the same by RST;
+        `stall`: no answer, until the client leaves; `cut`: closed after half the body;
+        `slow`: the answer takes `seconds`; `oversize`: white space follows the body, up to `size` bytes.
+    - Otherwise: send `status`, `headers` and `body`, or `chunks` where the body is a large file.
+
+    Attributes:
+        fault: the kind of the injected fault, or None.
+        callbacks_first: whether the callbacks that are due must be delivered before this answer.
+    """
+
+    status: int = 200
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytes = field(default=b"", repr=False)
+    chunks: Iterable[bytes | memoryview] | None = field(default=None, repr=False)
+    answer_at: float | None = None
+    later: Callable[[], Reply] | None = None
+    act: Act | None = None
+    seconds: float = 0.0
+    size: int = 0
+    fault: str | None = None
+    callbacks_first: bool = False
+
+    def json(self) -> Any:
+        """
+        Read the body, as a test would.
+        """
+        return json.loads(self.body)
+
+
+@frozen(kw_only=True)
+class Callback:
+    """
+    One POST that the server owes a client.
+    """
+
+    task_id: str
+    url: str
+    body: bytes = field(repr=False)
+    due_at: float

@@ -1,0 +1,215 @@
+"""
+Every choice that the documents leave open, or that the service has changed in its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, get_args
+
+from attrs import field, frozen, validators
+
+__all__ = ["TOKEN", "FailedForm", "PendingForm", "Settings"]
+
+TOKEN: Final = "simulator-token"
+
+PendingForm = Literal[
+    "absent",
+    "null",
+    "empty",
+    "started",
+    "no_data",
+    "null_data",
+    "running",
+    "processing",
+    "pending",
+    "queued",
+    "hiccup",
+    "null_error",
+    "mixed",
+]
+FailedForm = Literal["error", "open", "text", "null", "state", "empty_success", "mixed"]
+
+_RETIRED: Final = ("veo2", "veo2-fast")  # newest, seen live: 400 model is not supported
+_ACTIONS: Final = ("text2video", "image2video", "ingredients2video", "get1080p")  # newest
+_RATIOS: Final = ("16:9", "9:16")  # newest
+
+
+def _accounts(value: Any) -> Mapping[str, str]:
+    """
+    Give each token its account: its own, unless a mapping says otherwise.
+    """
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {token: token for token in ([value] if isinstance(value, str) else value)}
+
+
+def _without_slash(url: str | None) -> str | None:
+    return None if url is None else url.rstrip("/")
+
+
+def _choice(literal: Any) -> Any:
+    return validators.in_(get_args(literal))
+
+
+def _words(*words: str, default: str | None = None) -> Any:
+    return field(default=default or words[0], validator=validators.in_(words))
+
+
+_positive: Final[Any] = validators.gt(0)
+_not_negative: Final[Any] = validators.ge(0)
+_maybe_positive: Final[Any] = validators.optional(_positive)
+_share: Final[Any] = validators.and_(validators.ge(0), validators.le(1))
+
+
+@frozen(kw_only=True)
+class Settings:
+    """
+    How a simulator behaves; the defaults are the newest documents (2026-10).
+
+    Durations are seconds. `speed` divides the durations of tasks, and nothing else.
+
+    Attributes:
+        seed: the source of everything drawn at random.
+        tokens: valid tokens; a mapping gives each token its account, else each is its own.
+
+        speed: how many times faster than life tasks run.
+        mean, sigma: of the log-normal durations of tasks. (The median is `mean * exp(-sigma**2 / 2)`.)
+        duration: a task's duration by its request body, instead of the drawn one.
+        failure_share: the share of tasks that fail, 0 to 1.
+        failure: the code and the message of a drawn failure.
+
+        contract: `newest`, or `seed` (2025-12 to 2026-03: no `ingredients2video`, `get_1080p` allowed).
+            See also `Settings.oldest()`.
+        retired_models: refused with `model is not supported`.
+        aspect_ratios: what is accepted.
+        max_frames: the most images for image2video (newest: 2; seed: 3).
+        default_model: for a request without a model.
+        unfit_resolution: what becomes of `4k` where it is not offered: a failed `task`, or a 400 (`refused`).
+        post_processing: `on`, or the code with which the endpoints are refused.
+
+        pending: how the response of a pending record looks.
+        pending_finished_at: whether `finished_at` of a pending record is absent or null.
+        failed: how a failed record looks.
+        failed_word: the state word of a failure that is told by `data[].state`.
+        success_word: the state word of a finished video.
+        newer_fields: whether records carry `started_at`, `finished_at`, `elapsed`.
+        times: of `data[]`: `iso` with a Z, or `utc8` (local text without an offset).
+        video_ids: `hex` or `dashed`.
+        videos: how many videos a task yields.
+        echo_omits: fields of the submitted body that `request` leaves out.
+        echo_defaults: whether `request` names the model that the server chose.
+
+        submit_extras: whether an asynchronous submit's answer has `success` and `trace_id`, too.
+        error_success: whether an error's body says `success: false`, too.
+        mismatch_status: the status of `token_mismatched`.
+        unknown: what `retrieve` answers about an unknown id: `{}`, null, or 404.
+        repeats: whether an id asked for twice comes twice.
+        max_batch: the most ids in one batch (the vendor recommends at most 50), or None.
+        limit_caps_ids: whether `limit` (12 where it is missing) also caps a query by ids.
+        count: whether `count` is that of the `page`, or of the whole listing (`total`).
+        order: of a listing, by creation.
+        bounds_inclusive: whether `created_at_min` and `created_at_max` belong to the range.
+        listing: `on`, `empty` (always), `unfiltered` (filters are ignored), or `refused` (400).
+        late: how long a new task stays invisible to lookups and listings.
+
+        max_in_flight: unfinished tasks a token may have, or None.
+        submits_per_second, polls_per_second: of one token, or None.
+        retry_after: whether a 429 says when to come back, and how.
+        balance: how many videos an account may buy, or None.
+
+        files_url: what `video_url` starts with; None is the simulator's own address.
+        file_size: each file is padded to this many bytes (and stays playable); None leaves it small.
+        link_lifetime: how long a link works once it was handed out, or None.
+        expired_status: what an expired link answers.
+
+        callbacks: `loopback` delivers only to this machine, `any` to any host, `off` to none.
+        callback_attempts: how often a callback is tried.
+    """
+
+    seed: int = 0
+    tokens: Mapping[str, str] = field(default=TOKEN, converter=_accounts)
+
+    speed: float = field(default=1.0, validator=_positive)
+    mean: float = field(default=105.0, validator=_positive)
+    sigma: float = field(default=0.38, validator=_not_negative)
+    duration: Callable[[Mapping[str, Any]], float] | None = None
+    failure_share: float = field(default=0.0, validator=_share)
+    failure: tuple[str, str] = ("api_error", "fetch failed")
+
+    contract: Literal["newest", "seed"] = _words("newest", "seed")
+    retired_models: tuple[str, ...] = field(default=_RETIRED, converter=tuple)
+    aspect_ratios: tuple[str, ...] = field(default=_RATIOS, converter=tuple)
+    max_frames: int = field(default=2, validator=_positive)
+    default_model: str = "veo31-fast"
+    unfit_resolution: Literal["task", "refused"] = _words("task", "refused")
+    post_processing: Literal["on", "no_api", "api_not_implemented"] = _words(
+        "on", "no_api", "api_not_implemented"
+    )
+
+    pending: PendingForm = field(default="absent", validator=_choice(PendingForm))
+    pending_finished_at: Literal["absent", "null"] = _words("absent", "null")
+    failed: FailedForm = field(default="error", validator=_choice(FailedForm))
+    failed_word: str = "failed"
+    success_word: str = "succeeded"
+    newer_fields: bool = True
+    times: Literal["iso", "utc8"] = _words("iso", "utc8")
+    video_ids: Literal["hex", "dashed"] = _words("hex", "dashed")
+    videos: int = field(default=1, validator=validators.in_(range(9)))
+    echo_omits: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    echo_defaults: bool = False
+
+    submit_extras: bool = False
+    error_success: bool = False
+    mismatch_status: int = field(default=401, validator=validators.in_((400, 401)))
+    unknown: Literal["{}", "null", "404"] = _words("{}", "null", "404")
+    repeats: bool = True
+    max_batch: int | None = field(default=50, validator=_maybe_positive)
+    limit_caps_ids: bool = False
+    count: Literal["page", "total"] = _words("page", "total")
+    order: Literal["newest", "oldest"] = _words("newest", "oldest")
+    bounds_inclusive: bool = True
+    listing: Literal["on", "empty", "unfiltered", "refused"] = _words("on", "empty", "unfiltered", "refused")
+    late: float = field(default=0.0, validator=_not_negative)
+
+    max_in_flight: int | None = field(default=None, validator=_maybe_positive)
+    submits_per_second: float | None = field(default=None, validator=_maybe_positive)
+    polls_per_second: float | None = field(default=None, validator=_maybe_positive)
+    retry_after: Literal["none", "seconds", "date"] = _words("none", "seconds", "date")
+    balance: int | None = field(default=None, validator=validators.optional(_not_negative))
+
+    files_url: str | None = field(default=None, converter=_without_slash)
+    file_size: int | None = field(default=None, validator=_maybe_positive)
+    link_lifetime: float | None = field(default=None, validator=_maybe_positive)
+    expired_status: int = field(default=403, validator=validators.in_((403, 404, 410)))
+
+    callbacks: Literal["loopback", "any", "off"] = _words("loopback", "any", "off")
+    callback_attempts: int = field(default=1, validator=_positive)
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """
+        What `/veo/videos` takes.
+        """
+        return (
+            _ACTIONS if self.contract == "newest" else ("text2video", "image2video", "get1080p", "get_1080p")
+        )
+
+    @classmethod
+    def oldest(cls, **changes: Any) -> Settings:
+        """
+        Behave as the integration guide of 2025-12 to 2026-03 tells.
+        """
+        seed: dict[str, Any] = {
+            "contract": "seed",
+            "retired_models": (),
+            "aspect_ratios": ("16:9", "9:16", "3:4", "4:3", "1:1"),
+            "max_frames": 3,
+            "unfit_resolution": "refused",
+            "post_processing": "no_api",
+            "newer_fields": False,
+            "times": "utc8",
+            "mismatch_status": 400,
+            "max_batch": None,
+        }
+        return cls(**(seed | changes))
