@@ -1,5 +1,29 @@
 """
 When a lane may send: rates, pauses, probes and the cap in flight.
+
+One gate stands before each lane, submits and polls, in place of one back-off per job: a thousand jobs that
+each back off alone still are a thousand requests at a server that asked for quiet. A gate reads no clock and
+waits for nothing. It is asked `opens_at(now)`, told `take(now)` when a request goes, and told once how that
+request ended.
+
+*Pauses.* A 429, a `Retry-After`, a connection that cannot be made, or five failures in a row close the lane
+for the next back-off delay. Then one request, the probe, goes alone. Where it fails, the pause starts anew
+and is longer; where it succeeds, two may be out, then four, until the lane is as wide as ever. After a 429
+the probe is the next request itself: it was refused, so it costs nothing. After an outage a request may end
+in doubt, so a lane whose requests buy something (`paid`) sends a free read first.
+
+*Late answers.* Fifty polls in flight bring fifty 429s and mean one. An answer to a request that was sent
+before the pause began is part of its cause: it neither ends the pause nor starts another. Only its
+`Retry-After` counts, as it may ask for more.
+
+*The cap in flight.* A 429 while k accepted tasks are unsettled suggests that the server allows k at once.
+The gate then holds at k and goes on as soon as one settles. It is a suspicion, so after a while (`first`
+seconds, longer each time it proves right, at most `max_pause`) one request goes beyond it, with no other in
+flight. If that is accepted, something else was the matter, and the cap is forgotten.
+
+*Rates.* A pause alone says nothing against the rate: the server may have been ill. A 429 within `max_delay`
+seconds of the end of the last pause, which no cap explains, does: the rate is halved, and climbs back
+evenly, by its full height in `max_pause` seconds.
 """
 
 from __future__ import annotations
@@ -7,17 +31,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import backoff
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["Limits", "RetryPolicy"]
+__all__ = ["Gate", "Limits", "Probe", "RetryPolicy"]
 
 
 # --- policies ------------------------------------------------------------------------------------------
@@ -141,3 +165,284 @@ class Limits:
     read: float = field(default=60.0, validator=_positive)
     max_reply: int = field(default=16 * 1024 * 1024, validator=_count)
     max_queue_wait: float | None = field(default=None, validator=_number(low=0, optional=True))
+
+
+# --- the gate ------------------------------------------------------------------------------------------
+
+
+Probe = Literal["read", "request"]
+
+FAILURES: Final = (
+    5  # in a row: four may be one bad batch of jobs, and an isolated one is its own job's matter
+)
+WIDE: Final = 128  # requests out: past the 100 connections of `Limits` a window would limit nothing
+SLOWEST: Final = 1 / 32  # of the rate asked for: slow enough for any server, still quick to notice a change
+
+
+@define(eq=False, kw_only=True, repr=False)
+class Gate:
+    """
+    Decides when one lane may send.
+
+    All times are float seconds on one monotonic clock, given by the caller.
+    Each request that was taken ends in exactly one of `succeeded`, `throttled`, `unreachable`, `failed`
+    and `withdrawn`, with `sent_at` the time it was taken at; the read that probes ends in `probed`.
+
+    Args:
+        retry: how long the pauses are.
+        rate: requests a second; None for no limit.
+        burst: how many requests may go at once after a quiet time, before the rate spaces them.
+        max_in_flight: accepted tasks unsettled and requests out, together; None for no limit of our own.
+        paid: a request may buy something, so a free read probes after an outage.
+        random: the source of the jitter.
+
+    Attributes:
+        probe: what opens the lane once its pause is over; None where it is not paused.
+        unsettled: accepted tasks that have not settled.
+        cap: the cap in flight that the server's answers suggest, or None.
+        pauses: how often the lane has been paused, failed probes included.
+        probes: how many probes went.
+    """
+
+    retry: RetryPolicy
+    rate: float | None = None
+    burst: int = 1
+    max_in_flight: int | None = None
+    paid: bool = False
+    random: Random = field(factory=Random)
+
+    probe: Probe | None = field(default=None, init=False)
+    unsettled: int = field(default=0, init=False)
+    cap: int | None = field(default=None, init=False)
+    pauses: int = field(default=0, init=False)
+    probes: int = field(default=0, init=False)
+
+    _out: int = field(default=0, init=False)  # sent since the last pause began, and not answered
+    _late: int = field(default=0, init=False)  # sent before, and not answered
+    _window: int | None = field(default=None, init=False)  # how many may be out; None: any number
+    _failures: int = field(default=0, init=False)  # in a row
+    _delays: Iterator[float] | None = field(default=None, init=False)  # None: the next pause is a first one
+    _paused_at: float = field(default=-math.inf, init=False)
+    _pause_ends_at: float = field(default=-math.inf, init=False)
+    _opened_at: float = field(default=-math.inf, init=False)
+    _token_due_at: float = field(default=-math.inf, init=False)  # where requests at even gaps would be by now
+    _lowered: float | None = field(default=None, init=False)  # the rate when it was last lowered
+    _lowered_at: float = field(default=-math.inf, init=False)
+    _patience: float = field(default=0.0, init=False)  # seconds that the cap is believed
+    _trial_at: float = field(default=-math.inf, init=False)
+
+    def __repr__(self) -> str:
+        cap = "" if self.cap is None else f", cap {self.cap}"
+        return (
+            f"<Gate {self.state}: {self.requests_out} out, {self.unsettled} unsettled{cap}, "
+            f"{self.pauses} pauses, {self.probes} probes>"
+        )
+
+    @property
+    def state(self) -> Literal["open", "widening", "paused", "probing"]:
+        """
+        How the lane stands, in a word.
+        """
+        if self.probe is not None:
+            return "probing" if self._out else "paused"
+        return "open" if self._window is None else "widening"
+
+    @property
+    def requests_out(self) -> int:
+        """
+        Requests that were taken and have not ended.
+        """
+        return self._out + self._late
+
+    # Asked
+
+    def opens_at(self, now: float) -> float | None:
+        """
+        When a request may go: `now` for at once, a later time, or None where only an event can tell.
+
+        Such an event is an answer, or a task that settles. Where `probe` is `read`, the answer is about
+        that read, and the request asks again after it.
+        """
+        if self._window is not None and self._out >= self._window:
+            return None
+        if self.probe == "read":
+            return max(now, self._pause_ends_at)
+        place_at = self._place_at()
+        if place_at is None:
+            return None
+        return max(now, self._pause_ends_at, place_at, self._token_at())
+
+    def rate_at(self, now: float) -> float | None:
+        """
+        Requests a second that the lane allows itself now; None for no limit.
+        """
+        if self.rate is None or self._lowered is None:
+            return self.rate
+        climbed = self.rate * (now - self._lowered_at) / self.retry.max_pause
+        return min(self.rate, self._lowered + climbed)
+
+    def _place_at(self) -> float | None:
+        in_flight = self.unsettled + self._out + self._late
+        if self.max_in_flight is not None and in_flight >= self.max_in_flight:
+            return None
+        if self.cap is None or in_flight < self.cap:
+            return -math.inf
+        # Alone, so that there is no doubt which request the answer to the trial is about.
+        return None if self._out + self._late else self._trial_at
+
+    def _token_at(self) -> float:
+        # The slack is of the full rate: a lowered rate allows fewer at once as well.
+        return self._token_due_at if self.rate is None else self._token_due_at - (self.burst - 1) / self.rate
+
+    # Told: a request goes, and ends
+
+    def take(self, now: float) -> None:
+        """
+        Let one request go now, or the read that `probe` asks for.
+        """
+        self._out += 1
+        if self.probe is not None:
+            self.probes += 1
+        rate = self.rate_at(now)
+        if rate is not None and self.probe != "read":
+            self._token_due_at = max(self._token_due_at, now) + 1 / rate
+
+    def succeeded(self, now: float, *, sent_at: float) -> None:
+        """
+        The server answered, be it with a refusal that concerns this one request, such as a 400.
+        """
+        if not self._ended(sent_at):
+            return
+        self._failures = 0
+        self._delays = None
+        if self.probe is not None:
+            self._open(now)
+        if self._window is not None:
+            self._window = 2 * self._window if 2 * self._window < WIDE else None
+        if self.cap is not None and self.unsettled >= self.cap:
+            self.cap = None  # one more than the cap was accepted
+
+    def throttled(self, now: float, *, sent_at: float, retry_after: float | None = None) -> None:
+        """
+        The server answered with 429, and perhaps asked to wait for `retry_after` seconds.
+        """
+        if not self._ended(sent_at):
+            self._wait_longer(now, retry_after)
+            return
+        explained = self.cap is not None and self.unsettled >= self.cap
+        self._suspect_cap(now)
+        if explained:
+            # Nothing is wrong, a place was not free yet: the lane must be ready when the next one is.
+            delay = next(self.retry.delays(self.random))
+        else:
+            self._lower_rate(now)
+            delay = self._next_delay()
+        self._pause(now, delay, probe="request", retry_after=retry_after)
+
+    def unreachable(self, now: float, *, sent_at: float) -> None:
+        """
+        The connection could not be made.
+        """
+        if self._ended(sent_at):
+            self._pause(now, self._next_delay(), probe="read")
+
+    def failed(self, now: float, *, sent_at: float, retry_after: float | None = None) -> None:
+        """
+        The request failed in any other way, and the server perhaps asked to wait for `retry_after` seconds.
+
+        One failure concerns its own job alone, unless it was the probe or came with a `Retry-After`.
+        """
+        if not self._ended(sent_at):
+            self._wait_longer(now, retry_after)
+            return
+        self._failures += 1
+        if self.probe is not None or self._failures >= FAILURES or retry_after is not None:
+            self._pause(now, self._next_delay(), probe="read", retry_after=retry_after)
+
+    def withdrawn(self, *, sent_at: float) -> None:
+        """
+        A request that was taken, or the read that probes, was never made: its place is free again.
+
+        Its share of the rate stays spent, so that the rate holds whatever happens.
+        """
+        self._ended(sent_at)
+
+    def probed(self, now: float, *, ok: bool, retry_after: float | None = None) -> None:
+        """
+        The read that probes was answered: `ok` opens the lane for one request, anything else pauses again.
+        """
+        self._out -= 1
+        if ok:
+            # Back-off goes on growing until a request succeeds: that reads work proves no more than that.
+            self._open(now)
+        else:
+            self._pause(now, self._next_delay(), probe="read", retry_after=retry_after)
+
+    # Told: tasks come and go
+
+    def entered(self, count: int = 1) -> None:
+        """
+        So many tasks were accepted, or taken up again, and are unsettled.
+        """
+        self.unsettled += count
+        if self.cap is not None:
+            self.cap = max(self.cap, self.unsettled)  # the server took them, so it allows as many
+
+    def left(self, count: int = 1) -> None:
+        """
+        So many tasks settled, or are no longer watched.
+        """
+        self.unsettled -= count
+
+    # How the state changes
+
+    def _ended(self, sent_at: float) -> bool:
+        """
+        Give the place back; tell whether the request went after the last pause began.
+        """
+        late = sent_at <= self._paused_at
+        if late:
+            self._late -= 1
+        else:
+            self._out -= 1
+        return not late
+
+    def _next_delay(self) -> float:
+        if self._delays is None:
+            self._delays = self.retry.delays(self.random)
+        return next(self._delays)
+
+    def _pause(self, now: float, delay: float, *, probe: Probe, retry_after: float | None = None) -> None:
+        self._late += self._out
+        self._out = 0
+        self._window = 1
+        self._paused_at = now
+        self._pause_ends_at = now + self.retry.pause(delay, retry_after=retry_after)
+        self.probe = probe if self.paid else "request"
+        self.pauses += 1
+
+    def _wait_longer(self, now: float, retry_after: float | None) -> None:
+        if self.probe is not None and not self._out:
+            self._pause_ends_at = max(self._pause_ends_at, now + self.retry.pause(0, retry_after=retry_after))
+
+    def _open(self, now: float) -> None:
+        self.probe = None
+        self._opened_at = now
+
+    def _suspect_cap(self, now: float) -> None:
+        if not self.unsettled:
+            return  # somebody else's tasks, or not a matter of tasks at all
+        if self.cap is None or self.unsettled < self.cap:
+            self.cap = self.unsettled
+            self._patience = self.retry.first
+        else:
+            self._patience = min(self._patience * self.retry.factor, self.retry.max_pause)
+        self._trial_at = now + self._patience
+
+    def _lower_rate(self, now: float) -> None:
+        rate = self.rate_at(now)
+        if self.rate is None or rate is None or self.probe is not None:
+            return
+        if now - self._opened_at <= self.retry.max_delay:
+            self._lowered = max(rate / 2, self.rate * SLOWEST)
+            self._lowered_at = now
