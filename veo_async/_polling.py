@@ -7,13 +7,13 @@ A *look* is one task asked about once; a *request* asks about up to `batch_size`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Any, Final, Literal, Self
 
 from attrs import Attribute, define, evolve, field, frozen
 
-from ._durations import Durations, Outlook, bin_of
+from ._durations import Durations, bin_of
 from .errors import ConfigurationError
 
 __all__ = ["Durations", "PollPolicy", "Schedule"]
@@ -28,6 +28,9 @@ RETRY: Final = 1.0  # seconds until the tasks of a failed poll are asked again; 
 BACKOFF_FIRST: Final = 2.0  # seconds
 BACKOFF_FACTOR: Final = 1.3
 BACKOFF_MAX: Final = 10.0  # seconds
+ALIKE: Final = 0.25  # intervals; gaps that differ by less are one
+FILL: Final = 10.0
+FORGOTTEN: Final = 1000
 LONE_FIRST: Final = 10.0  # seconds until an id that a reply left out is asked alone: a replica may lag
 LONE_GAP: Final = 40.0  # seconds between lone looks: four of them span two minutes
 LONE_MISSES: Final = 4
@@ -107,25 +110,31 @@ class _Task:
     started_at: float
     deadline_at: float | None
     looks: int = 0
-    bin: int = 0
-    group: _Group | None = None
+    bin: int = 0  # of the life table: those before it are counted as outlived
+    group: _Group | None = None  # None while it is being asked about, or suspected
 
     def __lt__(self, other: _Task) -> bool:
+        """
+        Order by deadline: the heap of deadlines holds nothing but tasks that have one.
+        """
         return self.deadline_at < other.deadline_at  # type: ignore[operator]
 
 
 @define(eq=False, weakref_slot=False)
 class _Group:
     """
-    Tasks whose next look is due at the same time.
+    Tasks whose next look is due at the same time; one that has moved on points to another group, or to none.
     """
 
     due_at: float
+    tasks: list[_Task]
     urgent: bool = False
-    tasks: list[_Task] = field(factory=list)
 
     def __lt__(self, other: _Group) -> bool:
         return self.due_at < other.due_at
+
+    def waiting(self) -> list[_Task]:
+        return [task for task in self.tasks if task.group is self]
 
 
 @define(eq=False, weakref_slot=False)
@@ -134,9 +143,9 @@ class _Suspect:
     A task that a reply left out.
     """
 
-    due_at: float
+    due_at: float = math.inf
+    misses: int = -1  # lone ones: the miss in a batch, which raised the suspicion, does not count
     first_miss_at: float = math.inf
-    misses: int = -1  # the miss in a batch, which raised the suspicion, does not count
 
 
 @define(eq=False)
@@ -148,20 +157,27 @@ class Schedule:
     _policy: PollPolicy
     _durations: Durations = field(kw_only=True)
     _batch_size: int = field(init=False)
+    _price: float = field(init=False)
     _tasks: dict[str, _Task] = field(init=False, factory=dict)
-    _groups: list[_Group] = field(init=False, factory=list)
-    _open: dict[str, _Group] = field(init=False, factory=dict)
-    _deadlines: list[_Task] = field(init=False, factory=list)
+    _groups: list[_Group] = field(init=False, factory=list)  # a heap
+    _arrivals: dict[str, _Group] = field(init=False, factory=dict)  # the newest group of each kind
+    _deadlines: list[_Task] = field(init=False, factory=list)  # a heap; holds forgotten tasks for a while
     _suspects: dict[str, _Suspect] = field(init=False, factory=dict)
-    _nudged: set[str] = field(init=False, factory=set)
+    _lone: list[tuple[float, str]] = field(init=False, factory=list)  # a heap of (due_at, id)
     _gone: list[str] = field(init=False, factory=list)
-    _outlooks: dict[str, Outlook] = field(init=False, factory=dict)
+    _nudged: set[str] = field(init=False, factory=set)  # while they were being asked about
+    _request_at: float | None = field(init=False, default=None)  # None: to be worked out
+    _horizon: float = field(init=False, default=-math.inf)  # a group due after this does not change it
 
     def __attrs_post_init__(self) -> None:
         self._batch_size = self._policy.batch_size
+        self._price = (self._policy.interval / self._policy._scale) ** 2 * TYPICAL_HAZARD / 2
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
 
     def __contains__(self, task_id: object) -> bool:
         return task_id in self._tasks
@@ -180,24 +196,24 @@ class Schedule:
         task = self._tasks.get(task_id)
         return task.looks if task else 0
 
+    # --- tasks come and go -----------------------------------------------------------------------------
+
     def add(self, task_id: str, *, kind: str, started_at: float, deadline_at: float | None) -> None:
         """
-        Watch the task from now on; a known one keeps its schedule and the earlier of both deadlines.
+        Watch the task from now on; of a known one, the earlier start and the earlier deadline hold.
 
         Args:
             kind: what its duration is learned under (action, model, resolution).
             started_at: when it was accepted, on the monotonic clock; may lie in the past.
             deadline_at: when to give up, or None.
         """
-        task = self._tasks.get(task_id)
-        if task is None:
-            task = self._tasks[task_id] = _Task(task_id, kind, started_at, None)
-            self._put(task, started_at + self._first(kind))
-        if deadline_at is not None and (task.deadline_at is None or deadline_at < task.deadline_at):
-            task = self._tasks[task_id]
-            task.deadline_at = deadline_at
-            heappush(self._deadlines, task)
-            heapify(self._deadlines)
+        known = self._tasks.get(task_id)
+        if known is not None:
+            self._merge(known, started_at, deadline_at)
+            return
+        task = self._tasks[task_id] = _Task(task_id, kind, started_at, deadline_at)
+        self._arrive(task, started_at + self._first(kind))
+        self._expect(task)
 
     def discard(self, task_id: str) -> None:
         """
@@ -206,110 +222,8 @@ class Schedule:
         task = self._tasks.pop(task_id, None)
         if task is not None:
             task.group = None
-        self._suspects.pop(task_id, None)
-        self._nudged.discard(task_id)
-
-    def nudge(self, task_id: str, now: float) -> None:
-        """
-        Make the task due at once: a callback says that it ended.
-        """
-        task = self._tasks.get(task_id)
-        if task is None:
-            return
-        if task.group is None:
-            self._nudged.add(task_id)
-        elif not task.group.urgent:
-            self._put(task, now, urgent=True)
-
-    def next_due_at(self) -> float | None:
-        """
-        Return when the next request should go or the next deadline passes; None when nothing waits.
-        """
-        times = [suspect.due_at for suspect in self._suspects.values()]
-        if self._groups:
-            times.append(self._groups[0].due_at)
-        if self._deadlines:
-            times.append(self._deadlines[0].deadline_at or 0.0)
-        return min(times, default=None)
-
-    def take_batch(self, now: float) -> list[str]:
-        """
-        Return the ids to ask about in one request now, none if none is due; each is taken until reported on.
-        """
-        for task_id, suspect in self._suspects.items():
-            if suspect.due_at <= now:
-                suspect.due_at = math.inf
-                return [task_id]
-        if not self._groups or self._groups[0].due_at > now:
-            return []
-        taken: list[str] = []
-        while self._groups and self._groups[0].due_at <= now + self._policy.interval:
-            group = heappop(self._groups)
-            live = [task for task in group.tasks if task.group is group]
-            room = self._batch_size - len(taken)
-            for task in live[:room]:
-                task.group = None
-                taken.append(task.id)
-            group.tasks = live[room:]
-            if group.tasks:
-                heappush(self._groups, group)
-                break
-        return taken
-
-    def looked(self, task_ids: Iterable[str], now: float) -> None:
-        """
-        Take note that these are still pending.
-        """
-        for task_id in task_ids:
-            task = self._tasks.get(task_id)
-            if task is None:
-                continue
-            task.looks += 1
             self._suspects.pop(task_id, None)
-            if task_id in self._nudged:
-                self._nudged.discard(task_id)
-                self._put(task, now, urgent=True)
-            else:
-                self._put(task, now + self._gap(task, now))
-
-    def unanswered(self, task_ids: Iterable[str], now: float) -> None:
-        """
-        Ask about these again soon: the poll itself failed, and no look is counted.
-        """
-        for task_id in task_ids:
-            if (task := self._tasks.get(task_id)) is None:
-                continue
-            if (suspect := self._suspects.get(task_id)) is not None:
-                suspect.due_at = now + RETRY * self._policy._scale
-            else:
-                self._put(task, now + RETRY * self._policy._scale)
-
-    def missing(self, task_ids: Iterable[str], now: float) -> None:
-        """
-        Ask about these alone, later: a well-formed reply left them out.
-        """
-        scale = self._policy._scale
-        for task_id in task_ids:
-            if (task := self._tasks.get(task_id)) is None:
-                continue
-            task.group = None
-            suspect = self._suspects.setdefault(task_id, _Suspect(math.inf))
-            suspect.misses += 1
-            suspect.due_at = now + (LONE_GAP if suspect.misses else LONE_FIRST) * scale
-            if suspect.misses == 1:
-                suspect.first_miss_at = now
-            if suspect.misses >= LONE_MISSES and now - suspect.first_miss_at >= LONE_SPAN * scale:
-                self._gone.append(task_id)
-
-    def vanished(self, now: float) -> list[str]:
-        """
-        Forget and return the tasks that the server no longer knows.
-        """
-        gone, self._gone = self._gone, []
-        gone = [task_id for task_id in gone if task_id in self._suspects]
-        for task_id in gone:
-            self.discard(task_id)
-        return gone
+            self._nudged.discard(task_id)
 
     def ended(self, task_id: str, now: float, *, duration: float | None = None) -> None:
         """
@@ -322,8 +236,8 @@ class Schedule:
         if task is None:
             return
         seconds = now - task.started_at if duration is None else duration
-        self._durations.observe(task.kind, max(0.0, seconds) / self._policy._scale)
-        self._outlooks.pop(task.kind, None)
+        stop = max(task.bin, bin_of(seconds / self._policy._scale))
+        self._durations.died(task.kind, task.bin, stop)
         self.discard(task_id)
 
     def overdue(self, now: float) -> list[str]:
@@ -331,29 +245,214 @@ class Schedule:
         Forget and return the tasks that are past their deadline.
         """
         late: list[str] = []
-        while self._deadlines and (self._deadlines[0].deadline_at or 0.0) <= now:
-            task = heappop(self._deadlines)
-            if self._tasks.get(task.id) is task:
-                late.append(task.id)
-                self.discard(task.id)
+        while (deadline_at := self.next_deadline_at()) is not None and deadline_at <= now:
+            late.append(heappop(self._deadlines).id)
+            self.discard(late[-1])
         return late
+
+    def next_deadline_at(self) -> float | None:
+        """
+        Return when the next deadline passes; None when there is none.
+        """
+        heap = self._deadlines
+        while heap and self._tasks.get(heap[0].id) is not heap[0]:
+            heappop(heap)
+        return heap[0].deadline_at if heap else None
+
+    def _merge(self, task: _Task, started_at: float, deadline_at: float | None) -> None:
+        task.started_at = min(task.started_at, started_at)
+        if deadline_at is None or (task.deadline_at is not None and task.deadline_at <= deadline_at):
+            return
+        # A key inside a heap must not change: the task gets a new record, and the old one is forgotten.
+        changed = self._tasks[task.id] = evolve(task, deadline_at=deadline_at, group=None)
+        if task.group is not None:
+            self._put([changed], task.group.due_at, urgent=task.group.urgent)
+            task.group = None
+        self._expect(changed)
+
+    def _expect(self, task: _Task) -> None:
+        if task.deadline_at is None:
+            return
+        heappush(self._deadlines, task)
+        if len(self._deadlines) > 2 * len(self._tasks) + FORGOTTEN:
+            self._deadlines = [kept for kept in self._deadlines if self._tasks.get(kept.id) is kept]
+            heapify(self._deadlines)
+
+    # --- whom to ask about, and when -------------------------------------------------------------------
+
+    def next_due_at(self) -> float | None:
+        """
+        Return when the next request should go or the next deadline passes; None when nothing waits.
+        """
+        times = (self._next_request_at(), self._next_lone_at(), self.next_deadline_at())
+        return min((at for at in times if at is not None), default=None)
+
+    def take_batch(self, now: float) -> list[str]:
+        """
+        Return the ids to ask about in one request now, none if none is due; each is taken until reported on.
+        """
+        request_at, lone_at = self._next_request_at(), self._next_lone_at()
+        if lone_at is not None and lone_at <= now and (request_at is None or lone_at <= request_at):
+            return [heappop(self._lone)[1]]
+        if request_at is None or request_at > now:
+            return []
+        return [task.id for task in self._fill(now + FILL * self._policy._scale)]
+
+    def nudge(self, task_id: str, now: float) -> None:
+        """
+        Make the task due at once: a callback says that it has ended.
+        """
+        task = self._tasks.get(task_id)
+        if task is None:
+            return
+        if task_id in self._suspects:
+            self._suspect(task_id, now)
+        elif task.group is None:
+            self._nudged.add(task_id)
+        elif not task.group.urgent:
+            self._put([task], now, urgent=True)
+
+    def _next_request_at(self) -> float | None:
+        """
+        Return when the next full request should go: when its looks are due on average, but none long overdue.
+        """
+        if self._request_at is not None or not self._groups:
+            return self._request_at
+        popped: list[_Group] = []
+        count, total, self._horizon, urgent_at = 0, 0.0, math.inf, math.inf
+        while self._groups and count < self._batch_size and self._groups[0].due_at <= self._horizon:
+            group = heappop(self._groups)
+            group.tasks = group.waiting()
+            if not group.tasks:
+                continue
+            if not popped:
+                self._horizon = group.due_at + PATIENCE * self._policy.interval
+            popped.append(group)
+            share = min(len(group.tasks), self._batch_size - count)
+            count += share
+            total += share * group.due_at
+            if group.urgent:
+                urgent_at = min(urgent_at, group.due_at)
+        for group in popped:
+            heappush(self._groups, group)
+        if count:
+            self._request_at = min(total / count, urgent_at)
+        return self._request_at
+
+    def _fill(self, horizon: float) -> list[_Task]:
+        self._request_at = None
+        taken: list[_Task] = []
+        while self._groups and len(taken) < self._batch_size and self._groups[0].due_at <= horizon:
+            group = heappop(self._groups)
+            waiting = group.waiting()
+            room = self._batch_size - len(taken)
+            taken += waiting[:room]
+            group.tasks = waiting[room:]
+            if group.tasks:
+                heappush(self._groups, group)
+        for task in taken:
+            task.group = None
+        return taken
+
+    def _next_lone_at(self) -> float | None:
+        while self._lone:
+            due_at, task_id = self._lone[0]
+            suspect = self._suspects.get(task_id)
+            if suspect is not None and suspect.due_at == due_at:
+                return due_at
+            heappop(self._lone)
+        return None
+
+    def _arrive(self, task: _Task, due_at: float) -> None:
+        """
+        Let a new task wait together with those of its kind that came just before it.
+        """
+        group = self._arrivals.get(task.kind)
+        near = PATIENCE * self._policy.interval
+        if group and 0 < len(group.tasks) < self._batch_size and abs(group.due_at - due_at) <= near:
+            group.tasks.append(task)
+            task.group = group
+        else:
+            self._arrivals[task.kind] = self._put([task], due_at)
+
+    def _put(self, tasks: list[_Task], due_at: float, *, urgent: bool = False) -> _Group:
+        group = _Group(due_at, tasks, urgent)
+        for task in tasks:
+            task.group = group
+        heappush(self._groups, group)
+        if due_at <= self._horizon:
+            self._request_at = None
+        return group
+
+    # --- what came of it -------------------------------------------------------------------------------
+
+    def looked(self, task_ids: Iterable[str], now: float) -> None:
+        """
+        Take note that these are still pending, and plan the next look at them.
+        """
+        alike: dict[int, tuple[float, list[_Task]]] = {}
+        for task in self._known(task_ids):
+            task.looks += 1
+            self._suspects.pop(task.id, None)
+            gap = 0.0 if task.id in self._nudged else self._gap(task, now)
+            alike.setdefault(int(gap / self._policy.interval / ALIKE), (gap, []))[1].append(task)
+        for gap, tasks in alike.values():
+            self._put(tasks, now + gap, urgent=not gap)
+        self._nudged.difference_update(task_ids)
+
+    def unanswered(self, task_ids: Iterable[str], now: float) -> None:
+        """
+        Ask about these again soon: the poll itself failed, and no look is counted.
+        """
+        due_at = now + RETRY * self._policy._scale
+        again = []
+        for task in self._known(task_ids):
+            if task.id in self._suspects:
+                self._suspect(task.id, due_at)
+            else:
+                again.append(task)
+        if again:
+            self._put(again, due_at)
+
+    def missing(self, task_ids: Iterable[str], now: float) -> None:
+        """
+        Ask about these alone, later: a well-formed reply left them out.
+        """
+        scale = self._policy._scale
+        for task in self._known(task_ids):
+            suspect = self._suspects.setdefault(task.id, _Suspect())
+            suspect.misses += 1
+            if suspect.misses == 1:
+                suspect.first_miss_at = now
+            self._suspect(task.id, now + (LONE_GAP if suspect.misses else LONE_FIRST) * scale)
+            if suspect.misses >= LONE_MISSES and now - suspect.first_miss_at >= LONE_SPAN * scale:
+                self._gone.append(task.id)
+
+    def vanished(self, now: float) -> list[str]:
+        """
+        Forget and return the tasks that the server no longer knows.
+        """
+        gone = [task_id for task_id in self._gone if task_id in self._suspects]
+        self._gone = []
+        for task_id in gone:
+            self.discard(task_id)
+        return gone
 
     def too_large(self, size: int) -> None:
         """
-        Halve the batches: the server refused one of this size.
+        Halve the batches for good: the server refused one of this size.
         """
         self._batch_size = max(1, min(self._batch_size, size // 2))
+        self._request_at = None
 
-    def _put(self, task: _Task, due_at: float, *, urgent: bool = False) -> None:
-        group = task.group = _Group(due_at, urgent, [task])
-        heappush(self._groups, group)
+    def _known(self, task_ids: Iterable[str]) -> list[_Task]:
+        return [self._tasks[task_id] for task_id in task_ids if task_id in self._tasks]
 
-    def _outlook(self, kind: str) -> Outlook:
-        found = self._outlooks.get(kind)
-        if found is None:
-            price = (self._policy.interval / self._policy._scale) ** 2 * TYPICAL_HAZARD / 2
-            found = self._outlooks[kind] = self._durations.outlook(kind, price)
-        return found
+    def _suspect(self, task_id: str, due_at: float) -> None:
+        self._suspects[task_id].due_at = due_at
+        heappush(self._lone, (due_at, task_id))
+
+    # --- the gaps --------------------------------------------------------------------------------------
 
     def _first(self, kind: str) -> float:
         policy = self._policy
@@ -363,16 +462,20 @@ class Schedule:
             return policy.interval
         if policy.mode == "backoff":
             return BACKOFF_FIRST * policy._scale
-        return self._outlook(kind).first * policy._scale
+        return self._durations.outlook(kind, self._price).first * policy._scale
 
     def _gap(self, task: _Task, now: float) -> float:
         policy = self._policy
+        age = (now - task.started_at) / policy._scale
+        index = max(task.bin, bin_of(age))
+        if index > task.bin:
+            self._durations.survived(task.kind, task.bin, index)
+            task.bin = index
         if policy.mode == "fixed":
             return policy.interval
         if policy.mode == "backoff":
             return min(BACKOFF_FIRST * BACKOFF_FACTOR ** min(task.looks, 99), BACKOFF_MAX) * policy._scale
-        age = (now - task.started_at) / policy._scale
-        outlook = self._outlook(task.kind)
-        gap = min(outlook.gaps[bin_of(age)], EVEN_GAP)
+        outlook = self._durations.outlook(task.kind, self._price)
+        gap = min(outlook.gaps[index], EVEN_GAP)
         stretch = max(1.0, age / (STRAGGLER * outlook.median))
         return min(gap * stretch * policy._scale, policy.max_gap)
