@@ -8,9 +8,21 @@ The Veo API on your own machine, to test against: no key, no cost, and as fast a
 
 from ._app import create_app
 from ._core import Core
+from ._faults import Fault, Faults
 from ._records import Task
 from ._replies import Callback, Reply
 from ._server import Simulator
 from ._settings import TOKEN, Settings
 
-__all__ = ["TOKEN", "Callback", "Core", "Reply", "Settings", "Simulator", "Task", "create_app"]
+__all__ = [
+    "TOKEN",
+    "Callback",
+    "Core",
+    "Fault",
+    "Faults",
+    "Reply",
+    "Settings",
+    "Simulator",
+    "Task",
+    "create_app",
+]

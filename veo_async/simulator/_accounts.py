@@ -101,6 +101,13 @@ class Account:
         self.settle(now)
         return self.accepted - self.ended
 
+    def next_end(self, now: float) -> float | None:
+        """
+        Tell in how many seconds the next task ends; None where none is known to.
+        """
+        self.settle(now)
+        return self._running[0][0] - now if self._running and self._running[0][0] < inf else None
+
     def forget(self, task: Task) -> None:
         """
         Lose a task, save from the counts.

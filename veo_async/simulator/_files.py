@@ -17,17 +17,18 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from attrs import define
+from attrs import define, field
 
 from ._records import Task
 from ._replies import Reply
+from ._settings import Settings
 
-__all__ = ["VideoFile", "extension", "serve", "video_file"]
+__all__ = ["Files", "VideoFile", "video_file"]
 
 CHUNK: Final = 1 << 20  # bytes: large enough that the copying, not Python, sets the pace
 PATTERN_SIZE: Final = 1_048_573  # bytes: a prime, so that a resume at a wrong place is seen in the contents
@@ -52,7 +53,7 @@ def _shape(task: Task) -> str:
     return SHAPES[ratio or "16:9"]
 
 
-def extension(task: Task) -> str:
+def _extension(task: Task) -> str:
     """
     Tell the kind of a task's files: `mp4` or `gif`.
     """
@@ -107,7 +108,7 @@ def video_file(task: Task, index: int, size: int | None) -> VideoFile:
     """
     Describe a file of a task, padded to `size` bytes.
     """
-    kind = extension(task)
+    kind = _extension(task)
     head = _with_note(_clip(f"{_shape(task)}.{kind}"), f"{task.id}/{index}".encode(), kind)
     total = max(len(head), size or 0)
     if kind == "mp4" and total - len(head) >= 16:  # room for the box that holds the padding
@@ -132,7 +133,7 @@ def _range(text: str, size: int) -> tuple[int, int] | None:
     return (start, stop) if start < stop else None
 
 
-def serve(file: VideoFile, headers: Mapping[str, str], *, head_only: bool = False) -> Reply:
+def _serve(file: VideoFile, headers: Mapping[str, str], *, head_only: bool = False) -> Reply:
     """
     Answer a GET or HEAD; `headers` have lower-case names.
     """
@@ -156,3 +157,69 @@ def _content(
     if stop - start > CHUNK:
         return Reply(status=status, headers=headers, chunks=file.chunks(start, stop))
     return Reply(status=status, headers=headers, body=b"".join(file.chunks(start, stop)))
+
+
+def _plain(status: int, text: str) -> Reply:
+    return Reply(status=status, headers={"Content-Type": "text/plain"}, body=f"{text}\n".encode())
+
+
+def _has(task: Task, index: str, now: float) -> bool:
+    return index.isdecimal() and int(index) < task.videos and task.state(now) == "succeeded"
+
+
+@define(eq=False)
+class Files:
+    """
+    Serves the files of finished tasks at `/files/<task id>-<index>.<kind>`.
+
+    Attributes:
+        base_url: what their addresses start with.
+    """
+
+    settings: Settings
+    tasks: Mapping[str, Task]
+    clock: Callable[[], float]
+    base_url: str = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.base_url = self.settings.files_url or "https://files.simulator.test"
+
+    def link(self, task: Task, index: int = 0) -> str:
+        """
+        Return the address of a file: a fresh one if the last has expired.
+        """
+        name = f"{self.base_url}/files/{task.id}-{index}.{_extension(task)}"
+        if self.settings.link_lifetime is None:
+            return name
+        if self.clock() >= task.linked_at + self.settings.link_lifetime:
+            task.linked_at = self.clock()
+        return f"{name}?issued={task.linked_at!r}"
+
+    def answer(self, method: str, path: str, headers: Mapping[str, str], now: float) -> Reply:
+        """
+        Answer a request; `headers` have lower-case names.
+        """
+        name, _, query = path.removeprefix("/files/").partition("?")
+        task, index = self.tasks.get(name[:36]), name[37:].partition(".")[0]
+        if method not in {"GET", "HEAD"} or task is None or not _has(task, index, now):
+            return _plain(404, "no such file")
+        if self._expired(query, now):
+            return _plain(self.settings.expired_status, "the link has expired")
+        file = video_file(task, int(index), self.settings.file_size)
+        return _serve(file, headers, head_only=method == "HEAD")
+
+    def contents(self, task: Task, index: int = 0) -> bytes:
+        """
+        Return a whole file, to compare a download with.
+        """
+        file = video_file(task, index, self.settings.file_size)
+        return b"".join(file.chunks(0, file.size))
+
+    def _expired(self, query: str, now: float) -> bool:
+        if self.settings.link_lifetime is None:
+            return False
+        try:
+            issued = float(query.removeprefix("issued="))
+        except ValueError:
+            return True
+        return now >= issued + self.settings.link_lifetime

@@ -36,10 +36,16 @@ CODES: Final[Mapping[str, int]] = {  # the documents' table; where they give two
 class Refusal(Exception):
     """
     The request gets an error for an answer, and nothing else happens.
+
+    Attributes:
+        wait: after how many seconds it may come again, or None.
     """
 
-    def __init__(self, code: str, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, *, status: int | None = None, wait: float | None = None
+    ) -> None:
         super().__init__(message)
+        self.wait = wait
         self.code = code
         self.message = message
         self.status = status or CODES[code]

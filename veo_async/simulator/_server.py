@@ -74,7 +74,7 @@ class Simulator:
         await site.start()
         self.port = self._runner.addresses[0][1]
         if self.settings.files_url is None:
-            self.core.public_url = self.url
+            self.core.files.base_url = self.url
 
     async def stop(self) -> None:
         """
