@@ -185,8 +185,9 @@ class Gate:
     Decides when one lane may send.
 
     All times are float seconds on one monotonic clock, given by the caller.
-    Each request that was taken ends in exactly one of `succeeded`, `throttled`, `unreachable`, `failed`
-    and `withdrawn`, with `sent_at` the time it was taken at; the read that probes ends in `probed`.
+    Once `opens_at(now)` is not later than `now`, call `take(now)`, and send a request, or a free read where
+    `probe` is `read`. The request ends in exactly one of `succeeded`, `throttled`, `unreachable`, `failed`
+    and `withdrawn`, with `sent_at` the time it was taken at; the read ends in `probed` or `withdrawn`.
 
     Args:
         retry: how long the pauses are.
@@ -322,15 +323,21 @@ class Gate:
         if self.cap is not None and self.unsettled >= self.cap:
             self.cap = None  # one more than the cap was accepted
 
-    def throttled(self, now: float, *, sent_at: float, retry_after: float | None = None) -> None:
+    def throttled(
+        self, now: float, *, sent_at: float, retry_after: float | None = None, in_flight: int | None = None
+    ) -> None:
         """
         The server answered with 429, and perhaps asked to wait for `retry_after` seconds.
+
+        Args:
+            in_flight: accepted tasks unsettled at that moment; None for the gate's own count.
         """
         if not self._ended(sent_at):
             self._wait_longer(now, retry_after)
             return
-        explained = self.cap is not None and self.unsettled >= self.cap
-        self._suspect_cap(now)
+        unsettled = self.unsettled if in_flight is None else in_flight
+        explained = self.cap is not None and unsettled >= self.cap
+        self._suspect_cap(now, unsettled)
         if explained:
             # Nothing is wrong, a place was not free yet: the lane must be ready when the next one is.
             delay = next(self.retry.delays(self.random))
@@ -359,7 +366,7 @@ class Gate:
         if self.probe is not None or self._failures >= FAILURES or retry_after is not None:
             self._pause(now, self._next_delay(), probe="read", retry_after=retry_after)
 
-    def withdrawn(self, *, sent_at: float) -> None:
+    def withdrawn(self, now: float, *, sent_at: float) -> None:
         """
         A request that was taken, or the read that probes, was never made: its place is free again.
 
@@ -401,6 +408,7 @@ class Gate:
         Give the place back; tell whether the request went after the last pause began.
         """
         late = sent_at <= self._paused_at
+        assert 0 < (self._late if late else self._out), "a request ends once"
         if late:
             self._late -= 1
         else:
@@ -429,11 +437,11 @@ class Gate:
         self.probe = None
         self._opened_at = now
 
-    def _suspect_cap(self, now: float) -> None:
-        if not self.unsettled:
+    def _suspect_cap(self, now: float, unsettled: int) -> None:
+        if not unsettled:
             return  # somebody else's tasks, or not a matter of tasks at all
-        if self.cap is None or self.unsettled < self.cap:
-            self.cap = self.unsettled
+        if self.cap is None or unsettled < self.cap:
+            self.cap = unsettled
             self._patience = self.retry.first
         else:
             self._patience = min(self._patience * self.retry.factor, self.retry.max_pause)
