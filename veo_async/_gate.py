@@ -408,7 +408,7 @@ class Gate:
         Give the place back; tell whether the request went after the last pause began.
         """
         late = sent_at <= self._paused_at
-        assert 0 < (self._late if late else self._out), "a request ends once"
+        assert (self._late if late else self._out) > 0, "a request ends once"
         if late:
             self._late -= 1
         else:
