@@ -35,7 +35,7 @@ __all__ = [
     "SubmitOutcome",
     "Unknown",
     "error_from",
-    "raise_for_error",
+    "read_answer",
     "read_submit",
     "retry_after",
     "server_time",
@@ -84,18 +84,25 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError
     trace_id = (trace_id_of(data) if isinstance(data, dict) else None) or headers.get("x-trace-id")
     kind = _CLASS_BY_CODE.get(code or "") or _class_by_status(status)
     error = kind(message or _phrase(status), status=status, code=code, trace_id=trace_id)
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited | ServerError):
         error.retry_after = retry_after(headers)
     return error
 
 
-def raise_for_error(status: int, headers: Mapping[str, str], body: bytes, data: object) -> None:
+def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Any:
     """
-    Raise what an answer to a read says is wrong; an error may hide behind HTTP 200 [C].
+    Read the answer to a question; an error may hide behind HTTP 200 [C].
+
+    Raises:
+        ApiError: the server answered with an error.
+        ProtocolError: the answer is not the API's.
     """
-    hidden = isinstance(data, dict) and "id" not in data and (data.get("success") is False or "error" in data)
-    if hidden or not 200 <= status < 300:
+    if not 200 <= status < 300:
         raise error_from(status, headers, body)
+    data = decode(body)
+    if isinstance(data, dict) and "id" not in data and (data.get("success") is False or data.get("error")):
+        raise error_from(status, headers, body)
+    return data
 
 
 def _class_by_status(status: int) -> type[ApiError]:

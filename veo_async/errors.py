@@ -61,7 +61,7 @@ class VeoError(Exception):
         return self._said() + (f" ({', '.join(known)})" if known else "")
 
     def _said(self) -> str:
-        return str(self.args[0]) if self.args else type(self).__name__
+        return (str(self.args[0]) if self.args else "") or type(self).__name__
 
     def _evidence(self) -> list[tuple[str, object]]:
         return [("task", self.task_id), ("key", self.key)]
@@ -92,7 +92,7 @@ class InvalidRequest(VeoError, ValueError):
         return tuple(self.args)
 
     def _said(self) -> str:
-        return "; ".join(self.violations)
+        return "; ".join(self.violations) or super()._said()
 
 
 class KeyConflict(VeoError, ValueError):
@@ -160,9 +160,9 @@ class BadRequest(ApiError):
     """
 
 
-class RateLimited(ApiError):
+class _MayBeRetried(ApiError):
     """
-    Too many requests.
+    An answer that may say when to come back.
 
     Attributes:
         retry_after: what the server asked to wait, in seconds, or None where it did not say.
@@ -173,9 +173,21 @@ class RateLimited(ApiError):
         self.retry_after = retry_after
 
 
-class ServerError(ApiError):
+class RateLimited(_MayBeRetried):
+    """
+    Too many requests.
+
+    Attributes:
+        retry_after: what the server asked to wait, in seconds, or None where it did not say.
+    """
+
+
+class ServerError(_MayBeRetried):
     """
     The server failed, or a gateway before it did.
+
+    Attributes:
+        retry_after: what the server asked to wait, in seconds, or None where it did not say.
     """
 
 

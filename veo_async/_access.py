@@ -1,0 +1,75 @@
+"""
+Who asks, and where: the token and the API's address, from arguments or the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from .errors import ConfigurationError
+
+__all__ = ["PUBLIC_ADDRESS", "base_url_from", "token_from"]
+
+PUBLIC_ADDRESS: Final = "https://api.acedata.cloud"
+TOKEN_VARIABLE: Final = "ACEDATACLOUD_API_TOKEN"  # [C] what the vendor's own tools read
+ADDRESS_VARIABLE: Final = "ACEDATACLOUD_API_BASE_URL"  # [C] likewise
+
+
+def token_from(token: str | None) -> str:
+    """
+    Check the token, or take it from `ACEDATACLOUD_API_TOKEN`; the error never repeats it.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be sent in a header.
+    """
+    source = "the token" if token is not None else TOKEN_VARIABLE
+    token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
+    if not token:
+        raise ConfigurationError(f"no token: pass one to VeoSession, or set {TOKEN_VARIABLE}")
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        words = "holds a space, a line break or another character that no token has"
+        raise ConfigurationError(f"{source} {words}: was it read from a file, with the line's end?")
+    return token
+
+
+def base_url_from(base_url: str | None) -> str:
+    """
+    Check the API's address, or take it from `ACEDATACLOUD_API_BASE_URL`, or use the public one.
+
+    Raises:
+        ConfigurationError: it is not https (http is for loopback), or carries more than an address.
+    """
+    address = base_url or os.environ.get(ADDRESS_VARIABLE) or PUBLIC_ADDRESS
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # urlsplit looks at it only when asked
+    except ValueError as error:
+        raise ConfigurationError(f"the base URL {address!r} is malformed: {error}") from error
+    if problem := _problem_of(parts):
+        raise ConfigurationError(f"the base URL {_without_secrets(parts)!r} {problem}")
+    return address.rstrip("/")
+
+
+def _problem_of(parts: SplitResult) -> str | None:
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return "is not an http or https address"
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        return "must be https: the token would travel in the clear"
+    if parts.username is not None or parts.query or parts.fragment:
+        return "must hold a host and a path only"
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name, and who knows where it leads
+        return False
+
+
+def _without_secrets(parts: SplitResult) -> str:
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"

@@ -1,0 +1,387 @@
+"""
+HTTP behind one seam: `Transport.send(method, url, outgoing)` gives `Reply(status, headers, body)` or raises one
+of our `TransportError`s.
+
+Everything that a caller's own `aiohttp.ClientSession` might do differently is said explicitly with each request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from itertools import islice
+from typing import Any, Final, NamedTuple, Protocol
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from attrs import define, field
+
+from ._answers import read_answer, server_time
+from ._gate import Limits, RetryPolicy
+from ._lane import Lane
+from .errors import (
+    ApiError,
+    ConfigurationError,
+    ConnectionFailed,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    TransportError,
+    TransportTimedOut,
+    UsageError,
+)
+
+__all__ = ["AiohttpTransport", "Http", "Outgoing", "Reply", "ServerClock", "Transport", "tell"]
+
+TASKS_PATH: Final = "/veo/tasks"
+READ_TRIES: Final = 6  # with the default policy about half a minute, as long as a gateway's restart
+DOWNLOAD_REDIRECTS: Final = 5  # a link may lead to a CDN, and from there to its nearest copy
+
+
+class Reply(NamedTuple):
+    """
+    An answer, whole; header names are in lower case.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@define(eq=False)
+class Outgoing:
+    """
+    A request's body, which knows whether it has begun to leave this machine.
+    """
+
+    data: bytes
+    left: bool = False
+
+
+class Transport(Protocol):
+    """
+    The seam: what carries a request to the API.
+    """
+
+    async def send(self, method: str, url: str, outgoing: Outgoing) -> Reply:
+        """
+        Send a request once and read the answer whole.
+
+        Raises:
+            TransportError: no answer came; `outgoing.left` tells whether the request may have arrived.
+        """
+        ...
+
+    def open_file(
+        self, url: str, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """
+        Begin a download.
+        """
+        ...
+
+    async def close(self) -> None:
+        """
+        Give back what was opened.
+        """
+        ...
+
+
+class _Payload(aiohttp.BytesPayload):
+    """
+    Records the moment when aiohttp begins to write it.
+
+    That moment is never guessed from an exception: a time-out in the pool looks just like one in flight.
+    """
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        super().__init__(outgoing.data, content_type="application/json")
+        self._outgoing = outgoing
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self._outgoing.left = True
+        await super().write(writer)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._outgoing.left = True
+        await super().write_with_length(writer, content_length)
+
+
+@define(eq=False)
+class AiohttpTransport:
+    """
+    The seam over aiohttp, with the caller's session or one of its own.
+    """
+
+    session: aiohttp.ClientSession
+    _limits: Limits
+    _token: str = field(repr=False)
+    _headers: Mapping[str, str] = field(init=False, repr=False)
+    _timeout: aiohttp.ClientTimeout = field(init=False)
+    _files: aiohttp.ClientSession | None = field(init=False, default=None)
+    _owned: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        limits = self._limits
+        self._headers = {
+            "authorization": f"Bearer {self._token}",
+            "accept": "application/json",
+            # An answer is a few kilobytes: spare both sides the compression, and us a bomb.
+            "accept-encoding": "identity",
+        }
+        self._timeout = aiohttp.ClientTimeout(
+            # A server that drips bytes never trips the read time-out, so the whole is bounded too.
+            total=limits.connect + 2 * limits.read,
+            connect=limits.connect,
+            sock_connect=limits.connect,
+            sock_read=limits.read,
+        )
+
+    @classmethod
+    def over(cls, session: aiohttp.ClientSession | None, *, limits: Limits, token: str) -> AiohttpTransport:
+        """
+        Use the caller's session, or open one that `close` will close.
+
+        Raises:
+            ConfigurationError: the caller's session has default `auth`, which aiohttp puts before our token.
+        """
+        if session is not None and session.auth is not None:
+            raise ConfigurationError("the aiohttp session has default auth, which would replace the token")
+        transport = cls(session=session or _open_session(limits), limits=limits, token=token)
+        transport._owned = session is None
+        return transport
+
+    async def close(self) -> None:
+        """
+        Close what was opened here, and nothing else.
+        """
+        if self._files is not None:
+            await self._files.close()
+        if self._owned:
+            await self.session.close()
+
+    async def send(self, method: str, url: str, outgoing: Outgoing) -> Reply:
+        """
+        Send a request once and read the answer whole, bounded in size and time.
+        """
+        if self.session.closed:
+            raise UsageError("the aiohttp session is closed")
+        try:
+            async with self.session.request(
+                method,
+                url,
+                data=_Payload(outgoing),
+                headers=self._headers,
+                allow_redirects=False,  # a 307 would send the POST a second time
+                timeout=self._timeout,
+                raise_for_status=False,
+                middlewares=(),
+            ) as response:
+                body = await self._read(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _translated(error, url) from error
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status, headers, self._without_token(body))
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        most = self._limits.max_reply
+        if (response.content_length or 0) > most:
+            response.close()
+            raise ProtocolError(f"the reply is larger than {most} bytes")
+        chunks, size = [], 0
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > most:
+                response.close()
+                raise ProtocolError(f"the reply is larger than {most} bytes")
+        return b"".join(chunks)
+
+    def _without_token(self, body: bytes) -> bytes:
+        # Some servers repeat what they refuse: then it would be in an error's text, and so in a log.
+        secret = self._token.encode()
+        return body.replace(secret, b"[token]") if secret in body else body
+
+    def open_file(
+        self, url: str, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """
+        Begin a download: neither the token nor cookies go along, and a few redirects are followed.
+        """
+        if self._files is None:
+            # Default headers and cookies of the caller's session are for other hosts; its connections serve.
+            self._files = aiohttp.ClientSession(
+                connector=self.session.connector,
+                connector_owner=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=self.session.trust_env,
+                auto_decompress=False,
+            )
+        limits = self._limits
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=None, sock_connect=limits.connect, sock_read=limits.read
+        )
+        return self._files.get(
+            url,
+            headers={"accept-encoding": "identity", **headers},
+            timeout=timeout,
+            max_redirects=DOWNLOAD_REDIRECTS,
+        )
+
+
+def _open_session(limits: Limits) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=limits.connections),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+def _translated(error: Exception, url: str) -> TransportError:
+    """
+    Say in our words what went wrong; the order goes from the special to the general.
+    """
+    words = str(error) or type(error).__name__
+    if isinstance(error, TimeoutError):
+        return TransportTimedOut(f"no answer from {url} in time: {words}")
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
+        return ProtocolError(f"the answer from {url} is not whole: {words}")
+    return ConnectionFailed(f"the connection to {url} failed: {words}")
+
+
+@define(eq=False)
+class ServerClock:
+    """
+    What time it is at the server, from the `Date` headers of its replies, narrowed down by each.
+
+    A `Date` is cut to whole seconds, and the reply was on its way for a while: each gives bounds, and bounds meet.
+    """
+
+    _least: float = field(init=False, default=-math.inf)
+    _most: float = field(init=False, default=math.inf)
+
+    def note(self, date: float, *, sent_at: float, received_at: float) -> None:
+        """
+        Learn from a reply; `date` in Unix seconds, the others on the event loop's clock.
+        """
+        least, most = date - received_at, date + 1.0 - sent_at
+        if least > self._most or most < self._least:  # somebody set a clock: what was learned is void
+            self._least, self._most = least, most
+        self._least, self._most = max(self._least, least), min(self._most, most)
+
+    def at(self, moment: float) -> float | None:
+        """
+        The server's Unix time at a moment of the event loop's clock; None before the first reply.
+        """
+        return None if math.isinf(self._least) else moment + (self._least + self._most) / 2
+
+
+@define(eq=False)
+class Http:
+    """
+    The API at one address: submits go once, questions are asked again until there is an answer.
+    """
+
+    transport: Transport
+    base_url: str
+    polls: Lane
+    retry: RetryPolicy
+    clock: ServerClock = field(init=False, factory=ServerClock)
+    requests: Counter[str] = field(init=False, factory=Counter)
+    retries: int = field(init=False, default=0)
+    _random: random.Random = field(init=False, factory=random.Random, repr=False)
+
+    async def post(self, path: str, outgoing: Outgoing, *, kind: str) -> Reply:
+        """
+        Send a body once.
+
+        Raises:
+            TransportError: no answer came.
+        """
+        self.requests[kind] += 1
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        reply = await self.transport.send("POST", self.base_url + path, outgoing)
+        date = server_time(reply.headers)
+        if date is not None:
+            self.clock.note(date, sent_at=sent_at, received_at=loop.time())
+        return reply
+
+    async def ask(self, question: Mapping[str, Any]) -> Any:
+        """
+        Ask `/veo/tasks` once, when the lane of polls lets it.
+
+        Raises:
+            ApiError: the server answered with an error.
+            TransportError: no answer came, or none of the API's.
+        """
+        return await self.exchange(question, entered_at=await self.polls.enter())
+
+    async def exchange(self, question: Mapping[str, Any], *, entered_at: float) -> Any:
+        """
+        Ask `/veo/tasks` once for somebody who has entered the lane, and tell its gate what came of it.
+        """
+        outgoing = Outgoing(json.dumps(question).encode())
+        error: BaseException | None = None
+        try:
+            reply = await self.post(TASKS_PATH, outgoing, kind=_kind_of(question))
+            return read_answer(*reply)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            tell(self.polls, error, left=outgoing.left, sent_at=entered_at)
+
+    async def read(self, question: Mapping[str, Any]) -> Any:
+        """
+        Ask `/veo/tasks`, up to `READ_TRIES` times where the network or the server fails.
+
+        Raises:
+            ApiError: the server answered with an error.
+            TransportError: no answer came, or none of the API's.
+        """
+        for delay in islice(self.retry.delays(self._random), READ_TRIES - 1):
+            try:
+                return await self.ask(question)
+            except RateLimited:
+                pass  # the lane knows, and makes the next one wait
+            except (ServerError, TransportError):
+                await asyncio.sleep(delay)
+            self.retries += 1
+        return await self.ask(question)
+
+
+def _kind_of(question: Mapping[str, Any]) -> str:
+    if question["action"] == "retrieve":
+        return "retrieve"
+    return "retrieve_batch" if "ids" in question else "list"
+
+
+def tell(lane: Lane, error: BaseException | None, *, left: bool, sent_at: float) -> None:
+    """
+    Tell a lane's gate what came of a request: the one table of what each outcome means for the lane.
+
+    Args:
+        error: what the request ended with, or None.
+        left: whether it had begun to leave this machine.
+        sent_at: when it entered the lane.
+    """
+    now, gate = lane.now(), lane.gate
+    match error:
+        case RateLimited():
+            gate.throttled(now, sent_at=sent_at, retry_after=error.retry_after)
+        case TransportError() if not left:
+            gate.unreachable(now, sent_at=sent_at)
+        case ServerError():
+            gate.failed(now, sent_at=sent_at, retry_after=error.retry_after)
+        case TransportError():
+            gate.failed(now, sent_at=sent_at)
+        case None | ApiError():
+            gate.succeeded(now, sent_at=sent_at)  # the lane works, whatever it said of this one
+        case _:
+            gate.withdrawn(sent_at=sent_at)  # cancelled, or a fault of ours: nothing was learned
+    lane.changed()

@@ -1,0 +1,67 @@
+"""
+The event loop's side of a gate: waiting for it to open, in order of arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from attrs import define, field
+
+from ._gate import Gate
+
+__all__ = ["Lane"]
+
+
+@define(eq=False)
+class Lane:
+    """
+    Lets coroutines through a gate one after the other; tell the gate what came of it, then call `changed`.
+    """
+
+    gate: Gate
+    _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    _change: asyncio.Event = field(init=False, factory=asyncio.Event)
+
+    def now(self) -> float:
+        """
+        The clock that all gates and schedules run on, in seconds.
+        """
+        return asyncio.get_running_loop().time()
+
+    async def enter(self) -> float:
+        """
+        Wait until a request may go, and count it as gone; returns when that was.
+        """
+        async with self._turn:  # a lock is fair: who came first goes first
+            while not self.is_open():
+                await self.wait_for_change()
+            now = self.now()
+            self.gate.take(now)
+            return now
+
+    def is_open(self) -> bool:
+        """
+        Tell whether a request may go at once.
+        """
+        now = self.now()
+        opens_at = self.gate.opens_at(now)
+        return opens_at is not None and opens_at <= now
+
+    async def wait_for_change(self, until: float | None = None) -> None:
+        """
+        Wait until the gate may have opened, or `until` has come.
+        """
+        times = [at for at in (self.gate.opens_at(self.now()), until) if at is not None]
+        self._change.clear()
+        try:
+            async with asyncio.timeout_at(min(times, default=None)):
+                await self._change.wait()
+        except TimeoutError:
+            pass
+
+    def changed(self) -> None:
+        """
+        Have those who wait look at the gate again.
+        """
+        self._change.set()

@@ -1,0 +1,114 @@
+"""
+Questions to `/veo/tasks` that a caller asks: one task, many, or all of one's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
+from contextlib import aclosing
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final
+
+from ._http import Http
+from ._models import TaskRecord
+from ._wire import read_batch, read_record, task_id_of, task_record
+from .errors import BadRequest, InvalidRequest, TaskNotFound
+
+__all__ = ["list_tasks", "or_none", "pages", "retrieve", "retrieve_many"]
+
+NOT_FOUND: Final = 404
+PAGE: Final = 50  # records; the vendor's help recommends at most that, its default is 12
+
+
+async def retrieve(http: Http, *, task_id: str | None, trace_id: str | None) -> TaskRecord:
+    """
+    Ask about one task, by exactly one of its ids.
+
+    Raises:
+        InvalidRequest: both ids are given, or none.
+        TaskNotFound: there is none.
+    """
+    if (task_id is None) == (trace_id is None):
+        raise InvalidRequest("give a task_id or a trace_id, and not both")
+    wanted = {"id": task_id} if task_id is not None else {"trace_id": trace_id}
+    raw = await or_none(http.read({"action": "retrieve", **wanted}))
+    if raw is None:
+        raise TaskNotFound(f"the server knows no task {task_id or trace_id}", task_id=task_id)
+    return task_record(raw)
+
+
+async def or_none(answer: Awaitable[Any]) -> dict[str, Any] | None:
+    """
+    Read the record that a `retrieve` is answered with; None where the server knows no such task.
+    """
+    try:
+        return read_record(await answer)
+    except BadRequest as error:
+        # [C] a sibling answers an unknown id with 404; with a code, such as `no_api`, it means something else.
+        if error.status != NOT_FOUND or error.code is not None:
+            raise
+        return None
+
+
+async def retrieve_many(http: Http, task_ids: Iterable[str], *, at_once: int) -> dict[str, TaskRecord]:
+    """
+    Ask about many tasks, `at_once` in a request; ids that the server does not know are absent.
+    """
+    found: dict[str, TaskRecord] = {}
+    remaining = iter(dict.fromkeys(task_ids))
+    while ids := list(islice(remaining, at_once)):
+        # Whether `limit` also caps a question by ids is not known, so it is said.
+        question = {"action": "retrieve_batch", "ids": ids, "offset": 0, "limit": len(ids)}
+        for raw in read_batch(await http.read(question)):
+            if task_id_of(raw) in ids:
+                record = task_record(raw)
+                found[record.id] = record
+    return found
+
+
+async def list_tasks(
+    http: Http,
+    *,
+    created_from: datetime | float | None,
+    created_to: datetime | float | None,
+    type: str | None,  # noqa: A002 - the API's own word
+    limit: int | None,
+) -> AsyncIterator[TaskRecord]:
+    """
+    Go through the caller's own tasks, page by page.
+    """
+    filters = {"type": type, "created_at_min": _seconds(created_from), "created_at_max": _seconds(created_to)}
+    count = 0
+    async with aclosing(pages(http, {k: v for k, v in filters.items() if v is not None})) as found:
+        async for raw in found:
+            if limit is not None and count >= limit:
+                return
+            count += 1
+            yield task_record(raw)
+
+
+async def pages(http: Http, filters: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    """
+    Go through the raw records of a listing; each is given once, however the pages shift while they are read.
+    """
+    offset, known = 0, set[str | None]()
+    while True:
+        question = {"action": "retrieve_batch", "offset": offset, "limit": PAGE, **filters}
+        page = read_batch(await http.read(question))
+        # A short page need not be the last: the server may cap `limit`. One with nothing new is.
+        fresh = [raw for raw in page if task_id_of(raw) not in known]
+        if not fresh:
+            return
+        known.update(map(task_id_of, fresh))
+        offset += len(page)
+        for raw in fresh:
+            yield raw
+
+
+def _seconds(moment: datetime | float | None) -> float | None:
+    if not isinstance(moment, datetime):
+        return moment
+    if moment.tzinfo is None:
+        raise InvalidRequest("a datetime must be aware: which time zone is it in?")
+    return moment.timestamp()

@@ -1,0 +1,237 @@
+"""
+The one long-lived coroutine that watches every task.
+
+It asks the schedule when the next look is due and whom to ask about, sleeps until then, passes the gate of the
+polls, and hands what the answer says to the session.
+It holds no job: tasks are known by their ids, and outcomes leave through `settle`.
+
+One look is a short task of its own, so that a slow answer holds up nobody; their number is bounded.
+What a look may end in, and what follows, stands in `_look`; a failed look never ends a task, only
+the server's record, the deadline, lasting silence about an id, or a dead token do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from attrs import define, field
+
+from ._lane import Lane
+from ._models import TaskState
+from ._polling import Schedule
+from ._wire import classify, task_id_of
+from .errors import (
+    AuthenticationError,
+    BadRequest,
+    InsufficientBalance,
+    JobError,
+    JobTimedOut,
+    JobVanished,
+    PermissionDenied,
+    TrackingLost,
+    VeoError,
+)
+
+__all__ = ["Outcome", "Tracker"]
+
+AT_ONCE: Final = 16  # looks under way; a server that answers in a second is still asked ten times a second
+DEAD_PROBES: Final = 3  # a gateway that hiccups says 401 once or twice
+
+Outcome = Mapping[str, Any] | JobError
+
+log = logging.getLogger("veo_async")
+
+
+@define(eq=False)
+class Tracker:
+    """
+    Watches tasks until each has its outcome.
+
+    Attributes:
+        schedule: who is due, and when.
+        lane: the lane of the polls.
+        poll: asks about ids, given when the lane was entered; returns raw records.
+        settle: takes terminal records and errors, by task id.
+        looked: is told which ids were seen pending.
+        dead_after: for how many seconds the token must be called dead before tracking stops.
+    """
+
+    schedule: Schedule
+    lane: Lane
+    poll: Callable[[Sequence[str], float], Awaitable[list[dict[str, Any]]]]
+    settle: Callable[[Sequence[tuple[str, Outcome]]], Awaitable[None]]
+    looked: Callable[[Iterable[str]], None]
+    dead_after: float
+    _looks: set[asyncio.Task[None]] = field(init=False, factory=set)
+    _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _failure: BaseException | None = field(init=False, default=None)
+    _dead_probes: int = field(init=False, default=0)
+    _dead_since: float = field(init=False, default=0.0)
+
+    def watch(self, task_id: str, *, kind: str, started_at: float, deadline_at: float | None) -> None:
+        """
+        Watch a task from now on.
+        """
+        self.schedule.add(task_id, kind=kind, started_at=started_at, deadline_at=deadline_at)
+        self._woken.set()
+
+    def forget(self, task_id: str) -> None:
+        """
+        Stop watching a task.
+        """
+        self.schedule.discard(task_id)
+
+    def nudge(self, task_id: str) -> None:
+        """
+        Look at a task at once: something says that it has ended.
+        """
+        self.schedule.nudge(task_id, self.lane.now())
+        self._woken.set()
+
+    async def run(self) -> None:
+        """
+        Watch until cancelled.
+        """
+        try:
+            while self._failure is None:
+                await self._step()
+            raise self._failure
+        finally:
+            looks = list(self._looks)
+            for look in looks:
+                look.cancel()
+            await asyncio.gather(*looks, return_exceptions=True)
+
+    async def _step(self) -> None:
+        """
+        Do the one thing that is due now, or sleep until something is.
+        """
+        now = self.lane.now()
+        await self._expire(now)
+        due_at = self.schedule.next_due_at()
+        if due_at is None or due_at > now or len(self._looks) >= AT_ONCE:
+            await self._sleep(due_at if len(self._looks) < AT_ONCE else None)
+            return
+        entered_at = await self._enter()
+        if entered_at is None:
+            return
+        batch = self.schedule.take_batch(entered_at)
+        if batch:
+            self._begin(batch, entered_at)
+        else:
+            self.lane.gate.withdrawn(sent_at=entered_at)
+            self.lane.changed()
+
+    async def _sleep(self, until: float | None) -> None:
+        self._woken.clear()
+        try:
+            async with asyncio.timeout_at(until):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _enter(self) -> float | None:
+        """
+        Pass the gate, but not at the cost of a deadline.
+        """
+        try:
+            async with asyncio.timeout_at(self.schedule.next_deadline_at()):
+                return await self.lane.enter()
+        except TimeoutError:
+            return None
+
+    async def _expire(self, now: float) -> None:
+        words = "past the deadline; the task goes on: attach() takes it up again"
+        late = [(task_id, JobTimedOut(words, task_id=task_id)) for task_id in self.schedule.overdue(now)]
+        words = "the server no longer knows the task"
+        gone = [(task_id, JobVanished(words, task_id=task_id)) for task_id in self.schedule.vanished(now)]
+        if late or gone:
+            await self.settle([*late, *gone])
+
+    def _begin(self, batch: list[str], entered_at: float) -> None:
+        look = asyncio.create_task(self._look(batch, entered_at), name="veo_async look")
+        self._looks.add(look)
+        look.add_done_callback(self._finished)
+
+    def _finished(self, look: asyncio.Task[None]) -> None:
+        self._looks.discard(look)
+        if not look.cancelled() and look.exception() is not None:
+            self._failure = look.exception()
+        self._woken.set()
+
+    async def _look(self, batch: list[str], entered_at: float) -> None:
+        try:
+            records = await self.poll(batch, entered_at)
+        except (AuthenticationError, PermissionDenied) as error:
+            self.schedule.unanswered(batch, self.lane.now())
+            if not isinstance(error, InsufficientBalance):
+                await self._suspect_the_token(error, entered_at)
+        except BadRequest as error:
+            self._refused(batch, error)
+        except VeoError as error:
+            log.debug("a look at %d tasks failed: %s", len(batch), error)
+            self.schedule.unanswered(batch, self.lane.now())
+        else:
+            self._dead_probes = 0
+            await self._learn(set(batch), records)
+
+    def _refused(self, batch: list[str], error: BadRequest) -> None:
+        if len(batch) > 1:
+            log.warning("the server refused to be asked about %d tasks at once: %s", len(batch), error)
+            self.schedule.too_large(len(batch))
+        self.schedule.unanswered(batch, self.lane.now())
+
+    async def _learn(self, asked: Collection[str], records: Iterable[Mapping[str, Any]]) -> None:
+        """
+        Take in what a well-formed reply says of those asked about; what it says of others is nobody's business.
+        """
+        now = self.lane.now()
+        ended: dict[str, Mapping[str, Any]] = {}
+        pending: set[str] = set()
+        for record in records:
+            task_id = task_id_of(record)
+            if task_id is None or task_id not in asked:
+                continue
+            if classify(record) is TaskState.PENDING:
+                pending.add(task_id)
+            else:
+                ended[task_id] = record
+        pending -= ended.keys()  # the same id twice: an end, once seen, outranks
+        self.schedule.looked(pending, now)
+        self.schedule.missing([task_id for task_id in asked if task_id not in pending | ended.keys()], now)
+        self.looked(asked)
+        for task_id, record in ended.items():
+            self.schedule.ended(task_id, now, duration=_duration(record))
+        if ended:
+            await self.settle([*ended.items()])
+
+    async def _suspect_the_token(self, error: VeoError, at: float) -> None:
+        now = self.lane.now()
+        if not self._dead_probes:
+            self._dead_since = at
+        self._dead_probes += 1
+        self.lane.gate.unreachable(now, sent_at=at)  # one probe at a time, ever more rarely
+        self.lane.changed()
+        if self._dead_probes < DEAD_PROBES or now - self._dead_since < self.dead_after:
+            return
+        words = f"the token no longer works, so nobody can ask about the task: {error}"
+        lost = [(task_id, TrackingLost(words, task_id=task_id)) for task_id in self.schedule]
+        for task_id, outcome in lost:
+            outcome.__cause__ = error
+            self.forget(task_id)
+        await self.settle(lost)
+
+
+def _duration(record: Mapping[str, Any]) -> float | None:
+    """
+    How long the task took by its record's own times, in seconds; None where they do not tell.
+    """
+    begun, ended = record.get("created_at"), record.get("finished_at")
+    if not isinstance(begun, int | float) or not isinstance(ended, int | float):
+        return None
+    seconds = float(ended - begun)
+    return seconds if 0 <= seconds < math.inf else None
