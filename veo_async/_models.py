@@ -9,9 +9,10 @@ What every version forbids is a violation; what a later version retired, or nobo
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
@@ -69,10 +70,10 @@ class Model:
     name: str
     tier: Literal["fast", "quality"]
     text: bool
-    images: Mapping[int, str]
+    images: Mapping[int, str] = field(hash=False)
     resolutions: tuple[str, ...]
     retired: str | None = None
-    sources: Mapping[str, str]
+    sources: Mapping[str, str] = field(hash=False)
 
 
 _FRAMES: Final = {1: "first frame", 2: "first and last frame", 3: "first and last frame"}
@@ -90,7 +91,7 @@ _SOURCES_VEO2: Final = _SOURCES | {"retired": "newest, seen live: 400 model is n
 
 
 def _table(*rows: Model) -> Mapping[str, Model]:
-    return {row.name: row for row in rows}
+    return MappingProxyType({row.name: row for row in rows})
 
 
 MODELS: Final = _table(
@@ -204,8 +205,8 @@ def _is_web_address(value: str) -> bool:
         return False
     try:
         parts = urlsplit(value)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:  # urlsplit's own word for a malformed host
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # urlsplit's own word for a malformed host or port
         return False
 
 
@@ -255,11 +256,16 @@ _FIELD_RULES: Final[Mapping[str, Callable[[str, object], Iterator[str]]]] = {
 # --- requests ------------------------------------------------------------------------------------------
 
 
+_NO_SEQUENCE: Final = (str, bytes, Set, Mapping)  # letters are no URLs, and a set has no first image
+
+
 def _tuple_of(value: object) -> object:
     """
     Freeze a sequence of URLs; a bare string stays one, for the rule to name, not a tuple of letters.
     """
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else value
+    if isinstance(value, Iterable) and not isinstance(value, _NO_SEQUENCE):
+        return tuple(value)
+    return value
 
 
 def _count(value: object) -> int:
@@ -434,7 +440,9 @@ class IngredientsToVideo(Request):
     translation: bool = field(default=False, kw_only=True)
 
     def _violations(self) -> Iterator[str]:
-        yield from _resolution_violations(self.model, self.resolution)
+        # Naming another model of the table changes nothing; only one that nobody knows yet may do more.
+        model = INGREDIENTS_MODEL if _known(self.model) else self.model
+        yield from _resolution_violations(model, self.resolution)
 
     def _cautions(self) -> Iterator[str]:
         yield from _ratio_cautions(self.aspect_ratio)
