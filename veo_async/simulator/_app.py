@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,8 +16,9 @@ import aiohttp
 from aiohttp import web
 from attrs import define, field
 
+from ._acts import act_out
 from ._core import Core
-from ._replies import Callback, Reply
+from ._replies import Callback
 
 __all__ = ["create_app"]
 
@@ -105,14 +106,7 @@ class _Postman:
 # --- requests ------------------------------------------------------------------------------------------
 
 
-async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
-    if reply.chunks is None:
-        return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
-    stream = web.StreamResponse(status=reply.status, headers=reply.headers)
-    await stream.prepare(request)
-    for chunk in reply.chunks:
-        await stream.write(chunk)
-    return stream
+Restart = Callable[[float], None]
 
 
 @define(eq=False)
@@ -123,34 +117,48 @@ class _Front:
 
     core: Core
     bell: _Bell
+    postmen: list[_Postman]
+    restart: Restart | None
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         reply = self.core.handle(request.method, request.raw_path, request.headers, body)
+        if reply.callbacks_first:
+            await self._call_back()
         while reply.later is not None and reply.answer_at is not None:
             await self.bell.wait(reply.answer_at - self.core.clock())
             reply = reply.later()
-        return await _send(request, reply)
+        if self.restart is not None and reply.fault in {"restart_before", "restart_after"}:
+            self.restart(reply.seconds)
+        return await act_out(request, reply)
+
+    async def _call_back(self) -> None:
+        for callback in self.core.callbacks_due(self.core.clock()):
+            await self.postmen[0].deliver(callback)
 
 
-def create_app(core: Core) -> web.Application:
+def create_app(core: Core, *, restart: Restart | None = None) -> web.Application:
     """
     Return the API as an aiohttp application.
+
+    Args:
+        restart: called with a number of seconds when an injected fault wants the server to go away for so long.
     """
     bell = _Bell()
+    postmen: list[_Postman] = []
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         core.listeners.append(bell.ring)
         async with aiohttp.ClientSession(timeout=CALLBACK_TIMEOUT) as http:
-            postman = _Postman(core, bell, http)
-            task = asyncio.create_task(postman.run(), name="veo_async.simulator callbacks")
+            postmen.append(_Postman(core, bell, http))
+            task = asyncio.create_task(postmen[0].run(), name="veo_async.simulator callbacks")
             yield
             core.listeners.remove(bell.ring)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await postman.close()
+            await postmen.pop().close()
 
     app = web.Application(client_max_size=MAX_REQUEST)
     app.cleanup_ctx.append(background)
-    app.router.add_route("*", "/{path:.*}", _Front(core, bell).handle)
+    app.router.add_route("*", "/{path:.*}", _Front(core, bell, postmen, restart).handle)
     return app

@@ -171,7 +171,7 @@ class Core:
 
     def _download(self, method: str, path: str, headers: Mapping[str, str], now: float) -> Reply:
         self.requests["download"] += 1
-        hit = self.faults.strike("download", [path], {}) if self.faults else None
+        hit = self.faults.strike("download", [path[7:43]], {}) if self.faults else None
         if hit and hit.fault.before:
             return self._broken(hit, now)
         return self._spoiled(self.files.answer(method, path, headers, now), hit, now)
@@ -274,7 +274,7 @@ class Core:
         if now < task.ends_at:
             return Reply(answer_at=task.ends_at, later=lambda: self._when_ended(task))
         if task.error is None:
-            return self._reply(result(task, self.settings, self.link), now)
+            return self._reply(result(task, self.settings, self.files.link), now)
         code, message = task.error
         return self._refused(Refusal(code, message, status=CODES.get(code, 500)), now)
 

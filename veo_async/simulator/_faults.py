@@ -58,7 +58,6 @@ _PAGE: Final = b"<html><head><title>Bad Gateway</title></head><body><h1>Bad Gate
 _BODIES: Final[Mapping[str, Callable[[bytes], tuple[bytes, str]]]] = {
     "bad_json": lambda body: (body[:-1] + b",}", "application/json"),
     "bad_text": lambda body: (b"\xff\xfe" + body, "application/json"),
-    "cut_off": lambda body: (body[: len(body) // 2], "application/json"),
     "deep": lambda body: (b"[" * DEPTH + b"]" * DEPTH, "application/json"),
     "empty": lambda body: (b"", "application/json"),
     "html": lambda body: (_PAGE, "text/html"),
@@ -70,7 +69,7 @@ RECORD_FAULTS: Final = ("missing", "shuffled", "doubled", "strangers", "stale", 
 CALLBACK_FAULTS: Final = ("lost", "duplicated", "early", "delayed", "forged")
 _LATE: Final = "late"
 
-_ANSWER_FAULTS: Final = (*_ACTS, *_BODIES, *_STATUSES)
+_ANSWER_FAULTS: Final = (*_ACTS, *_BODIES, *_STATUSES, "cut_off")
 FAULTS: Final[Mapping[Endpoint, tuple[str, ...]]] = {  # what may be asked for, where
     "submit": (*_ANSWER_FAULTS, _LATE),
     "retrieve": (*_ANSWER_FAULTS, "missing", "strangers", "stale"),
@@ -272,10 +271,22 @@ def spoil(reply: Reply, hit: Hit, now: float) -> Reply:
     fault = hit.fault
     if fault.kind in _STATUSES:
         return _status(fault, now)
-    if fault.kind in _BODIES:
+    if fault.kind == "cut_off":
+        reply = _shortened(reply)
+    elif fault.kind in _BODIES:
         reply = _other_body(reply, *_BODIES[fault.kind](reply.body))
     act = _ACTS.get(fault.kind, reply.act)
     return evolve(reply, act=act, seconds=fault.seconds, size=fault.size, fault=fault.kind)
+
+
+def _shortened(reply: Reply) -> Reply:
+    """
+    End the body half-way, with headers that say nothing else is to come.
+    """
+    headers = {**reply.headers, "Content-Length": str(reply.length // 2)}
+    if reply.chunks is None:
+        return evolve(reply, headers=headers, body=reply.body[: reply.length // 2])
+    return evolve(reply, headers=headers, chunks=reply.half())
 
 
 def _other_body(reply: Reply, body: bytes, content_type: str) -> Reply:

@@ -5,7 +5,7 @@ What the core hands back: bytes to send, what to do to the connection meanwhile,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import formatdate
 from typing import Any, Literal
 
@@ -60,6 +60,24 @@ class Reply:
     size: int = 0
     fault: str | None = None
     callbacks_first: bool = False
+
+    @property
+    def length(self) -> int:
+        """
+        How many bytes the body has.
+        """
+        return len(self.body) if self.chunks is None else int(self.headers["Content-Length"])
+
+    def half(self) -> Iterator[bytes | memoryview]:
+        """
+        Yield the first half of the body.
+        """
+        left = self.length // 2
+        for chunk in (self.body,) if self.chunks is None else self.chunks:
+            yield chunk[:left]
+            left -= min(left, len(chunk))
+            if not left:
+                return
 
     def json(self) -> Any:
         """

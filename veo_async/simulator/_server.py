@@ -4,6 +4,7 @@ The simulator as a service on this machine.
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ from attrs import Factory, define, field
 
 from ._app import create_app
 from ._core import Core
+from ._faults import Faults
 from ._settings import Settings
 
 __all__ = ["Simulator"]
@@ -27,16 +29,20 @@ class Simulator:
         core: an in-memory server to put on the port, such as one that has a past.
         host: loopback unless told otherwise.
         port: 0 takes a free one.
+        faults: what goes wrong on purpose.
     """
 
     settings: Settings = field(factory=Settings)
     core: Core = field(default=Factory(lambda self: Core(self.settings), takes_self=True), kw_only=True)
     host: str = field(default="127.0.0.1", kw_only=True)
     port: int = field(default=0, kw_only=True)
+    faults: Faults | None = field(default=None, kw_only=True)
     _runner: web.AppRunner | None = field(default=None, init=False, repr=False)
+    _restarting: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.settings = self.core.settings
+        self.core.faults = self.faults = self.faults or self.core.faults
 
     @property
     def url(self) -> str:
@@ -64,14 +70,13 @@ class Simulator:
 
     async def start(self) -> None:
         """
-        Listen; a second start takes the same port.
+        Listen; a later start takes the same port again.
         """
-        self._runner = web.AppRunner(
-            create_app(self.core), access_log=None, handler_cancellation=True, shutdown_timeout=0.0
-        )
+        app = create_app(self.core, restart=self._restart_soon)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
-        await site.start()
+        # Without reuse_address the port of a server that has just gone is taken for a minute.
+        await web.TCPSite(self._runner, self.host, self.port, reuse_address=True).start()
         self.port = self._runner.addresses[0][1]
         if self.settings.files_url is None:
             self.core.files.base_url = self.url
@@ -80,6 +85,26 @@ class Simulator:
         """
         Close the port and every connection; the core keeps what it knows.
         """
+        restarting, self._restarting = self._restarting, None
+        if restarting is not None:
+            restarting.cancel()
+            await asyncio.gather(restarting, return_exceptions=True)
+        await self._close()
+
+    async def restart(self, *, pause: float = 0.0) -> None:
+        """
+        Break every connection off, stay away for `pause` seconds, and come back with the same memory.
+        """
+        await self._close()
+        await asyncio.sleep(pause)
+        await self.start()
+
+    async def _close(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+
+    def _restart_soon(self, pause: float) -> None:
+        if self._restarting is None or self._restarting.done():
+            name = "veo_async.simulator restart"
+            self._restarting = asyncio.create_task(self.restart(pause=pause), name=name)
