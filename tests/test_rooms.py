@@ -30,7 +30,11 @@ _MODELS: Final = frozenset({"_models", "errors"})
 _WIRE: Final = _MODELS | {"_wire"}
 _HTTP: Final = _WIRE | {"_http", "_gate", "_lane"}
 _SUBMIT: Final = _HTTP | {"_submit", "_journal", "_reconcile", "_job"}
-_SESSION: Final = _SUBMIT | {"_session", "_tracker", "_polling", "_download"}
+_ABOVE_SUBMIT: Final = frozenset({"_session", "_tracker", "_polling", "_download"})
+_ASIDE: Final = frozenset(
+    {"_access", "_listing", "_feed", "_registry"}
+)  # what the session needs and does not hold
+_SESSION: Final = _SUBMIT | _ABOVE_SUBMIT | _ASIDE
 
 MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "errors": frozenset(),
@@ -47,6 +51,10 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "_submit": _SUBMIT - {"_submit"},
     "_tracker": _WIRE
     | {"_polling", "_lane"},  # it classifies raw records, and polls have a lane of their own
+    "_access": frozenset({"errors"}),
+    "_listing": _WIRE | {"_http"},
+    "_feed": _MODELS | {"_job"},
+    "_registry": _MODELS | {"_job"},
     "_session": _SESSION - {"_session"},
     ROOT: _SESSION,
     "receiver": PUBLIC,
@@ -61,7 +69,9 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
 PART_OF: Final[Mapping[str, str]] = {
     "_answers": "_wire",
     "_durations": "_polling",
+    "_journal_facts": "_journal",
     "_journal_schema": "_journal",
+    "_journal_store": "_journal",
     "_part": "_download",
 }
 
