@@ -5,6 +5,7 @@ What belongs to one account: its tasks in the order of their creation, what is u
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from math import inf
@@ -46,12 +47,14 @@ class Account:
 
     Attributes:
         name: which.
+        keeps_ended: whether `outdated` will be asked for.
         accepted: how many tasks were ever accepted.
         billed: how many videos had been delivered, and so paid for, when `settle` was last called.
         ended: how many tasks had ended by then.
     """
 
     name: str
+    keeps_ended: bool = False
     accepted: int = field(default=0, init=False)
     billed: int = field(default=0, init=False)
     ended: int = field(default=0, init=False)
@@ -59,6 +62,7 @@ class Account:
     _created: list[float] = field(factory=list, init=False, repr=False)
     _tasks: list[Task | None] = field(factory=list, init=False, repr=False)
     _running: list[tuple[float, int, Task]] = field(factory=list, init=False, repr=False)
+    _ended: deque[Task] = field(factory=deque, init=False, repr=False)
     _all_visible_at: float = field(default=-inf, init=False)
     _holes: bool = field(default=False, init=False)
 
@@ -92,6 +96,8 @@ class Account:
             if noted == task.ends_at and not task.counted:  # else a note from before somebody steered it
                 task.counted = True
                 self.ended += 1
+                if self.keeps_ended:
+                    self._ended.append(task)
                 self.billed += not task.error and task.videos > 0
 
     def in_flight(self, now: float) -> int:
@@ -100,6 +106,15 @@ class Account:
         """
         self.settle(now)
         return self.accepted - self.ended
+
+    def outdated(self, before: float) -> list[Task]:
+        """
+        Hand over, once, the tasks that ended before a moment.
+        """
+        found = []
+        while self._ended and self._ended[0].ends_at < before:
+            found.append(self._ended.popleft())
+        return found
 
     def next_end(self, now: float) -> float | None:
         """

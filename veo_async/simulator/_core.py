@@ -80,7 +80,7 @@ class Core:
 
     def __attrs_post_init__(self) -> None:
         self.tokens = dict(self.settings.tokens)
-        self.files = Files(self.settings, self.tasks, self.clock)
+        self.files = Files(self.settings, self.tasks, lambda: self.clock())  # noqa: PLW0108 - the clock may be replaced
         self._random = random.Random(self.settings.seed)
         self._callbacks = Callbacks(self.settings, self.files.link, self._new_id)
         self._lookups = Lookups(self.settings, self.tasks, self.files.link, self._new_id)
@@ -147,7 +147,7 @@ class Core:
     def _account(self, token: str) -> Account:
         name = self.tokens.get(token, token)
         if name not in self._accounts:
-            self._accounts[name] = Account(name)
+            self._accounts[name] = Account(name, keeps_ended=self.settings.forget_after is not None)
         return self._accounts[name]
 
     # --- faults ----------------------------------------------------------------------------------------
@@ -183,8 +183,8 @@ class Core:
             self._date = (int(now), http_date(now))
         return {"Content-Type": _JSON, "Date": self._date[1], "X-Trace-Id": self._new_id()}
 
-    def _reply(self, body: object, now: float, *, status: int = 200) -> Reply:
-        return Reply(status=status, headers=self._headers(now), body=encode(body))
+    def _reply(self, body: object, now: float) -> Reply:
+        return Reply(headers=self._headers(now), body=encode(body))
 
     def _refused(self, refusal: Refusal, now: float) -> Reply:
         headers = self._headers(now)
@@ -212,12 +212,14 @@ class Core:
         check_submit(call.path, body, self.settings)
         source = self._source(body, call)
         self._check_limits(call)
-        task = self._accept(evolve(call, body=body), source, hit)
+        self._clean_up(call.account, call.now)
+        task = self._accept(call, body, source, hit)
         early = self._promise(task)
         if not body.get("async") and "callback_url" not in body:
             return self._when_ended(task)
         extras = {"success": True, "trace_id": task.trace_id} if self.settings.submit_extras else {}
-        return evolve(self._reply({"task_id": task.id} | extras, call.now), callbacks_first=early)
+        reply = self._reply({"task_id": task.id} | extras, call.now)
+        return evolve(reply, callbacks_first=True) if early else reply
 
     def _source(self, body: Mapping[str, Any], call: Call) -> Task | None:
         if "video_id" not in body:
@@ -229,7 +231,7 @@ class Core:
                 return task
         raise Refusal("bad_request", "video_id is invalid")
 
-    def _accept(self, call: Call, source: Task | None, hit: Hit | None) -> Task:
+    def _accept(self, call: Call, body: dict[str, Any], source: Task | None, hit: Hit | None) -> Task:
         number, created_at = self._new_number(), round(call.now, 3)
         late = self.settings.late + (hit.fault.seconds if hit and hit.fault.kind == "late" else 0.0)
         task = Task(
@@ -238,10 +240,10 @@ class Core:
             token=call.token,
             account=call.account.name,
             path=call.path,
-            body=call.body,
+            body=body,
             created_at=created_at,
-            ends_at=call.now + self._duration(call.body),
-            error=self._error(call.body),
+            ends_at=call.now + self._duration(body),
+            error=self._error(body),
             videos=self.settings.videos,
             source=source,
             visible_at=call.now + late if late else -inf,
@@ -359,6 +361,13 @@ class Core:
         task = self.tasks.pop(task_id)
         self._accounts[task.account].forget(task)
 
+    def _clean_up(self, account: Account, now: float) -> None:
+        if self.settings.forget_after is None:
+            return
+        for task in account.outdated(now - self.settings.forget_after):
+            if task.id in self.tasks:  # else somebody was quicker
+                self.forget(task.id)
+
     def revoke(self, token: str, code: str = "token_expired") -> None:
         """
         Let a token get an error from now on: `token_expired`, `disabled`, `used_up` (submits only), ...
@@ -386,5 +395,6 @@ def _jobs(call: Call) -> Iterable[str]:
         case "list":
             return [call.account.name]
         case _:
-            asked = (call.body.get(name) or [] for name in ("id", "trace_id", "ids", "trace_ids"))
-            return [name for some in asked for name in ([some] if isinstance(some, str) else some)]
+            asked = [call.body.get(name) for name in ("id", "trace_id", "ids", "trace_ids")]
+            flat = [name for some in asked for name in (some if isinstance(some, list) else [some])]
+            return [name for name in flat if isinstance(name, str)]

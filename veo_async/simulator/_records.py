@@ -7,6 +7,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final, Literal
 
 from attrs import define, field
@@ -226,19 +227,26 @@ def _echo(task: Task, settings: Settings) -> dict[str, Any]:
     return body
 
 
+@cache
+def _owner(account: str) -> dict[str, str]:
+    number = zlib.crc32(account.encode()) * 0x9E3779B97F4A7C15F39CC060  # spreads over the digits of a UUID
+    names = ("application_id", "credential_id", "user_id")
+    return {name: dashed(number ^ place) for place, name in enumerate(names)}
+
+
 def _head(task: Task, settings: Settings) -> dict[str, Any]:
-    account = zlib.crc32(task.account.encode()) * 0x9E3779B97F4A7C15F39CC060
+    owner = _owner(task.account)
     return {
         "_id": f"{task.number >> 32:024x}",
         "id": task.id,
         "api_id": "52a0fa83-3c78-4793-b45a-c1a5c869ae46",
-        "application_id": dashed(account),
+        "application_id": owner["application_id"],
         "created_at": task.created_at,
-        "credential_id": dashed(account ^ 1),
+        "credential_id": owner["credential_id"],
         "request": _echo(task, settings),
         "trace_id": task.trace_id,
         "type": task.type,
-        "user_id": dashed(account ^ 2),
+        "user_id": owner["user_id"],
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import formatdate
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
@@ -16,11 +16,14 @@ __all__ = ["Act", "Callback", "Reply", "encode", "http_date"]
 Act = Literal["refuse", "drop", "reset", "stall", "cut", "slow", "oversize"]
 
 
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def encode(body: object) -> bytes:
     """
-    Write JSON as bytes.
+    Write JSON as bytes; half a surrogate pair, which UTF-8 cannot hold, becomes a question mark.
     """
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encoder.encode(body).encode(errors="replace")
 
 
 def http_date(at: float) -> str:

@@ -111,6 +111,7 @@ class Settings:
         order: of a listing, by creation.
         bounds_inclusive: whether `created_at_min` and `created_at_max` belong to the range.
         listing: `on`, `empty` (always), `unfiltered` (filters are ignored), or `refused` (400).
+        forget_after: when a finished task is lost to lookups and listings, to save memory; None is never.
         late: how long a new task stays invisible to lookups and listings.
 
         max_in_flight: unfinished tasks a token may have, or None.
@@ -171,6 +172,8 @@ class Settings:
     bounds_inclusive: bool = True
     listing: Literal["on", "empty", "unfiltered", "refused"] = _words("on", "empty", "unfiltered", "refused")
     late: float = field(default=0.0, validator=_not_negative)
+
+    forget_after: float | None = field(default=None, validator=_maybe_positive)
 
     max_in_flight: int | None = field(default=None, validator=_maybe_positive)
     submits_per_second: float | None = field(default=None, validator=_maybe_positive)
