@@ -383,5 +383,5 @@ def tell(lane: Lane, error: BaseException | None, *, left: bool, sent_at: float)
         case None | ApiError():
             gate.succeeded(now, sent_at=sent_at)  # the lane works, whatever it said of this one
         case _:
-            gate.withdrawn(sent_at=sent_at)  # cancelled, or a fault of ours: nothing was learned
+            gate.withdrawn(now, sent_at=sent_at)  # cancelled, or a fault of ours: nothing was learned
     lane.changed()

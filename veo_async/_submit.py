@@ -213,7 +213,7 @@ class Submitters:
         except ApiError:
             gate.probed(self.lane.now(), ok=True)  # it is back, whatever it says of the question
         except BaseException:
-            gate.withdrawn(sent_at=sent_at)
+            gate.withdrawn(self.lane.now(), sent_at=sent_at)
             raise
         else:
             gate.probed(self.lane.now(), ok=True)

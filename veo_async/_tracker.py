@@ -123,7 +123,7 @@ class Tracker:
         if batch:
             self._begin(batch, entered_at)
         else:
-            self.lane.gate.withdrawn(sent_at=entered_at)
+            self.lane.gate.withdrawn(entered_at, sent_at=entered_at)
             self.lane.changed()
 
     async def _sleep(self, until: float | None) -> None:
