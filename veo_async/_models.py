@@ -259,20 +259,22 @@ _FIELD_RULES: Final[Mapping[str, Callable[[str, object], Iterator[str]]]] = {
 _NO_SEQUENCE: Final = (str, bytes, Set, Mapping)  # letters are no URLs, and a set has no first image
 
 
-def _tuple_of(value: object) -> object:
+# Both converters are annotated for the caller's type checker, which reads what a field takes from them.
+def _tuple_of(value: Iterable[str]) -> Any:
     """
     Freeze a sequence of URLs; a bare string stays one, for the rule to name, not a tuple of letters.
     """
-    if isinstance(value, Iterable) and not isinstance(value, _NO_SEQUENCE):
-        return tuple(value)
-    return value
+    unchecked: Any = value
+    if isinstance(unchecked, Iterable) and not isinstance(unchecked, _NO_SEQUENCE):
+        return tuple(unchecked)
+    return unchecked
 
 
 def _count(value: object) -> int:
     return len(value) if isinstance(value, tuple) else 0
 
 
-def _id_of(value: object) -> object:
+def _id_of(value: Video | str) -> Any:
     return value.id if isinstance(value, Video) else value
 
 

@@ -1,0 +1,237 @@
+"""
+The public surface as a type checker sees it: nothing here runs, mypy and pyright read it.
+
+`assert_type` holds what a caller gets; an ignored error, which both checkers demand to be one, what he may not do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, assert_type
+
+import aiohttp
+
+from veo_async import (
+    MODELS,
+    ApiError,
+    Extend,
+    Get1080p,
+    ImageToVideo,
+    IngredientsToVideo,
+    InsertObject,
+    InvalidRequest,
+    Job,
+    JobFailed,
+    JobState,
+    JobUpdate,
+    Limits,
+    Model,
+    PollPolicy,
+    RateLimited,
+    RemoveObject,
+    Request,
+    Reshoot,
+    RetryPolicy,
+    SessionStats,
+    SubmissionUnknown,
+    TaskError,
+    TaskRecord,
+    TaskState,
+    TextToVideo,
+    Upsample,
+    VeoError,
+    VeoSession,
+    Video,
+    VideoResult,
+)
+
+
+async def sessions(http: aiohttp.ClientSession) -> None:
+    """
+    Make sessions from nothing, from one token, and from everything.
+    """
+    async with VeoSession() as veo:
+        assert_type(veo, VeoSession)
+        assert_type(veo.stats, SessionStats)
+    VeoSession("token")
+    VeoSession(
+        token="token",
+        base_url="https://api.example",
+        http=http,
+        polling=PollPolicy(
+            mode="fixed", interval=3, first_look=None, max_gap=30.0, batch_size=50, budget=10.0
+        ),
+        retry=RetryPolicy(first=1.0, factor=2.0, max_delay=30.0, max_pause=300.0, grace=60.0, drain=5.0),
+        limits=Limits(max_in_flight=5, submits_per_second=0.5, connections=100, connect=10.0, read=60.0),
+    )
+    Limits(max_reply=1 << 24, max_queue_wait=60.0)
+    assert_type(PollPolicy(deadline=1800.0).scaled(0.1), PollPolicy)
+    assert_type(RetryPolicy().scaled(0.1), RetryPolicy)
+    VeoSession("token", "https://api.example")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    PollPolicy(mode="sometimes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def requests(video: Video) -> list[Request]:
+    """
+    Make a request of every kind, with every field.
+    """
+    hook = "https://example.com/hook"
+    TextToVideo("a whale")
+    ImageToVideo("a whale", ["https://example.com/a.jpg"])
+    IngredientsToVideo(("https://example.com/a.jpg",))
+    Upsample(video, "4k")
+    InsertObject("video-id", "a hat")
+    RemoveObject(video, "https://example.com/mask.jpg", callback_url=hook)
+    TextToVideo()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    TextToVideo(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ImageToVideo("a whale", 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Get1080p(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return [
+        TextToVideo(
+            "a whale",
+            model="veo31",
+            resolution="4k",
+            aspect_ratio="9:16",
+            translation=True,
+            callback_url=hook,
+        ),
+        ImageToVideo(
+            "a whale", (url for url in ("https://example.com/a.jpg",)), model="veo31", aspect_ratio="16:9"
+        ),
+        IngredientsToVideo(["https://example.com/a.jpg"], "a whale", resolution="1080p"),
+        Get1080p(video, model="veo31"),
+        Upsample("video-id", target="4k"),
+        Extend(video, "it dives", model="veo31", resolution="720p", aspect_ratio="16:9"),
+        Reshoot("video-id", motion_type="FORWARD"),
+        InsertObject(video, prompt="a hat", image_mask="https://example.com/mask.jpg"),
+        RemoveObject(video_id=video, image_mask="https://example.com/mask.jpg"),
+    ]
+
+
+async def submitting(veo: VeoSession, video: Video) -> None:
+    """
+    Submit in every way there is.
+    """
+    assert_type(veo.submit(TextToVideo("a whale"), key="order-7", timeout=600.0, retry_failed=True), Job)
+    assert_type(veo.submit_many(requests(video)), list[Job])
+    assert_type(veo.submit_many([("order-7", TextToVideo("a whale"))]), list[Job])
+    assert_type(veo.text_to_video("a whale", model="veo31"), Job)
+    assert_type(veo.image_to_video("a whale", ["https://example.com/a.jpg"], resolution="gif"), Job)
+    assert_type(veo.ingredients_to_video(["https://example.com/a.jpg"], "a whale"), Job)
+    assert_type(veo.get_1080p(video, model="veo31"), Job)
+    assert_type(veo.upsample("video-id", "4k"), Job)
+    assert_type(veo.extend(video, "it dives", model="veo31"), Job)
+    assert_type(veo.reshoot(video, "FORWARD"), Job)
+    assert_type(veo.insert_object(video, "a hat"), Job)
+    assert_type(veo.remove_object("video-id", "https://example.com/mask.jpg"), Job)
+    assert_type(veo.attach("task-id", timeout=600.0), Job)
+    veo.submit("a whale")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def _endless() -> AsyncIterator[tuple[str, TextToVideo]]:
+    while True:
+        yield "order-7", TextToVideo("a whale")
+
+
+async def many(veo: VeoSession, prompts: list[str]) -> None:
+    """
+    Go through settled jobs as they come, also from an endless source.
+    """
+    async for job in veo.as_completed(veo.submit_many(TextToVideo(prompt) for prompt in prompts)):
+        assert_type(job, Job)
+    async for job in veo.map((TextToVideo(prompt) for prompt in prompts), window=10, ordered=True):
+        assert_type(job, Job)
+    async for job in veo.map(_endless()):
+        assert_type(job, Job)
+
+
+async def jobs(job: Job) -> None:
+    """
+    Ask a job for everything it knows.
+    """
+    assert_type(await job, VideoResult)
+    assert_type(await job.accepted(), str)
+    assert_type(job.key, str)
+    assert_type(job.request, Request | None)
+    assert_type(job.task_id, str | None)
+    assert_type(job.trace_id, str | None)
+    assert_type(job.state, JobState)
+    assert_type(job.done(), bool)
+    assert_type(job.result(), VideoResult)
+    assert_type(job.exception(), VeoError | None)
+    async for update in job.updates():
+        assert_type(update, JobUpdate)
+        assert_type(
+            (update.state, update.at, update.task_id, update.looks),
+            tuple[JobState, datetime, str | None, int],
+        )
+    job.add_done_callback(lambda settled: print(settled.key))
+    job.abandon()
+    async with asyncio.timeout(60):
+        await job
+    both = await asyncio.gather(job, job)
+    assert_type(both, tuple[VideoResult, VideoResult])
+
+
+async def asking(veo: VeoSession, at: datetime) -> None:
+    """
+    Look tasks up.
+    """
+    assert_type(await veo.retrieve("task-id"), TaskRecord)
+    assert_type(await veo.retrieve(trace_id="trace-id"), TaskRecord)
+    assert_type(await veo.retrieve_many(["task-id"]), dict[str, TaskRecord])
+    async for record in veo.list_tasks(created_from=at, created_to=at, type="videos", limit=100):
+        assert_type(record, TaskRecord)
+        assert_type(record.state, TaskState)
+        assert_type(record.videos, tuple[Video, ...])
+        assert_type(record.error, TaskError | None)
+        assert_type(record.request, Mapping[str, Any])
+        assert_type(record.finished_at, datetime | None)
+
+
+async def results(veo: VeoSession, result: VideoResult, progress: list[tuple[int, int | None]]) -> None:
+    """
+    Take the video, and the file.
+    """
+    assert_type(result.video, Video)
+    assert_type(result.videos, tuple[Video, ...])
+    assert_type((result.task_id, result.trace_id), tuple[str, str | None])
+    assert_type(result.request, Request | None)
+    assert_type((result.video.id, result.video.url), tuple[str, str])
+    assert_type(result.video.completed_at, datetime | None)
+    assert_type(result.raw, Mapping[str, Any])
+    assert_type(await veo.download(result.video, "whale.mp4"), Path)
+    await veo.download(
+        result.video, Path("videos"), progress=lambda done, total: progress.append((done, total))
+    )
+    result.task_id = "another"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def tables() -> None:
+    """
+    Read the table of models.
+    """
+    assert_type(MODELS["veo31"], Model)
+    assert_type(MODELS["veo31"].images, Mapping[int, str])
+    assert_type(MODELS["veo31"].resolutions, tuple[str, ...])
+
+
+def errors(error: VeoError) -> None:
+    """
+    Read the evidence that an error carries.
+    """
+    assert_type((error.key, error.task_id), tuple[str | None, str | None])
+    if isinstance(error, InvalidRequest):
+        assert_type(error.violations, tuple[str, ...])
+    elif isinstance(error, RateLimited):
+        assert_type(error.retry_after, float | None)
+    elif isinstance(error, ApiError):
+        assert_type((error.status, error.code), tuple[int | None, str | None])
+        assert_type((error.message, error.trace_id), tuple[str, str | None])
+    elif isinstance(error, SubmissionUnknown):
+        assert_type((error.sent_at, error.candidates), tuple[float | None, tuple[str, ...]])
+    elif isinstance(error, JobFailed):
+        assert_type((error.code, error.message, error.trace_id), tuple[str | None, str, str | None])
