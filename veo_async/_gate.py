@@ -1,5 +1,5 @@
 """
-When a lane may send: rates, pauses, probes and the cap in flight.
+When a lane may send: pauses, probes, the cap in flight, and rates.
 
 One gate stands before each lane, submits and polls, in place of one back-off per job: a thousand jobs that
 each back off alone still are a thousand requests at a server that asked for quiet. A gate reads no clock and
@@ -7,19 +7,21 @@ waits for nothing. It is asked `opens_at(now)`, told `take(now)` when a request 
 request ended.
 
 *Pauses.* A 429, a `Retry-After`, a connection that cannot be made, or five failures in a row close the lane
-for the next back-off delay. Then one request, the probe, goes alone. Where it fails, the pause starts anew
-and is longer; where it succeeds, two may be out, then four, until the lane is as wide as ever. After a 429
-the probe is the next request itself: it was refused, so it costs nothing. After an outage a request may end
-in doubt, so a lane whose requests buy something (`paid`) sends a free read first.
+for the next back-off delay. Then one request, the probe, goes alone. Where it fails, a longer pause begins;
+where it succeeds, two may be out, then four, until the lane is as wide as ever. After a 429 the probe is the
+next request itself: if it is refused, it has cost nothing. After an outage a request may end in doubt, so a
+lane whose requests buy something (`paid`) sends a free read first.
 
 *Late answers.* Fifty polls in flight bring fifty 429s and mean one. An answer to a request that was sent
-before the pause began is part of its cause: it neither ends the pause nor starts another. Only its
+before the pause began belongs to its cause: it neither ends the pause nor begins another. Only its
 `Retry-After` counts, as it may ask for more.
 
 *The cap in flight.* A 429 while k accepted tasks are unsettled suggests that the server allows k at once.
-The gate then holds at k and goes on as soon as one settles. It is a suspicion, so after a while (`first`
-seconds, longer each time it proves right, at most `max_pause`) one request goes beyond it, with no other in
-flight. If that is accepted, something else was the matter, and the cap is forgotten.
+The gate then holds at k, and goes on as soon as one settles. That is a suspicion: another limit may have
+spoken, and a task may have ended unnoticed. So, some time after the last 429, one request goes beyond the
+cap, with no other out. What confirms the cap (that one is refused too) makes the time longer, up to
+`max_pause`; what contradicts it (that one is accepted, or one below the cap is refused) makes it shorter,
+down to `first`. One accepted after the other raises the cap by 1, 2, 4, and so on.
 
 *Rates.* A pause alone says nothing against the rate: the server may have been ill. A 429 within `max_delay`
 seconds of the end of the last pause, which no cap explains, does: the rate is halved, and climbs back
@@ -173,10 +175,96 @@ class Limits:
 Probe = Literal["read", "request"]
 
 FAILURES: Final = (
-    5  # in a row: four may be one bad batch of jobs, and an isolated one is its own job's matter
+    5  # in a row: fewer may be one bad batch of jobs, and an isolated one is its own job's matter
 )
 WIDE: Final = 128  # requests out: past the 100 connections of `Limits` a window would limit nothing
-SLOWEST: Final = 1 / 32  # of the rate asked for: slow enough for any server, still quick to notice a change
+SLOWEST: Final = 1 / 32  # of the full rate: slow enough for any server, and still quick to notice a change
+
+
+@define(eq=False)
+class _Rate:
+    """
+    Spaces requests evenly, after a burst, and more widely once the server has objected.
+
+    Attributes:
+        full: requests a second that were asked for; None for no limit.
+        burst: how many may go at once after a quiet time.
+        climb: seconds in which a lowered rate would rise by the full one.
+    """
+
+    full: float | None
+    burst: int
+    climb: float
+    _due_at: float = field(default=-math.inf, init=False)  # when the next would go, were there no burst
+    _lowered: float | None = field(default=None, init=False)
+    _lowered_at: float = field(default=-math.inf, init=False)
+
+    def opens_at(self) -> float:
+        # The slack is one of the full rate, so that a lowered rate allows smaller bursts as well.
+        return self._due_at if self.full is None else self._due_at - (self.burst - 1) / self.full
+
+    def spend(self, now: float) -> None:
+        rate = self.at(now)
+        if rate is not None:
+            self._due_at = max(self._due_at, now) + 1 / rate
+
+    def at(self, now: float) -> float | None:
+        if self.full is None or self._lowered is None:
+            return self.full
+        return min(self.full, self._lowered + self.full * (now - self._lowered_at) / self.climb)
+
+    def halve(self, now: float) -> None:
+        rate = self.at(now)
+        if self.full is not None and rate is not None:
+            self._lowered = max(rate / 2, self.full * SLOWEST)
+            self._lowered_at = now
+
+
+@define(eq=False)
+class _Cap:
+    """
+    What the server's answers suggest about how many tasks it allows at once.
+
+    Attributes:
+        places: how many; None without a suspicion.
+        trial_at: when one more may be tried.
+    """
+
+    retry: RetryPolicy
+    places: int | None = field(default=None, init=False)
+    trial_at: float = field(default=-math.inf, init=False)
+    _patience: float = field(default=0.0, init=False)  # seconds from a 429 to a trial
+    _step: int = field(default=1, init=False)  # how far the next trial that succeeds raises the cap
+
+    def accepted(self, unsettled: int) -> None:
+        if self.places is not None and unsettled >= self.places:
+            self.places = unsettled + self._step
+            self._step *= 2
+            self._doubt()
+
+    def refused(self, now: float, unsettled: int) -> bool:
+        """
+        Learn from a 429 while so many tasks were unsettled; tell whether the cap explains it.
+        """
+        explained = self.places is not None and unsettled >= self.places
+        if explained:
+            self._patience = min(self._patience * self.retry.factor, self.retry.max_pause)
+        elif unsettled:  # with none, other processes' tasks are in the way, or it is no matter of tasks
+            self.places = unsettled
+            self._doubt()
+        self._step = 1
+        self.trial_at = now + self._patience
+        return explained
+
+    def held(self, unsettled: int) -> None:
+        """
+        Learn that the server holds so many tasks, however they came to be there.
+        """
+        if self.places is not None:
+            self.places = max(self.places, unsettled)
+
+    def _doubt(self) -> None:
+        self._patience = max(self._patience / self.retry.factor, self.retry.first)
 
 
 @define(eq=False, kw_only=True, repr=False)
@@ -200,7 +288,6 @@ class Gate:
     Attributes:
         probe: what opens the lane once its pause is over; None where it is not paused.
         unsettled: accepted tasks that have not settled.
-        cap: the cap in flight that the server's answers suggest, or None.
         pauses: how often the lane has been paused, failed probes included.
         probes: how many probes went.
     """
@@ -214,10 +301,11 @@ class Gate:
 
     probe: Probe | None = field(default=None, init=False)
     unsettled: int = field(default=0, init=False)
-    cap: int | None = field(default=None, init=False)
     pauses: int = field(default=0, init=False)
     probes: int = field(default=0, init=False)
 
+    _rate: _Rate = field(init=False)
+    _cap: _Cap = field(init=False)
     _out: int = field(default=0, init=False)  # sent since the last pause began, and not answered
     _late: int = field(default=0, init=False)  # sent before, and not answered
     _window: int | None = field(default=None, init=False)  # how many may be out; None: any number
@@ -226,11 +314,10 @@ class Gate:
     _paused_at: float = field(default=-math.inf, init=False)
     _pause_ends_at: float = field(default=-math.inf, init=False)
     _opened_at: float = field(default=-math.inf, init=False)
-    _token_due_at: float = field(default=-math.inf, init=False)  # where requests at even gaps would be by now
-    _lowered: float | None = field(default=None, init=False)  # the rate when it was last lowered
-    _lowered_at: float = field(default=-math.inf, init=False)
-    _patience: float = field(default=0.0, init=False)  # seconds that the cap is believed
-    _trial_at: float = field(default=-math.inf, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._rate = _Rate(self.rate, self.burst, self.retry.max_pause)
+        self._cap = _Cap(self.retry)
 
     def __repr__(self) -> str:
         cap = "" if self.cap is None else f", cap {self.cap}"
@@ -255,6 +342,19 @@ class Gate:
         """
         return self._out + self._late
 
+    @property
+    def cap(self) -> int | None:
+        """
+        How many tasks in flight the server seems to allow; None without a suspicion.
+        """
+        return self._cap.places
+
+    def rate_at(self, now: float) -> float | None:
+        """
+        Requests a second that the lane allows itself now; None for no limit.
+        """
+        return self._rate.at(now)
+
     # Asked
 
     def opens_at(self, now: float) -> float | None:
@@ -271,29 +371,16 @@ class Gate:
         place_at = self._place_at()
         if place_at is None:
             return None
-        return max(now, self._pause_ends_at, place_at, self._token_at())
-
-    def rate_at(self, now: float) -> float | None:
-        """
-        Requests a second that the lane allows itself now; None for no limit.
-        """
-        if self.rate is None or self._lowered is None:
-            return self.rate
-        climbed = self.rate * (now - self._lowered_at) / self.retry.max_pause
-        return min(self.rate, self._lowered + climbed)
+        return max(now, self._pause_ends_at, place_at, self._rate.opens_at())
 
     def _place_at(self) -> float | None:
-        in_flight = self.unsettled + self._out + self._late
-        if self.max_in_flight is not None and in_flight >= self.max_in_flight:
+        out = self._out + self._late
+        if self.max_in_flight is not None and self.unsettled + out >= self.max_in_flight:
             return None
-        if self.cap is None or in_flight < self.cap:
+        if self._cap.places is None or self.unsettled + out < self._cap.places:
             return -math.inf
-        # Alone, so that there is no doubt which request the answer to the trial is about.
-        return None if self._out + self._late else self._trial_at
-
-    def _token_at(self) -> float:
-        # The slack is of the full rate: a lowered rate allows fewer at once as well.
-        return self._token_due_at if self.rate is None else self._token_due_at - (self.burst - 1) / self.rate
+        # Beyond the cap one goes alone, so that there is no doubt which request the answer is about.
+        return None if out else self._cap.trial_at
 
     # Told: a request goes, and ends
 
@@ -304,9 +391,8 @@ class Gate:
         self._out += 1
         if self.probe is not None:
             self.probes += 1
-        rate = self.rate_at(now)
-        if rate is not None and self.probe != "read":
-            self._token_due_at = max(self._token_due_at, now) + 1 / rate
+        if self.probe != "read":
+            self._rate.spend(now)
 
     def succeeded(self, now: float, *, sent_at: float) -> None:
         """
@@ -320,8 +406,7 @@ class Gate:
             self._open(now)
         if self._window is not None:
             self._window = 2 * self._window if 2 * self._window < WIDE else None
-        if self.cap is not None and self.unsettled >= self.cap:
-            self.cap = None  # one more than the cap was accepted
+        self._cap.accepted(self.unsettled)
 
     def throttled(
         self, now: float, *, sent_at: float, retry_after: float | None = None, in_flight: int | None = None
@@ -334,17 +419,14 @@ class Gate:
         """
         if not self._ended(sent_at):
             self._wait_longer(now, retry_after)
-            return
-        unsettled = self.unsettled if in_flight is None else in_flight
-        explained = self.cap is not None and unsettled >= self.cap
-        self._suspect_cap(now, unsettled)
-        if explained:
-            # Nothing is wrong, a place was not free yet: the lane must be ready when the next one is.
+        elif self._cap.refused(now, self.unsettled if in_flight is None else in_flight):
+            # A place was not free yet, that is all: the lane must be ready when the next one is.
             delay = next(self.retry.delays(self.random))
+            self._pause(now, delay, probe="request", retry_after=retry_after)
         else:
-            self._lower_rate(now)
-            delay = self._next_delay()
-        self._pause(now, delay, probe="request", retry_after=retry_after)
+            if self.probe is None and now - self._opened_at <= self.retry.max_delay:
+                self._rate.halve(now)
+            self._pause(now, self._next_delay(), probe="request", retry_after=retry_after)
 
     def unreachable(self, now: float, *, sent_at: float) -> None:
         """
@@ -380,7 +462,7 @@ class Gate:
         """
         self._out -= 1
         if ok:
-            # Back-off goes on growing until a request succeeds: that reads work proves no more than that.
+            # The delays go on growing until a request succeeds: that reads work does not prove that these do.
             self._open(now)
         else:
             self._pause(now, self._next_delay(), probe="read", retry_after=retry_after)
@@ -392,8 +474,7 @@ class Gate:
         So many tasks were accepted, or taken up again, and are unsettled.
         """
         self.unsettled += count
-        if self.cap is not None:
-            self.cap = max(self.cap, self.unsettled)  # the server took them, so it allows as many
+        self._cap.held(self.unsettled)
 
     def left(self, count: int = 1) -> None:
         """
@@ -415,10 +496,9 @@ class Gate:
             self._out -= 1
         return not late
 
-    def _next_delay(self) -> float:
-        if self._delays is None:
-            self._delays = self.retry.delays(self.random)
-        return next(self._delays)
+    def _open(self, now: float) -> None:
+        self.probe = None
+        self._opened_at = now
 
     def _pause(self, now: float, delay: float, *, probe: Probe, retry_after: float | None = None) -> None:
         self._late += self._out
@@ -433,24 +513,7 @@ class Gate:
         if self.probe is not None and not self._out:
             self._pause_ends_at = max(self._pause_ends_at, now + self.retry.pause(0, retry_after=retry_after))
 
-    def _open(self, now: float) -> None:
-        self.probe = None
-        self._opened_at = now
-
-    def _suspect_cap(self, now: float, unsettled: int) -> None:
-        if not unsettled:
-            return  # somebody else's tasks, or not a matter of tasks at all
-        if self.cap is None or unsettled < self.cap:
-            self.cap = unsettled
-            self._patience = self.retry.first
-        else:
-            self._patience = min(self._patience * self.retry.factor, self.retry.max_pause)
-        self._trial_at = now + self._patience
-
-    def _lower_rate(self, now: float) -> None:
-        rate = self.rate_at(now)
-        if self.rate is None or rate is None or self.probe is not None:
-            return
-        if now - self._opened_at <= self.retry.max_delay:
-            self._lowered = max(rate / 2, self.rate * SLOWEST)
-            self._lowered_at = now
+    def _next_delay(self) -> float:
+        if self._delays is None:
+            self._delays = self.retry.delays(self.random)
+        return next(self._delays)
