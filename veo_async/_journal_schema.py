@@ -9,9 +9,8 @@ import hashlib
 import hmac
 import os
 import sqlite3
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -44,13 +43,15 @@ _OS_DO: Final[dict[int, int]] = {
 }
 
 
-def explain(path: Path, error: sqlite3.Error) -> JournalError:
+def explain(path: Path, error: Exception) -> JournalError:
     """
     Say which file failed, how, and what to do about it.
     """
     # The low byte is the primary code; the rest tells apart what calls for the same remedy.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return JournalError(f"journal {path} {_DO.get(code, 'failed')} ({error})")
+    explained = JournalError(f"journal {path} {_DO.get(code, 'failed')} ({error})")
+    explained.__cause__ = error
+    return explained
 
 
 # --- migrations ----------------------------------------------------------------------------------------
@@ -146,24 +147,31 @@ def _create(path: Path) -> None:
     Create an empty file that only its owner may read, unless there is one already.
     """
     # An existing file is not opened here: closing it would drop the lock of a session in the same process.
+    if path.name == ":memory:":
+        raise ConfigurationError("journal :memory: is not a file: a journal is to outlive the process")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ConfigurationError(f"journal {path} is not a regular file: name another path") from None
+        _check_regular(path)
+    except ValueError as error:  # a NUL in the path
+        raise ConfigurationError(f"journal {str(path)!r} cannot be created: {error}") from error
     except OSError as error:
         code = _OS_DO.get(error.errno or 0)
         if code is None:
             raise ConfigurationError(f"journal {path} cannot be created: {error.strerror}") from error
         raise JournalError(f"journal {path} {_DO[code]} ({error.strerror})") from error
-    except ValueError as error:  # a NUL in the path
-        raise ConfigurationError(f"journal {str(path)!r} cannot be created: {error}") from error
+
+
+def _check_regular(path: Path) -> None:
+    if not path.is_file():
+        raise ConfigurationError(f"journal {path} is not a regular file: name another path")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, token: str, *, durable: bool) -> None:
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     # Nothing is written before the file is known for a journal: a foreign one stays as it was.
     version = _recognise(connection, path)
+    _check_whole(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     # Also takes the lock where the file is up to date, before anybody relies on it.
@@ -177,8 +185,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, token: str, *, durable:
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    with closing(connection.execute(f"PRAGMA {name}")) as cursor:
-        return int(cursor.fetchone()[0])
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
 def _recognise(connection: sqlite3.Connection, path: Path) -> int:
@@ -187,12 +194,21 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> int:
     """
     application = _pragma(connection, "application_id")
     version = _pragma(connection, "user_version")
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application != APPLICATION_ID and (application or version or tables):
         raise JournalError(f"journal {path} belongs to another application: name another file")
     if version > len(MIGRATIONS):
         raise JournalError(f"journal {path} was made by a newer veo_async: upgrade, or name another file")
     return version
+
+
+def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
+    """
+    Read the whole file, at about a second a gigabyte: money is going to be spent on what it says.
+    """
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise JournalError(f"journal {path} {_DO[sqlite3.SQLITE_CORRUPT]} ({found})")
 
 
 def _digest(token: str, salt: bytes) -> bytes:
