@@ -12,7 +12,6 @@ import re
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -45,7 +44,13 @@ _NEVER_A_VIDEO: Final = frozenset(
 )
 
 _DROPS: Final = (aiohttp.ClientError, TransportError, OSError)  # a TimeoutError is an OSError too
-_HOPELESS: Final = (aiohttp.InvalidURL, aiohttp.TooManyRedirects, aiohttp.ClientConnectorCertificateError)
+_HOPELESS: Final = (
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.TooManyRedirects,
+    aiohttp.ClientConnectorCertificateError,
+    RuntimeError,  # the session was closed
+)
 
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
@@ -153,6 +158,8 @@ def _continued(headers: Mapping[str, str], mark: Mark, have: int) -> Mark:
 async def _batches(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes], None]:
     """
     Yield a body in pieces worth a trip to the disk; what came before a drop is yielded before it is raised.
+
+    Save for the last hundred kilobytes or so: aiohttp forgets what it had not handed over when a connection breaks.
     """
     now = asyncio.get_running_loop().time
     batch: list[bytes] = []
@@ -188,8 +195,9 @@ class _Transfer:
     part: Part
     content_type: str = field(init=False, default="")
     _furthest: int = field(init=False, default=0)
+    _fruitless: int = field(init=False, default=0)
     _look_ups: int = field(init=False, default=0)
-    _delays: Iterator[float] = field(init=False, factory=lambda: iter(()))
+    _delays: Iterator[float] = field(init=False)
 
     async def run(self) -> None:
         """
@@ -198,31 +206,35 @@ class _Transfer:
         if self._whole():  # the last process came this far, and died before the renaming
             self._tell()
         self._furthest = self._have()
-        self._count_anew()
+        self._count(progress=True)
         while not self._whole():
             before = self._furthest
             try:
                 await self._attempt()
             except _Interrupted as stop:
-                if self._furthest > before:
-                    self._count_anew()
+                self._count(progress=self._furthest > before)
                 await self._prepare_another(stop)
 
-    def _count_anew(self) -> None:
-        # Only bytes never had before count: a server that breaks off at the same place each time is given up.
-        self._delays = islice(self.retry.delays(self.random), FRUITLESS - 1)
-        self._look_ups = 0
+    def _count(self, *, progress: bool) -> None:
+        """
+        Count the attempts in a row that brought no byte that was never had before.
+
+        A server that breaks off at the same place each time is given up, one that gets further each time is not.
+        """
+        self._fruitless = 0 if progress else self._fruitless + 1
+        if progress:
+            self._look_ups = 0
+            self._delays = self.retry.delays(self.random)
 
     async def _prepare_another(self, stop: _Interrupted) -> None:
         if stop.afresh:
             await on_disk(self.part.restart, None)
         if isinstance(stop, _LinkRefused) and await self._renew_link(stop):
             return
-        delay = next(self._delays, None)
-        if delay is None:
-            tries = f"{FRUITLESS} attempts without a new byte"
+        if self._fruitless == FRUITLESS:
+            tries = f"{FRUITLESS} attempts in a row without a new byte"
             raise DownloadError(f"gave up after {tries}: {stop}") from stop.__cause__
-        await asyncio.sleep(self.retry.pause(delay, retry_after=stop.floor))
+        await asyncio.sleep(self.retry.pause(next(self._delays), retry_after=stop.floor))
 
     async def _renew_link(self, stop: _LinkRefused) -> bool:
         """
