@@ -82,13 +82,13 @@ class UsageError(VeoError, RuntimeError):
 class InvalidRequest(VeoError, ValueError):
     """
     The request breaks rules that every version of the API's documents has: nothing was sent.
-
-    Attributes:
-        violations: one sentence per broken rule, all of them.
     """
 
     @property
     def violations(self) -> tuple[str, ...]:
+        """
+        One sentence per broken rule, all of them.
+        """
         return tuple(self.args)
 
     def _said(self) -> str:
