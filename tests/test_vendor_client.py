@@ -54,14 +54,14 @@ async def test_a_synchronous_generate_answers_with_the_video(
 
     assert answer["success"] is True
     assert [sim.core.files.link(sim.core.tasks[answer["task_id"]])] == artifact_urls(answer)
-    assert sim.core.billed == 1
+    assert 1 == sim.core.billed
 
 
 async def test_async_false_is_synchronous(vendor: AsyncAceDataCloud) -> None:
     """`"async": false` is the same as leaving it out."""
     answer = await vendor.veo.generate(action="text2video", prompt="a whale", async_=False)
 
-    assert len(answer["data"]) == 1
+    assert 1 == len(answer["data"])
 
 
 async def test_async_true_answers_with_the_id_and_waiting_ends(vendor: AsyncAceDataCloud) -> None:
@@ -70,7 +70,7 @@ async def test_async_true_answers_with_the_id_and_waiting_ends(vendor: AsyncAceD
     record = await vendor.tasks.wait(answer["task_id"], service="veo", poll_interval=0.02)
 
     assert {"task_id"} == answer.keys()
-    assert task_status(record) == "succeeded"
+    assert "succeeded" == task_status(record)
     assert answer["task_id"] == record["id"]
 
 
@@ -96,8 +96,8 @@ async def test_post_processing(vendor: AsyncAceDataCloud) -> None:
         vendor.veo.objects(video_id=video, action="remove", image_mask="https://example.com/mask.jpg"),
     )
 
-    assert [answer["success"] for answer in answers] == [True] * 5
-    assert len({answer["task_id"] for answer in answers}) == 5
+    assert [True] * 5 == [answer["success"] for answer in answers]
+    assert 5 == len({answer["task_id"] for answer in answers})
 
 
 async def test_lookups_by_trace_in_batches_and_without_ids(vendor: AsyncAceDataCloud) -> None:
@@ -110,9 +110,9 @@ async def test_lookups_by_trace_in_batches_and_without_ids(vendor: AsyncAceDataC
     listed = await ask(vendor, action="retrieve_batch", offset=1, limit=2, type="videos")
 
     assert ids[1] == by_trace["id"]
-    assert ids == [record["id"] for record in batch["items"]]
-    assert batch["count"] == 3
-    assert ids[1::-1] == [record["id"] for record in listed["items"]]
+    assert [record["id"] for record in batch["items"]] == ids
+    assert 3 == batch["count"]
+    assert [record["id"] for record in listed["items"]] == ids[1::-1]
 
 
 async def test_tasks_get(vendor: AsyncAceDataCloud) -> None:
@@ -120,7 +120,7 @@ async def test_tasks_get(vendor: AsyncAceDataCloud) -> None:
     made = await vendor.veo.generate(action="text2video", prompt="a whale")
 
     assert made["task_id"] == (await vendor.tasks.get(made["task_id"], service="veo"))["id"]
-    assert await vendor.tasks.get("00000000-0000-4000-8000-000000000000", service="veo") == {}
+    assert {} == await vendor.tasks.get("00000000-0000-4000-8000-000000000000", service="veo")
 
 
 async def test_the_synchronous_client(sim: Simulator) -> None:
@@ -133,7 +133,7 @@ async def test_the_synchronous_client(sim: Simulator) -> None:
 
     record = await asyncio.to_thread(generate)
 
-    assert task_status(record) == "succeeded"
+    assert "succeeded" == task_status(record)
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ async def test_every_pending_form_keeps_the_vendor_waiting(pending: Any) -> None
     ):
         answer = await vendor.veo.generate(action="text2video", prompt="a whale", async_=True)
         record = await vendor.tasks.get(answer["task_id"], service="veo")
-        assert task_status(record) == ""
+        assert "" == task_status(record)
 
         sim.core.finish(answer["task_id"])
         record = await vendor.tasks.get(answer["task_id"], service="veo")
-        assert task_status(record) == "succeeded"
+        assert "succeeded" == task_status(record)
 
 
 @pytest.mark.parametrize("failed", ["error", "open", "text", "null", "state", "empty_success"])
@@ -191,8 +191,8 @@ async def test_every_failed_form_is_a_failure_to_the_vendor(failed: Any) -> None
         answer = await vendor.veo.generate(action="text2video", prompt="a whale", async_=True)
         record = await vendor.tasks.wait(answer["task_id"], service="veo", poll_interval=0.02)
 
-        assert task_status(record) == "failed"
-        assert sim.core.billed == 0
+        assert "failed" == task_status(record)
+        assert 0 == sim.core.billed
 
 
 async def test_the_unified_video_client_lacks_the_action() -> None:
