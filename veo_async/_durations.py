@@ -2,13 +2,14 @@
 How long tasks take, learned per kind of request, and from that when a look at one is worth its price.
 
 What is learned is a *life table*, as actuaries keep it: for each bin of age, how many tasks were seen to enter
-it and how many ended within it. The ratio of the two is the chance that a task which is this old ends before
-it is a bin older, whatever the shape of the distribution. Tasks that are still pending count for the bins they
-have outlived; without them a session that has just begun would learn from its quickest tasks alone, and
-believe all others to be late.
+it and how many ended within it.
+The ratio of the two is the chance that a task which has come this far ends before the bin does, whatever the
+shape of the distribution.
+Tasks that are still pending count for the bins they have outlived.
+Without them a session that has just begun would learn from its quickest tasks alone, and believe the others late.
 
-The table starts as if `PRIOR_WEIGHT` tasks had been seen to end as the documents say. A kind that is new
-borrows the experience of the others in their place.
+The table starts as if `PRIOR_WEIGHT` tasks had been seen to end as the documents say, and a kind that is new
+borrows the experience of the others.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ __all__ = ["Durations", "Outlook", "bin_of"]
 
 FIRST_EDGE: Final = 4.0  # seconds; shorter lives need no telling apart
 RATIO: Final = 1.15  # each bin is longer than the one before by this: narrower ones learn more slowly
-BINS: Final = 48  # the last begins at 42 minutes, past the default deadline
+BINS: Final = 48  # the last begins at 41 minutes, past the default deadline
 EDGES: Final = (0.0, *(FIRST_EDGE * RATIO**power for power in range(BINS - 1)))
 WIDTHS: Final = (*(after - before for before, after in pairwise(EDGES)), EDGES[-1] * (RATIO - 1))
-_LOG_RATIO: Final = math.log(RATIO)
+_PER_LOG: Final = 1 / math.log(RATIO)
 
-PRIOR_MEDIAN: Final = 105.0  # seconds; the documents' examples took 66, 68, 90, 99, 145, 165 and 185
-PRIOR_SPREAD: Final = 0.45  # of the logarithm; the examples' own is 0.41, and they are few
-PRIOR_WEIGHT: Final = 8.0  # lives; so many completions count as much as the documents
+PRIOR_MEDIAN: Final = 108.0  # seconds; the documents' examples took 66, 68, 90, 99, 145, 165 and 185
+PRIOR_SPREAD: Final = 0.45  # of the logarithm; the examples' own is 0.40, and they are few
+PRIOR_WEIGHT: Final = 5.0  # lives; so many completions count as much as the documents
+LEAST_ALIVE: Final = 0.01  # share of the prior's lives that stays in bins which hardly any task reaches
+SMOOTHINGS: Final = 2  # each spreads a count by less than a bin
 MEMORY: Final = 500.0  # lives; older ones fade, so that the table follows a server that changes
-REFRESH: Final = 0.05  # of what the table holds: so much must be new before the outlook is worked out again
+REFRESH: Final = 0.1  # of what the table holds: so much must be new before the outlook is worked out again
 CERTAIN: Final = 0.95  # the largest chance to end within a bin that is believed
 
 
@@ -43,7 +46,7 @@ def bin_of(age: float) -> int:
     """
     if age < FIRST_EDGE:
         return 0
-    return min(BINS - 1, 1 + int(math.log(age / FIRST_EDGE) / _LOG_RATIO))
+    return 1 + int(min(math.log(age / FIRST_EDGE) * _PER_LOG, BINS - 2))
 
 
 @frozen
@@ -52,11 +55,13 @@ class Outlook:
     What is expected of tasks of one kind, in seconds.
 
     Attributes:
-        first: the age at which the first look is worth its price.
+        price: the lag that a look must be expected to end.
+        first: the age at which a first look is worth that.
         median: the age by which half of them have ended.
-        gaps: for each bin of age, how long after a look in it the next one is worth its price.
+        gaps: for each bin of age, how long after a look in it the next one is worth that.
     """
 
+    price: float
     first: float
     median: float
     gaps: Sequence[float]
@@ -66,8 +71,9 @@ class Outlook:
 class _LifeTable:
     entered: list[float] = field(factory=lambda: [0.0] * BINS)
     ended: list[float] = field(factory=lambda: [0.0] * BINS)
-    news: float = field(default=math.inf, init=False)  # counted since the outlook was worked out
     outlook: Outlook | None = field(default=None, init=False)
+    news: float = field(default=0.0, init=False)  # counted since the outlook was worked out
+    stale: float = field(default=0.0, init=False)  # so much news makes it worth working out again
 
     def fade(self) -> None:
         if self.entered[0] > MEMORY:
@@ -78,7 +84,7 @@ class _LifeTable:
 @define(eq=False)
 class Durations:
     """
-    What is known of how long tasks take, per kind of request; in seconds of an unscaled policy.
+    What is known of how long tasks take, per kind of request, in seconds of an unscaled policy.
     """
 
     _tables: dict[str, _LifeTable] = field(init=False, factory=dict)
@@ -91,7 +97,7 @@ class Durations:
 
     def survived(self, kind: str, start: int, stop: int) -> None:
         """
-        Learn that a task of this kind, alive at the start of bin `start`, reached bin `stop`.
+        Learn that a task of this kind, alive at the beginning of bin `start`, reached bin `stop`.
         """
         table = self._table(kind)
         for index in range(start, stop):
@@ -100,7 +106,7 @@ class Durations:
 
     def died(self, kind: str, start: int, stop: int) -> None:
         """
-        Learn that a task of this kind, alive at the start of bin `start`, ended within bin `stop`.
+        Learn that a task of this kind, alive at the beginning of bin `start`, ended within bin `stop`.
         """
         self.survived(kind, start, stop + 1)
         table = self._table(kind)
@@ -115,19 +121,20 @@ class Durations:
 
     def load(self, dumped: Mapping[str, Sequence[Sequence[float]]]) -> None:
         """
-        Take up what an earlier session learned, as `dump` gave it.
+        Take up what an earlier session learned, as `dump` gave it; what has another shape is left out.
         """
-        for kind, (entered, ended) in dumped.items():
-            self._tables[kind] = _LifeTable(list(entered), list(ended))
+        for kind, counts in dumped.items():
+            if _well_formed(counts):
+                self._tables[kind] = _LifeTable(list(counts[0]), list(counts[1]))
 
     def outlook(self, kind: str, price: float) -> Outlook:
         """
-        Return when looks at this kind are worth their price: the seconds of lag that a look must be expected to end.
+        Return when a look at this kind is worth its price: the seconds of lag that it must be expected to end.
         """
         table = self._table(kind)
-        if table.outlook is None or table.news > 1 + REFRESH * sum(table.entered):
+        if table.outlook is None or table.outlook.price != price or table.news > table.stale:
             table.outlook = _outlook(self._chances(kind), price)
-            table.news = 0.0
+            table.news, table.stale = 0.0, REFRESH * sum(table.entered)
         return table.outlook
 
     def _table(self, kind: str) -> _LifeTable:
@@ -137,14 +144,26 @@ class Durations:
         return table
 
     def _chances(self, kind: str) -> list[float]:
-        chances = _PRIOR
         others = [table for other, table in self._tables.items() if other != kind]
-        if others:
-            entered = [sum(counts) for counts in zip(*(table.entered for table in others), strict=True)]
-            ended = [sum(counts) for counts in zip(*(table.ended for table in others), strict=True)]
-            chances = _updated(chances, entered, ended)
+        borrowed = _updated(
+            _PRIOR, _total([it.entered for it in others]), _total([it.ended for it in others])
+        )
         own = self._tables[kind]
-        return _updated(chances, own.entered, own.ended)
+        return _updated(borrowed, own.entered, own.ended)
+
+
+def _well_formed(counts: object) -> bool:
+    if not isinstance(counts, list | tuple) or len(counts) != 2:
+        return False
+    entered, ended = counts
+    return all(
+        isinstance(row, list | tuple) and len(row) == BINS and all(map(_is_count, row))
+        for row in (entered, ended)
+    ) and all(died <= lives for lives, died in zip(entered, ended, strict=True))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
 
 
 def _prior() -> list[float]:
@@ -153,51 +172,69 @@ def _prior() -> list[float]:
     """
     scores = [math.log(edge / PRIOR_MEDIAN) / PRIOR_SPREAD for edge in EDGES[1:]]
     alive = [1.0, *(math.erfc(score / math.sqrt(2)) / 2 for score in scores)]
-    chances = [1 - after / before if before > 1e-9 else CERTAIN for before, after in pairwise(alive)]
+    chances = [1 - after / before if after > 1e-9 else CERTAIN for before, after in pairwise(alive)]
     return [*chances, CERTAIN]
 
 
 def _survival(chances: Sequence[float]) -> list[float]:
-    alive = [1.0]
+    """
+    Return for each bin the share of tasks that outlive it.
+    """
+    alive, shares = 1.0, []
     for chance in chances:
-        alive.append(alive[-1] * (1 - chance))
-    return alive
+        alive *= 1 - chance
+        shares.append(alive)
+    return shares
+
+
+def _total(rows: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(column) for column in zip(*rows, strict=True)] or [0.0] * BINS
 
 
 def _updated(prior: Sequence[float], entered: Sequence[float], ended: Sequence[float]) -> list[float]:
-    weights = [PRIOR_WEIGHT * max(alive, 0.01) for alive in _survival(prior)[:-1]]
-    rows = zip(weights, prior, entered, ended, strict=True)
+    """
+    Return the chances of the prior, moved towards what was counted.
+    """
+    reached = [1.0, *_survival(prior)[:-1]]
+    weights = [PRIOR_WEIGHT * max(share, LEAST_ALIVE) for share in reached]
+    rows = zip(weights, prior, _smooth(entered), _smooth(ended), strict=True)
     return [(weight * chance + died) / (weight + lives) for weight, chance, lives, died in rows]
+
+
+def _smooth(counts: Sequence[float]) -> Sequence[float]:
+    """
+    Share each count with its neighbours: a few completions leave gaps between them that mean nothing.
+    """
+    for _ in range(SMOOTHINGS):
+        padded = [counts[0], *counts, counts[-1]]
+        counts = [(padded[at - 1] + 2 * padded[at] + padded[at + 1]) / 4 for at in range(1, BINS + 1)]
+    return counts
 
 
 def _outlook(chances: Sequence[float], price: float) -> Outlook:
     hazards = [
         -math.log(1 - min(chance, CERTAIN)) / width for chance, width in zip(chances, WIDTHS, strict=True)
     ]
-    alive = _survival(chances)
-    median = next((edge for edge, share in zip(EDGES, alive[1:], strict=True) if share <= 0.5), EDGES[-1])
-    return Outlook(_wait(0, hazards, price), median, [_wait(index, hazards, price) for index in range(BINS)])
+    half = sum(share > 0.5 for share in _survival(chances))
+    gaps = [_wait(index, hazards, price) for index in range(BINS)]
+    return Outlook(price, first=gaps[0], median=EDGES[min(half, BINS - 1)], gaps=gaps)
 
 
 def _wait(start: int, hazards: Sequence[float], price: float) -> float:
     """
-    Return how long after a look at the start of a bin the expected lag since then has grown to the price.
+    Return how long after a look at the beginning of a bin the lag expected since then has grown to the price.
     """
-    waited = cumulative = lag = chance = 0.0
+    waited = hazard_so_far = lag = chance = 0.0
     for hazard, width in zip(hazards[start:], WIDTHS[start:], strict=True):
-        cumulative += hazard * width
-        after = 1 - math.exp(-cumulative)
+        hazard_so_far += hazard * width
+        after = 1 - math.exp(-hazard_so_far)  # the chance that it has ended by the bin's end
         grown = width * (chance + after) / 2
         if lag + grown >= price:
-            break
+            # The chance grows about evenly within the bin, so the rest is a square equation.
+            rest, slope = price - lag, (after - chance) / width
+            return waited + 2 * rest / (chance + math.sqrt(chance * chance + 2 * slope * rest))
         waited, lag, chance = waited + width, lag + grown, after
-    else:
-        return waited
-    slope = (
-        after - chance
-    ) / width  # the chance grows about evenly within the bin: solve the square equation
-    short = price - lag
-    return waited + 2 * short / (chance + math.sqrt(chance * chance + 2 * slope * short))
+    return waited
 
 
 _PRIOR: Final = _prior()
