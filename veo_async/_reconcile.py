@@ -35,17 +35,25 @@ come into question, and never how long to wait. So a local clock that is an hour
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from enum import IntEnum
-from itertools import chain
-from typing import Any, Final, TypeAlias
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from ._models import SMALLEST
-from .errors import SubmissionUnknown
+from ._attempts import (
+    Adopt,
+    Attempt,
+    Decision,
+    GiveUp,
+    Listing,
+    OpenAttempt,
+    Owned,
+    SendAgain,
+    Task,
+    read_tasks,
+)
+from ._echo import Verdict, compare, fingerprint
 
 __all__ = [
     "Adopt",
@@ -60,199 +68,13 @@ __all__ = [
     "fingerprint",
 ]
 
-LOOKS: Final = (
-    0.0,
-    1 / 8,
-    1 / 4,
-    1 / 2,
-    1.0,
-)  # when to list, in graces after the end: most tasks show at once
+# When to list, in graces after the end: most tasks show at once.
+LOOKS: Final = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
 LATER: Final = 1 / 2  # then every half grace
 SPACING: Final = 1 / 8  # one listing serves all attempts, so it need not follow the last one closer than this
 SHORTEST: Final = 0.05  # seconds; for a grace of zero
 PATIENCE: Final = 5  # graces after the end: a listing that has proved nothing by then is given up …
 ENOUGH: Final = 3  # … provided that it was answered this often after the grace: an outage is no answer
-
-
-# --- comparing a record with a body ----------------------------------------------------------------------
-
-
-class Verdict(IntEnum):
-    """
-    Whether a record's echoed request is the one that was sent; the worst field decides.
-    """
-
-    SAME = 0
-    UNSURE = 1
-    DIFFERENT = 2
-
-
-# What leaving a field out means, so that an echo may spell it out, or drop it. Seed and newest, /veo/videos.
-_USUAL: Final[Mapping[str, object]] = {"resolution": SMALLEST, "aspect_ratio": "16:9", "translation": False}
-
-# Fields that tell requests apart even where only the echo has them: the server does not make them up.
-# Not `model`: where it was left out, the server fills in its own default.
-_TELLING: Final = (
-    "prompt",
-    "action",
-    "video_id",
-    "image_urls",
-    "motion_type",
-    "image_mask",
-    "callback_url",
-    *_USUAL,
-)
-
-# Where an echo that differs proves nothing, as the server may have changed the field itself.
-_REWRITTEN: Final[Mapping[str, Callable[[Mapping[str, Any]], bool]]] = {
-    "prompt": lambda body: body.get("translation") is True,
-    "action": lambda body: "action" not in body,  # post-processing kinds that have none
-    "image_mask": lambda body: (
-        not str(body.get("image_mask", "http")).startswith("http")
-    ),  # base64, perhaps stored
-    # What an extended video has unless told otherwise is not documented: perhaps what its source has.
-    "resolution": lambda body: "video_id" in body and "resolution" not in body,
-    "aspect_ratio": lambda body: "video_id" in body and "aspect_ratio" not in body,
-}
-
-
-def compare(record: Mapping[str, Any], body: Mapping[str, Any], *, nonce: str | None = None) -> Verdict:
-    """
-    Tell whether the task was bought by this body; `nonce` is the part of its callback URL that no other has.
-
-    Every field that was sent must be echoed with the same value, save these: `async` is not looked at, nor is
-    the model of `ingredients2video` (the server forces one); defaults may be left out or filled in. What was sent
-    and is missing makes the record unsure, and so does a field that the server may have rewritten.
-    """
-    echo = record.get("request")
-    if not isinstance(echo, Mapping):
-        return Verdict.UNSURE
-    url = echo.get("callback_url")
-    if nonce and isinstance(url, str) and url:
-        return Verdict.SAME if nonce in url else Verdict.DIFFERENT
-    worst = Verdict.SAME
-    for name in chain(_TELLING, body):
-        verdict = _compare_field(name, body, echo)
-        if verdict is Verdict.DIFFERENT:
-            return verdict
-        worst = max(worst, verdict)
-    return worst
-
-
-def _compare_field(name: str, body: Mapping[str, Any], echo: Mapping[str, Any]) -> Verdict:
-    if _says_nothing(name, body):
-        return Verdict.SAME
-    usual = _USUAL.get(name)
-    sent, echoed = _plain(body.get(name)), _plain(echo.get(name))
-    sent = usual if sent is None else sent
-    if echoed is None:
-        return Verdict.SAME if sent == usual else Verdict.UNSURE
-    if sent == echoed:
-        return Verdict.SAME
-    rewritten = _REWRITTEN.get(name)
-    return Verdict.UNSURE if rewritten and rewritten(body) else Verdict.DIFFERENT
-
-
-def _says_nothing(name: str, body: Mapping[str, Any]) -> bool:
-    # Seen in the vendor's clients: unknown fields are dropped, and `async` is the newest of all.
-    return name == "async" or (name == "model" and body.get("action") == "ingredients2video")
-
-
-def _plain(value: object) -> object:
-    """
-    The value without what does not matter: an empty one is none, and white space is not compared.
-    """
-    if isinstance(value, str):
-        return " ".join(value.split()) or None
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value] or None
-    return value
-
-
-def fingerprint(body: Mapping[str, Any]) -> str:
-    """
-    The same text for bodies whose records cannot be told apart; a callback URL with a nonce makes it unique.
-    """
-    told = {name: _plain(value) for name, value in body.items() if not _says_nothing(name, body)}
-    return json.dumps(
-        {name: value for name, value in told.items() if value != _USUAL.get(name)},
-        sort_keys=True,
-        default=str,
-    )
-
-
-# --- what goes in and what comes out -----------------------------------------------------------------------
-
-
-@frozen(kw_only=True)
-class Attempt:
-    """
-    One sending of a submit.
-
-    Attributes:
-        key: the job's idempotency key; a job has one attempt at a time that is not closed.
-        number: the how-manieth of this job.
-        body: what was sent, as a dict.
-        began_at: when the sending began, by the server's clock, in Unix seconds.
-        uncertainty: by how many seconds `began_at` may be wrong, where the server's clock was not yet known.
-        nonce: the part of the body's callback URL that no other attempt has, or None.
-    """
-
-    key: str
-    number: int
-    body: Mapping[str, Any] = field(eq=False, repr=False)
-    began_at: float
-    uncertainty: float = 0.0
-    nonce: str | None = field(default=None, repr=False)
-
-
-@frozen(kw_only=True)
-class Listing:
-    """
-    A question to ask: all of the account's tasks created since `created_from` (server's clock, Unix seconds).
-    """
-
-    created_from: float
-    asked_at: float
-
-
-@frozen(kw_only=True)
-class Adopt:
-    """
-    The task is the attempt's: claim it in the journal, then tell `adopted` or `rejected`.
-
-    `record` is None where a callback named the task.
-    """
-
-    attempt: Attempt
-    task_id: str
-    record: Mapping[str, Any] | None = field(default=None, eq=False, repr=False)
-
-
-@frozen(kw_only=True)
-class SendAgain:
-    """
-    The attempt bought nothing: the job may be sent again, as a new attempt.
-    """
-
-    attempt: Attempt
-
-
-@frozen(kw_only=True)
-class GiveUp:
-    """
-    Nobody can tell: the job settles with `error()`, and its key may be taken up again later.
-    """
-
-    attempt: Attempt
-    candidates: tuple[str, ...]
-    reason: str
-
-    def error(self) -> SubmissionUnknown:
-        return SubmissionUnknown(self.reason, sent_at=self.attempt.began_at, candidates=self.candidates)
-
-
-Decision: TypeAlias = Adopt | SendAgain | GiveUp
 
 UNCLEAR: Final = "a task may be this submit's, but its record does not tell"
 EMPTY: Final = "the account's listing has never shown a task, so that one is missing proves nothing"
@@ -261,114 +83,28 @@ USELESS: Final = (
 )
 
 
-# --- what is remembered ------------------------------------------------------------------------------------
-
-
-@define(eq=False)
-class _Open:
+@frozen
+class _Answer:
     """
-    An attempt that may have bought a task: in flight while `ended_at` is None, then of unknown outcome.
+    What a listing brought: for one group of identical attempts, the tasks in question that nobody took.
 
     Attributes:
-        mark: the fingerprint of its body.
-        since: records created before this cannot be its own (server's clock).
-        reach: records created before this are not assigned to it; earlier than `since` after an identical
-            attempt took a record that may have been its own, since it may then have to take the other's.
-        told_at, asked_at: of its sending, and of the last listing that counted (caller's clock).
-        claim: the task that it was told to adopt; decided, save for the journal's word.
-        called: the task that a callback named while the submit was in flight.
-        absences, late: how many listings lacked it; how many were answered after the grace.
-        soon: whether the next listing may tell more before long.
+        evidence: whether a task that is not there does not exist.
+        held: ids of tasks that a submit in flight may have bought.
     """
 
-    attempt: Attempt
-    mark: str
-    since: float
-    told_at: float
-    reach: float = field(init=False)
-    ended_at: float | None = None
-    trace_id: str | None = None
-    claim: str | None = None
-    called: str | None = None
-    asked_at: float = -math.inf
-    absences: int = 0
-    late: int = 0
-    soon: bool = False
+    listing: Listing
+    evidence: bool
+    held: set[str]
+    rest: Sequence[tuple[Task, Verdict]]
 
-    @reach.default
-    def _reaches_as_far_as_its_own(self) -> float:
-        return self.since
-
-
-@frozen
-class _Owned:
-    """
-    A task that some job has; with `since`, one that every listing from then on must show.
-    """
-
-    told_at: float
-    since: float | None
-
-
-@frozen
-class _Task:
-    """
-    A record of the listing that no job owns.
-    """
-
-    id: str
-    created_at: float | None
-    raw: Mapping[str, Any]
-
-    def may_be_since(self, instant: float) -> bool:
-        return self.created_at is None or self.created_at >= instant
-
-
-def _read(records: Sequence[object]) -> tuple[dict[str, _Task], bool]:
-    """
-    The tasks by id, and whether each item was one and came once.
-    """
-    tasks: dict[str, _Task] = {}
-    for record in records:
-        if isinstance(record, Mapping) and isinstance(task_id := record.get("id"), str) and task_id:
-            tasks.setdefault(task_id, _Task(task_id, _instant(record.get("created_at")), record))
-    return tasks, len(tasks) == len(records)
-
-
-def _candidates(tasks: Iterable[_Task], attempt: _Open) -> Iterator[tuple[_Task, Verdict]]:
-    """
-    Pick the tasks that the attempt, or an identical one, may have bought.
-    """
-    for task in tasks:
-        verdict = _verdict(task, attempt)
-        if verdict is not Verdict.DIFFERENT:
-            yield task, verdict
-
-
-def _verdict(task: _Task, attempt: _Open) -> Verdict:
-    verdict = compare(task.raw, attempt.attempt.body, nonce=attempt.attempt.nonce)
-    certain = task.created_at is not None or attempt.attempt.nonce  # else it may be of an earlier sending
-    return verdict if certain else max(verdict, Verdict.UNSURE)
-
-
-def _is_undecided(attempt: _Open) -> bool:
-    return attempt.ended_at is not None and attempt.claim is None
-
-
-def _ended_at(attempt: _Open) -> float:
-    return math.inf if attempt.ended_at is None else attempt.ended_at
-
-
-def _created_at(task: _Task) -> float:
-    return -math.inf if task.created_at is None else task.created_at
-
-
-def _instant(value: object) -> float | None:
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if usable else None  # type: ignore[return-value]  # a number, as just checked
-
-
-# --- the reconciler ----------------------------------------------------------------------------------------
+    def counts_for(self, unknown: OpenAttempt) -> bool:
+        """
+        Tell whether it was asked late enough, and for enough, to say something of this attempt.
+        """
+        asked_at = self.listing.asked_at
+        ended = unknown.elapsed(asked_at) >= 0 and asked_at > unknown.asked_at
+        return ended and self.listing.created_from <= unknown.reach
 
 
 @define(eq=False, repr=False)
@@ -383,10 +119,10 @@ class Reconciler:
 
     grace: float
     skew: float = 10.0
-    _open: dict[str, _Open] = field(init=False, factory=dict)
-    _groups: dict[str, dict[str, _Open]] = field(init=False, factory=dict)
-    _claims: dict[str, _Open] = field(init=False, factory=dict)
-    _owned: dict[str, _Owned] = field(init=False, factory=dict)
+    _open: dict[str, OpenAttempt] = field(init=False, factory=dict)
+    _groups: dict[str, dict[str, OpenAttempt]] = field(init=False, factory=dict)
+    _claims: dict[str, OpenAttempt] = field(init=False, factory=dict)
+    _owned: dict[str, Owned] = field(init=False, factory=dict)
     _prune_at: int = field(init=False, default=1000)
     _asked_at: float = field(init=False, default=-math.inf)
     _proven: bool = field(init=False, default=False)
@@ -412,7 +148,7 @@ class Reconciler:
         Note that the attempt's own answer named its task.
         """
         self._drop(attempt)
-        self._own(task_id, _Owned(now, self._since(attempt)))
+        self._own(task_id, Owned(now, self._since(attempt)))
 
     def refused(self, attempt: Attempt) -> None:
         """
@@ -443,20 +179,20 @@ class Reconciler:
         """
         Note that a job has this task, whichever way it came by it.
         """
-        self._own(task_id, _Owned(now, None))
+        self._own(task_id, Owned(now, None))
 
     def adopted(self, adopt: Adopt, *, now: float) -> None:
         """
         Confirm a decision to adopt: the claim is in the journal.
         """
         self._drop(adopt.attempt)
-        self._own(adopt.task_id, _Owned(now, None))
+        self._own(adopt.task_id, Owned(now, None))
 
     def rejected(self, adopt: Adopt, *, now: float) -> None:
         """
         Take a decision to adopt back: by the journal, the task is another job's.
         """
-        self._own(adopt.task_id, _Owned(now, None))
+        self._own(adopt.task_id, Owned(now, None))
 
     # --- what to ask, and when ---
 
@@ -468,10 +204,10 @@ class Reconciler:
         spacing = max(SPACING * self.grace, SHORTEST)
         return due_at if due_at is None else max(due_at, self._asked_at + spacing)
 
-    def _due_at(self, unknown: _Open) -> float:
-        if unknown.soon:
+    def _due_at(self, unknown: OpenAttempt) -> float:
+        if unknown.soon or unknown.ended_at is None:
             return unknown.asked_at
-        looks = (_ended_at(unknown) + share * self.grace for share in LOOKS)
+        looks = (unknown.ended_at + share * self.grace for share in LOOKS)
         return next((at for at in looks if at > unknown.asked_at), unknown.asked_at + LATER * self.grace)
 
     def listing(self, now: float) -> Listing:
@@ -503,18 +239,20 @@ class Reconciler:
             well_formed: whether every answer was one that a listing gives; False for a 4xx, or no list of items.
             complete: whether the pages were read to the end.
         """
-        tasks, clean = _read(records)
+        tasks, clean = read_tasks(records)
         self._proven = self._proven or (well_formed and bool(tasks))
-        decisions = self._adopt_traced(tasks.values())
         evidence = well_formed and complete and clean and self._shows_accepted(listing, tasks)
+        decisions = self._adopt_traced(tasks.values())
         found = self._find([task for task in tasks.values() if self._is_free(task.id)])
-        held = self._held({task.id: task for candidates in found.values() for task, _ in candidates}.values())
-        for mark, candidates in found.items():
+        held = self._held({task.id: task for matches in found.values() for task, _ in matches}.values())
+        for mark, matches in found.items():
             members = self._groups[mark]
-            decisions += self._assign(members, [task for task, verdict in candidates if not verdict], held)
-            rest = [(task, verdict) for task, verdict in candidates if task.id not in self._claims]
-            for unknown in [member for member in members.values() if _is_undecided(member)]:
-                decisions += self._judge(unknown, listing, rest, held, evidence=evidence)
+            same = [task for task, verdict in matches if verdict is Verdict.SAME and task.id not in held]
+            decisions += self._assign(members, same)
+            rest = [match for match in matches if match[0].id not in self._claims]
+            answer = _Answer(listing, evidence, held, rest)
+            for unknown in [member for member in members.values() if member.undecided]:
+                decisions += self._judge(unknown, answer)
         return decisions
 
     def looked_up(self, trace_id: str, record: object) -> list[Decision]:
@@ -523,7 +261,7 @@ class Reconciler:
         """
         if not isinstance(record, Mapping):
             return []
-        return self._adopt_traced(_read([{"trace_id": trace_id, **record}])[0].values())
+        return self._adopt_traced(read_tasks([{"trace_id": trace_id, **record}])[0].values())
 
     def called_back(self, nonce: str, task_id: str) -> list[Decision]:
         """
@@ -532,68 +270,72 @@ class Reconciler:
         for attempt in self._open.values():
             if attempt.attempt.nonce == nonce:
                 attempt.called = task_id
-                return self._claim(attempt, task_id) if _is_undecided(attempt) else []
+                return self._claim(attempt, task_id) if attempt.undecided else []
         return []
 
     # --- presence ---
 
-    def _adopt_traced(self, tasks: Iterable[_Task]) -> list[Decision]:
+    def _adopt_traced(self, tasks: Iterable[Task]) -> list[Decision]:
         traced = {unknown.trace_id: unknown for unknown in self._unknown() if unknown.trace_id}
         decisions: list[Decision] = []
         for task in tasks if traced else ():
             trace_id = task.raw.get("trace_id")
             unknown = traced.get(trace_id) if isinstance(trace_id, str) else None
-            if unknown and _verdict(task, unknown) is not Verdict.DIFFERENT:
+            if unknown and unknown.judge(task) is not Verdict.DIFFERENT:
                 decisions += self._claim(unknown, task.id, task.raw)
         return decisions
 
-    def _find(self, tasks: Sequence[_Task]) -> dict[str, list[tuple[_Task, Verdict]]]:
+    def _find(self, tasks: Sequence[Task]) -> dict[str, list[tuple[Task, Verdict]]]:
         """
         Return, for each group of identical attempts with one to decide about, the tasks that may be one's.
         """
         found = {}
         for mark, members in self._groups.items():
-            undecided = [member for member in members.values() if _is_undecided(member)]
+            undecided = [member for member in members.values() if member.undecided]
             if undecided:
                 reach = min(member.reach for member in undecided)
-                near = [task for task in tasks if task.may_be_since(reach)]
-                found[mark] = list(_candidates(near, undecided[0]))
+                found[mark] = undecided[0].candidates(task for task in tasks if task.may_be_since(reach))
         return found
 
-    def _held(self, tasks: Collection[_Task]) -> set[str]:
+    def _held(self, tasks: Collection[Task]) -> set[str]:
         """
         Return the ids of tasks that a submit still in flight may have bought.
         """
         held: set[str] = set()
         for members in self._groups.values() if tasks else ():
-            in_flight = [member for member in members.values() if member.ended_at is None]
+            in_flight = [member for member in members.values() if member.in_flight]
             if in_flight:
                 since = min(member.since for member in in_flight)
-                near = [task for task in tasks if task.may_be_since(since)]
-                held.update(task.id for task, _ in _candidates(near, in_flight[0]))
+                matches = in_flight[0].candidates(task for task in tasks if task.may_be_since(since))
+                held.update(task.id for task, _ in matches)
         return held
 
-    def _assign(self, members: Mapping[str, _Open], same: Sequence[_Task], held: set[str]) -> list[Decision]:
+    def _assign(self, members: Mapping[str, OpenAttempt], same: Sequence[Task]) -> list[Decision]:
         """
         Give the oldest tasks to the attempts that ended first.
         """
-        undecided = sorted(filter(_is_undecided, members.values()), key=_ended_at)
+        undecided = sorted(
+            (member for member in members.values() if member.undecided),
+            key=lambda member: member.ended_at or 0.0,
+        )
         decisions: list[Decision] = []
         reach = math.inf
-        for task in sorted((task for task in same if task.id not in held), key=_created_at):
+        for task in sorted(same, key=lambda task: task.created_at or 0.0):
             taker = next((member for member in undecided if task.may_be_since(member.reach)), None)
             if taker:
                 undecided.remove(taker)
                 decisions += self._claim(taker, task.id, task.raw)
                 reach = min(reach, taker.reach)
-        for member in members.values():  # whose task was taken, perhaps, and who may have to take the taker's
-            farthest = (
-                member.since - PATIENCE * self.grace
-            )  # lest it go back without end from one to the next
+        for (
+            member
+        ) in members.values():  # one of these may have lost its task to a taker, and need the taker's
+            farthest = member.since - PATIENCE * self.grace  # lest it go back for ever, from one to the next
             member.reach = max(min(member.reach, reach), farthest)
         return decisions
 
-    def _claim(self, unknown: _Open, task_id: str, record: Mapping[str, Any] | None = None) -> list[Decision]:
+    def _claim(
+        self, unknown: OpenAttempt, task_id: str, record: Mapping[str, Any] | None = None
+    ) -> list[Decision]:
         if unknown.claim or not self._is_free(task_id):
             return []
         unknown.claim = task_id
@@ -602,41 +344,43 @@ class Reconciler:
 
     # --- absence ---
 
-    def _judge(
-        self,
-        unknown: _Open,
-        listing: Listing,
-        candidates: Sequence[tuple[_Task, Verdict]],
-        held: set[str],
-        *,
-        evidence: bool,
+    def _judge(self, unknown: OpenAttempt, answer: _Answer) -> list[Decision]:
+        """
+        Decide about an attempt that was given no task.
+        """
+        if not answer.counts_for(unknown):
+            return []
+        mine = [(task, verdict) for task, verdict in answer.rest if task.may_be_since(unknown.reach)]
+        waits = any(task.id in answer.held or verdict is Verdict.SAME for task, verdict in mine)
+        elapsed = unknown.elapsed(answer.listing.asked_at)
+        unknown.asked_at = answer.listing.asked_at
+        unknown.late += elapsed >= self.grace
+        unknown.absences += answer.evidence and not mine
+        unknown.soon = waits or not answer.evidence or not self._proven
+        if waits or elapsed < self.grace:
+            return []
+        return self._end(unknown, elapsed, tuple(task.id for task, _ in mine), evidence=answer.evidence)
+
+    def _end(
+        self, unknown: OpenAttempt, elapsed: float, unsure: tuple[str, ...], *, evidence: bool
     ) -> list[Decision]:
         """
-        Decide about an attempt to which the listing gave no task.
+        Send again, give up, or wait on, once the grace is over.
         """
-        elapsed = listing.asked_at - _ended_at(unknown)
-        if elapsed < 0 or listing.asked_at <= unknown.asked_at or listing.created_from > unknown.reach:
-            return []  # it was asked too early, or for too little, to say anything of this one
-        mine = [(task, verdict) for task, verdict in candidates if task.may_be_since(unknown.reach)]
-        waits = any(task.id in held or verdict is Verdict.SAME for task, verdict in mine)
-        late = elapsed >= self.grace
-        unknown.asked_at = listing.asked_at
-        unknown.soon = waits or not evidence or not self._proven
-        unknown.late += late
-        unknown.absences += evidence and not mine
-        ids = tuple(task.id for task, _ in mine)
-        if waits or not late:
+        decision: Decision | None = None
+        if evidence and unsure:
+            decision = GiveUp(attempt=unknown.attempt, candidates=unsure, reason=UNCLEAR)
+        elif evidence and unknown.absences > 1 and self._may_go(unknown.attempt.key, elapsed):
+            decision = SendAgain(attempt=unknown.attempt)
+        elif elapsed >= PATIENCE * self.grace and unknown.late >= ENOUGH:
+            reason = EMPTY if evidence else USELESS
+            decision = GiveUp(attempt=unknown.attempt, candidates=unsure, reason=reason)
+        if decision is None:
             return []
-        if evidence and ids:
-            return self._give_up(unknown, ids, UNCLEAR)
-        if evidence and unknown.absences > 1 and self._may_go(unknown.attempt.key, elapsed):
-            self._drop(unknown.attempt)
-            return [SendAgain(attempt=unknown.attempt)]
-        if elapsed >= PATIENCE * self.grace and unknown.late >= ENOUGH:
-            return self._give_up(unknown, ids, USELESS if not evidence else EMPTY)
-        return []
+        self._drop(unknown.attempt)
+        return [decision]
 
-    def _shows_accepted(self, listing: Listing, tasks: Mapping[str, _Task]) -> bool:
+    def _shows_accepted(self, listing: Listing, tasks: Mapping[str, Task]) -> bool:
         """
         Tell whether the listing shows every task that a listing which works would show.
         """
@@ -654,34 +398,27 @@ class Reconciler:
         """
         if self._proven:
             return True
-        proof_may_come = any(owned.since is not None for owned in self._owned.values()) or (
-            elapsed < 2 * self.grace and any(attempt.ended_at is None for attempt in self._open.values())
-        )
-        if self._first is not None or proof_may_come:
+        in_flight = any(attempt.in_flight for attempt in self._open.values())
+        accepted = any(owned.since is not None for owned in self._owned.values())
+        if self._first is not None or accepted or (in_flight and elapsed < 2 * self.grace):
             return False
         self._first = key
         return True
-
-    def _give_up(self, unknown: _Open, candidates: tuple[str, ...], reason: str) -> list[Decision]:
-        self._drop(unknown.attempt)
-        return [GiveUp(attempt=unknown.attempt, candidates=candidates, reason=reason)]
 
     # --- keeping ---
 
     def _is_free(self, task_id: str) -> bool:
         return task_id not in self._owned and task_id not in self._claims
 
-    def _unknown(self) -> Iterator[_Open]:
-        return filter(_is_undecided, self._open.values())
+    def _unknown(self) -> Iterator[OpenAttempt]:
+        return (attempt for attempt in self._open.values() if attempt.undecided)
 
     def _since(self, attempt: Attempt) -> float:
         return attempt.began_at - attempt.uncertainty - self.skew
 
-    def _add(self, attempt: Attempt, *, told_at: float) -> _Open:
+    def _add(self, attempt: Attempt, *, told_at: float) -> OpenAttempt:
         self._drop(attempt)
-        added = _Open(
-            attempt=attempt, mark=fingerprint(attempt.body), since=self._since(attempt), told_at=told_at
-        )
+        added = OpenAttempt(attempt, since=self._since(attempt), told_at=told_at)
         self._open[attempt.key] = added
         self._groups.setdefault(added.mark, {})[attempt.key] = added
         return added
@@ -697,7 +434,7 @@ class Reconciler:
         if dropped.claim is not None:
             self._claims.pop(dropped.claim, None)
 
-    def _own(self, task_id: str, owned: _Owned) -> None:
+    def _own(self, task_id: str, owned: Owned) -> None:
         self._owned[task_id] = owned
         claimant = self._claims.pop(task_id, None)
         if claimant:

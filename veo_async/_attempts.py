@@ -1,0 +1,217 @@
+"""
+Attempts and tasks as reconciling sees them, and what it decides about them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from attrs import define, field, frozen
+
+from ._echo import Verdict, compare, fingerprint
+from .errors import SubmissionUnknown
+
+__all__ = [
+    "Adopt",
+    "Attempt",
+    "Decision",
+    "GiveUp",
+    "Listing",
+    "OpenAttempt",
+    "Owned",
+    "SendAgain",
+    "Task",
+    "read_tasks",
+]
+
+FARTHEST: Final = 1e11  # Unix seconds: a `created_at` beyond it is none (milliseconds, an infinity, a hoax)
+
+
+@frozen(kw_only=True)
+class Attempt:
+    """
+    One sending of a submit.
+
+    Attributes:
+        key: the job's idempotency key; a job has one attempt at a time that is not closed.
+        number: the how-manieth of this job.
+        body: what was sent, as a dict.
+        began_at: when the sending began, by the server's clock, in Unix seconds.
+        uncertainty: by how many seconds `began_at` may be wrong, where the server's clock was not yet known.
+        nonce: the part of the body's callback URL that no other attempt has, or None.
+    """
+
+    key: str
+    number: int
+    body: Mapping[str, Any] = field(eq=False, repr=False)
+    began_at: float
+    uncertainty: float = 0.0
+    nonce: str | None = field(default=None, repr=False)
+
+
+@frozen(kw_only=True)
+class Listing:
+    """
+    A question to ask: all of the account's tasks created since `created_from` (server's clock, Unix seconds).
+    """
+
+    created_from: float
+    asked_at: float
+
+
+# --- decisions -----------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Adopt:
+    """
+    The task is the attempt's: claim it in the journal, then tell `adopted` or `rejected`.
+
+    `record` is None where a callback named the task.
+    """
+
+    attempt: Attempt
+    task_id: str
+    record: Mapping[str, Any] | None = field(default=None, eq=False, repr=False)
+
+
+@frozen(kw_only=True)
+class SendAgain:
+    """
+    The attempt bought nothing: the job may be sent again, as a new attempt.
+    """
+
+    attempt: Attempt
+
+
+@frozen(kw_only=True)
+class GiveUp:
+    """
+    Nobody can tell: the job settles with `error()`, and its key may be taken up again later.
+    """
+
+    attempt: Attempt
+    candidates: tuple[str, ...]
+    reason: str
+
+    def error(self) -> SubmissionUnknown:
+        return SubmissionUnknown(self.reason, sent_at=self.attempt.began_at, candidates=self.candidates)
+
+
+Decision: TypeAlias = Adopt | SendAgain | GiveUp
+
+
+# --- tasks ---------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Owned:
+    """
+    A task that some job has; with `since`, one that every listing from then on must show.
+    """
+
+    told_at: float
+    since: float | None
+
+
+@frozen(eq=False)
+class Task:
+    """
+    A record of the listing; `created_at` is None where it has no usable one.
+    """
+
+    id: str
+    created_at: float | None
+    raw: Mapping[str, Any]
+
+    def may_be_since(self, instant: float) -> bool:
+        return self.created_at is None or self.created_at >= instant
+
+
+def read_tasks(records: Sequence[object]) -> tuple[dict[str, Task], bool]:
+    """
+    Return the tasks by id, and whether each item was one and came once.
+    """
+    tasks: dict[str, Task] = {}
+    for record in records:
+        if isinstance(record, Mapping) and isinstance(task_id := record.get("id"), str) and task_id:
+            tasks.setdefault(task_id, Task(task_id, _instant(record.get("created_at")), record))
+    return tasks, len(tasks) == len(records)
+
+
+def _instant(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < FARTHEST:
+        return float(value)
+    return None
+
+
+# --- attempts that may have bought a task --------------------------------------------------------------------
+
+
+@define(eq=False)
+class OpenAttempt:
+    """
+    An attempt that may have bought a task: in flight while `ended_at` is None, then of unknown outcome.
+
+    Attributes:
+        since: tasks created before this cannot be its own (server's clock).
+        told_at: of its sending (caller's clock, as all that follows but `reach`).
+        mark: the fingerprint of its body.
+        reach: tasks created before this are not assigned to it; earlier than `since` after an identical
+            attempt took a task that may have been its own, since it may then have to take the other's.
+        claim: the task that it was told to adopt; decided, save for the journal's word.
+        called: the task that a callback named while the submit was in flight.
+        asked_at: of the last listing that counted.
+        absences: how many of these lacked its task beyond doubt.
+        late: how many of these were asked for after its grace.
+        soon: whether another may tell more before long.
+    """
+
+    attempt: Attempt
+    since: float
+    told_at: float
+    mark: str = field(init=False)
+    reach: float = field(init=False)
+    ended_at: float | None = None
+    trace_id: str | None = None
+    claim: str | None = None
+    called: str | None = None
+    asked_at: float = -math.inf
+    absences: int = 0
+    late: int = 0
+    soon: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.mark = fingerprint(self.attempt.body)
+        self.reach = self.since
+
+    @property
+    def in_flight(self) -> bool:
+        return self.ended_at is None
+
+    @property
+    def undecided(self) -> bool:
+        return self.ended_at is not None and self.claim is None
+
+    def elapsed(self, now: float) -> float:
+        """
+        Return the seconds since it ended; negative while it had not.
+        """
+        return -math.inf if self.ended_at is None else now - self.ended_at
+
+    def judge(self, task: Task) -> Verdict:
+        """
+        Tell whether this attempt, or an identical one, bought the task.
+        """
+        verdict = compare(task.raw, self.attempt.body, nonce=self.attempt.nonce)
+        certain = task.created_at is not None or self.attempt.nonce  # else it may be of an earlier sending
+        return verdict if certain else max(verdict, Verdict.UNSURE)
+
+    def candidates(self, tasks: Iterable[Task]) -> list[tuple[Task, Verdict]]:
+        """
+        Pick the tasks that this attempt, or an identical one, may have bought.
+        """
+        judged = [(task, self.judge(task)) for task in tasks]
+        return [(task, verdict) for task, verdict in judged if verdict is not Verdict.DIFFERENT]
