@@ -1,0 +1,226 @@
+"""
+The gate against a model: whatever is sent and however it ends, in whatever order the answers come.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+from attrs import frozen
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from veo_async._gate import Gate, RetryPolicy
+
+RETRY = RetryPolicy(first=1, factor=2, max_delay=8, max_pause=20)
+ENDS = ["succeeded", "throttled", "unreachable", "failed", "withdrawn"]
+CLOSE = 1e-6  # seconds: sums of floats
+
+
+@frozen
+class Sent:
+    """
+    A request or a read that is out: when it went, and how many pauses there had been.
+    """
+
+    at: float
+    pauses: int
+
+
+class GateMachine(RuleBasedStateMachine):
+    """
+    Sends whenever the gate lets it, and answers in any order and in any way.
+    """
+
+    @initialize(
+        rate=st.sampled_from([None, 0.5, 10.0]),
+        burst=st.integers(1, 3),
+        max_in_flight=st.sampled_from([None, 1, 4]),
+        paid=st.booleans(),
+        seed=st.integers(0, 3),
+    )
+    def build(self, rate: float | None, burst: int, max_in_flight: int | None, paid: bool, seed: int) -> None:
+        self.gate = Gate(
+            retry=RETRY, rate=rate, burst=burst, max_in_flight=max_in_flight, paid=paid, random=Random(seed)
+        )
+        self.now = 0.0
+        self.out: list[Sent] = []
+        self.read: Sent | None = None
+        self.unsettled = 0
+        self.times: list[float] = []  # of the requests, reads left out
+        self.outage = False  # the last pause had a reason that only a read may explore
+
+    # What the driver does
+
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.5, 1.0, 5.0, 60.0]))
+    def time_passes(self, seconds: float) -> None:
+        """Some time passes."""
+        self.now += seconds
+
+    @rule()
+    def wait_until_it_opens(self) -> None:
+        """The driver sleeps until the time the gate names, and finds the lane open, and not a moment before."""
+        opens_at = self.gate.opens_at(self.now)
+        if opens_at is None or opens_at <= self.now:
+            return
+        just_before = self.gate.opens_at(max(self.now, opens_at - CLOSE))
+        assert just_before is not None
+        assert abs(opens_at - just_before) <= CLOSE
+        self.now = opens_at
+        assert opens_at == self.gate.opens_at(self.now)
+
+    @precondition(lambda self: self.gate.opens_at(self.now) == self.now)
+    @rule(many=st.integers(1, 8))
+    def send(self, many: int) -> None:
+        """Requests go while the gate lets them, or one read where it asks for that."""
+        for _ in range(many):
+            if self.gate.opens_at(self.now) != self.now:
+                return
+            sent = Sent(self.now, self.gate.pauses)
+            wants_read = self.gate.probe == "read"
+            self.gate.take(self.now)
+            if wants_read:
+                assert self.read is None
+                self.read = sent
+            else:
+                self.check_request()
+                self.out.append(sent)
+
+    def check_request(self) -> None:
+        gate = self.gate
+        assert self.read is None
+        assert not (gate.paid and self.outage)
+        if gate.max_in_flight is not None:
+            assert self.unsettled + len(self.out) < gate.max_in_flight
+        self.times.append(self.now)
+        if gate.rate is not None and len(self.times) > gate.burst:
+            assert self.now - self.times[-1 - gate.burst] >= 1 / gate.rate - CLOSE
+
+    @precondition(lambda self: self.out)
+    @rule(
+        which=st.integers(0, 100),
+        end=st.sampled_from(ENDS),
+        asked=st.sampled_from([None, 0.0, 3.0, 1e9, math.nan]),
+    )
+    def answer(self, which: int, end: str, asked: float | None) -> None:
+        """Any request that is out ends in any way."""
+        sent = self.out.pop(which % len(self.out))
+        before = (self.gate.pauses, self.gate.probe, self.gate.opens_at(self.now))
+        carries = {"retry_after": asked} if end in {"throttled", "failed"} else {}
+        getattr(self.gate, end)(self.now, sent_at=sent.at, **carries)
+        if sent.pauses < before[0]:
+            assert before[:2] == (self.gate.pauses, self.gate.probe)  # late: no pause ends or begins
+        else:
+            self.check_verdict(end, before[0])
+        if end == "succeeded":
+            self.gate.entered()
+            self.unsettled += 1
+
+    def check_verdict(self, end: str, pauses: int) -> None:
+        """What an answer in time must do to the lane."""
+        began = self.gate.pauses - pauses
+        if end in {"throttled", "unreachable"}:
+            assert began == 1
+        elif end in {"succeeded", "withdrawn"}:
+            assert began == 0
+        if end == "succeeded":
+            assert self.gate.probe is None
+        if began:
+            self.outage = end != "throttled"
+            opens_at = self.gate.opens_at(self.now)
+            assert opens_at is None or opens_at >= self.now + RETRY.first / 2
+
+    @precondition(lambda self: self.read is not None)
+    @rule(end=st.sampled_from(["ok", "failed", "withdrawn"]))
+    def answer_the_read(self, end: str) -> None:
+        """The read that probes ends."""
+        assert self.read is not None
+        sent, self.read = self.read, None
+        if end == "withdrawn":
+            self.gate.withdrawn(self.now, sent_at=sent.at)
+            assert "read" == self.gate.probe
+            return
+        self.gate.probed(self.now, ok=end == "ok")
+        self.outage = end == "failed"
+        assert (None if end == "ok" else "read") == self.gate.probe
+
+    @precondition(lambda self: self.unsettled)
+    @rule(many=st.integers(1, 3))
+    def settle(self, many: int) -> None:
+        """Some tasks settle."""
+        many = min(many, self.unsettled)
+        self.gate.left(many)
+        self.unsettled -= many
+
+    @rule(many=st.integers(1, 3))
+    def attach(self, many: int) -> None:
+        """Tasks come from elsewhere."""
+        self.gate.entered(many)
+        self.unsettled += many
+
+    # What always holds
+
+    @invariant()
+    def counts_agree(self) -> None:
+        """The gate counts as the driver does."""
+        assert self.unsettled == self.gate.unsettled
+        assert len(self.out) + (self.read is not None) == self.gate.requests_out
+        repr(self.gate)
+
+    @invariant()
+    def one_probe_at_a_time(self) -> None:
+        """Since the last pause began at most one request went, until one was answered."""
+        probing = sum(sent.pauses == self.gate.pauses for sent in self.out) + (self.read is not None)
+        if self.gate.probe is not None and self.gate.pauses:
+            assert probing <= 1
+            assert ("probing" if probing else "paused") == self.gate.state
+
+    @invariant()
+    def only_what_can_happen_is_waited_for(self) -> None:
+        """A lane that no time opens has a request out, or a task to settle."""
+        opens_at = self.gate.opens_at(self.now)
+        if opens_at is None:
+            assert self.out or self.read or self.unsettled
+        else:
+            assert self.now <= opens_at < math.inf
+
+    @invariant()
+    def pauses_end(self) -> None:
+        """Nothing keeps the lane shut for longer than max_pause, but for its own rate."""
+        opens_at = self.gate.opens_at(self.now)
+        slowest = 32 / self.gate.rate if self.gate.rate else 0.0
+        if opens_at is not None:
+            assert opens_at - self.now <= RETRY.max_pause + slowest + CLOSE
+
+    @invariant()
+    def the_cap_leaves_room(self) -> None:
+        """A learned cap is at least one, and the rate at least a little."""
+        assert self.gate.cap is None or self.gate.cap >= 1
+        rate = self.gate.rate_at(self.now)
+        assert rate is None or 0 < rate <= (self.gate.rate or 0)
+
+    def teardown(self) -> None:
+        """From wherever it got to, the lane is as wide as ever after a few successes."""
+        if not hasattr(self, "gate"):
+            return
+        if self.read is not None:
+            self.answer_the_read("ok")
+        while self.out:
+            self.answer(0, "succeeded", None)
+        self.gate.left(self.unsettled)
+        self.unsettled = 0
+        for _ in range(9):
+            self.wait_until_it_opens()
+            self.send(1)
+            if self.read is not None:
+                self.answer_the_read("ok")
+            else:
+                self.answer(0, "succeeded", None)
+                self.settle(1)
+        assert "open" == self.gate.state
+
+
+TestGateMachine = GateMachine.TestCase
+TestGateMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
