@@ -8,6 +8,7 @@ Await videos from Google's Veo on Ace Data Cloud.
 
 from ._gate import Limits, RetryPolicy
 from ._job import Job, JobState, JobUpdate
+from ._journal import Journal
 from ._models import (
     MODELS,
     Extend,
@@ -86,6 +87,7 @@ __all__ = [
     "JobTimedOut",
     "JobUpdate",
     "JobVanished",
+    "Journal",
     "JournalError",
     "KeyConflict",
     "Limits",

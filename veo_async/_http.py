@@ -11,8 +11,9 @@ import asyncio
 import json
 import math
 import random
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
@@ -259,8 +260,12 @@ class ServerClock:
     What time it is at the server, from the `Date` headers of its replies, narrowed down by each.
 
     A `Date` is cut to whole seconds, and the reply was on its way for a while: each gives bounds, and bounds meet.
+
+    Attributes:
+        wall: the local clock, in Unix seconds; it may be wrong, and may be set.
     """
 
+    wall: Callable[[], float] = time.time
     _least: float = field(init=False, default=-math.inf)
     _most: float = field(init=False, default=math.inf)
 
@@ -290,7 +295,7 @@ class Http:
     base_url: str
     polls: Lane
     retry: RetryPolicy
-    clock: ServerClock = field(init=False, factory=ServerClock)
+    clock: ServerClock = field(factory=ServerClock)
     requests: Counter[str] = field(init=False, factory=Counter)
     retries: int = field(init=False, default=0)
     _random: random.Random = field(init=False, factory=random.Random, repr=False)

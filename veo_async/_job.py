@@ -110,12 +110,15 @@ class Job:
         task_id: the server's id of the task, or None until it is accepted.
         trace_id: what the vendor's support asks for, or None.
         state: where the job stands.
+        timeout: its deadline in seconds after acceptance; None leaves it to `PollPolicy.deadline`.
+        keyed: whether the key is the caller's.
     """
 
     key: str
     request: Request | None
     _owner: JobOwner
     timeout: float | None = field(default=None)
+    keyed: bool = field(default=False)
     task_id: str | None = field(init=False, default=None)
     trace_id: str | None = field(init=False, default=None)
     state: JobState = field(init=False, default=JobState.QUEUED)

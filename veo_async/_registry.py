@@ -13,8 +13,10 @@ from weakref import WeakValueDictionary
 from attrs import define, field
 
 from ._job import Job, JobState
+from ._journal import Attempt, Entry
 from ._models import Request
-from .errors import KeyConflict
+from ._wire import dump_outcome, dump_request
+from .errors import JobFailed, KeyConflict, SubmissionUnknown
 
 __all__ = ["Registry"]
 
@@ -29,6 +31,7 @@ class Registry:
     by_task: dict[str, Job] = field(init=False, factory=dict)
     counts: Counter[JobState] = field(init=False, factory=Counter)
     _settled: WeakValueDictionary[str, Job] = field(init=False, factory=WeakValueDictionary)
+    _remembered: dict[str, Entry] = field(init=False, factory=dict)
 
     def find(self, key: str, request: Request) -> Job | None:
         """
@@ -49,12 +52,6 @@ class Registry:
         self.unsettled[job.key] = job
         self.counts[job.state] += 1
 
-    def bind(self, job: Job, task_id: str) -> None:
-        """
-        Say whose task it is.
-        """
-        self.by_task[task_id] = job
-
     def moved(self, job: Job, before: JobState) -> None:
         """
         Keep count of a change of state, and let go of a settled job.
@@ -67,5 +64,38 @@ class Registry:
         if job.task_id is not None:
             self.by_task.pop(job.task_id, None)
         # The others settle the handle, not the key: the same key takes the job up again.
-        if job.state in (JobState.SUCCEEDED, JobState.FAILED):
+        if job.keyed and job.state in (JobState.SUCCEEDED, JobState.FAILED):
             self._settled[job.key] = job
+
+    def remember(self, job: Job) -> None:
+        """
+        Keep in memory what a journal would: what the key of a settled job stands for.
+
+        A success is kept as its task's id alone: asking again is free, and a record is large.
+        """
+        entry = _entry_of(job)
+        if entry is not None:
+            self._remembered[job.key] = entry
+
+    def recall(self, key: str) -> Entry | None:
+        """
+        Say what is remembered of a key.
+        """
+        return self._remembered.get(key)
+
+
+def _entry_of(job: Job) -> Entry | None:
+    error = job.exception()
+    sent_at = error.sent_at if isinstance(error, SubmissionUnknown) else None
+    if job.request is None or (job.task_id is None and sent_at is None):
+        return None
+    return Entry(
+        key=job.key,
+        request=dump_request(job.request),
+        intended_at=0.0,
+        attempts=() if sent_at is None else (Attempt(number=1, at=sent_at, nonce=None, closed=None),),
+        task_id=job.task_id,
+        trace_id=job.trace_id,
+        failed=isinstance(error, JobFailed),
+        outcome=dump_outcome(error) if isinstance(error, JobFailed) else None,
+    )

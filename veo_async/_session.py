@@ -9,25 +9,22 @@ import logging
 import os
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from copy import copy
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import aiohttp
 from attrs import define, field, frozen
 
 from ._access import base_url_from, token_from
-from ._answers import Accepted
-from ._download import Downloader
-from ._durations import Durations
+from ._engine import Engine
 from ._feed import Item, feed
-from ._gate import Gate, Limits, RetryPolicy
-from ._http import AiohttpTransport, Http, Transport
-from ._job import Job, JobState, advance, as_completed, looked, settle
-from ._lane import Lane
-from ._listing import list_tasks, or_none, retrieve, retrieve_many
+from ._gate import Limits, RetryPolicy
+from ._http import AiohttpTransport, ServerClock, Transport
+from ._job import Job, JobState, as_completed
+from ._journal import Journal
+from ._listing import list_tasks, retrieve, retrieve_many
 from ._models import (
     Extend,
     Get1080p,
@@ -38,28 +35,16 @@ from ._models import (
     Request,
     Reshoot,
     TaskRecord,
-    TaskState,
     TextToVideo,
     Upsample,
     Video,
 )
-from ._polling import PollPolicy, Schedule
+from ._polling import PollPolicy
 from ._registry import Registry
-from ._submit import Submitters
-from ._tracker import Outcome, Tracker
-from ._wire import classify, failure_of, is_id, read_batch, video_result
-from .errors import (
-    InvalidRequest,
-    JobAbandoned,
-    JobError,
-    SessionClosed,
-    UsageError,
-    VeoError,
-)
+from ._wire import is_id
+from .errors import InvalidRequest, JournalError, UsageError
 
 __all__ = ["SessionStats", "VeoSession"]
-
-BURST: Final = 5  # polls that may go at once after a quiet time
 
 log = logging.getLogger("veo_async")
 
@@ -85,20 +70,8 @@ class SessionStats:
     notice_lag: float | None
 
 
-@define(eq=False, repr=False)
-class _Running:
-    """
-    What exists only while a session is entered.
-    """
-
-    loop: asyncio.AbstractEventLoop
-    transport: Transport
-    http: Http
-    submits: Lane
-    submitters: Submitters
-    tracker: Tracker
-    downloader: Downloader
-    tracking: asyncio.Task[None]
+def _journal_at(place: Journal | str | os.PathLike[str] | None) -> Journal | None:
+    return place if place is None or isinstance(place, Journal) else Journal(place)
 
 
 @define(eq=False, repr=False)
@@ -116,6 +89,7 @@ class VeoSession:
         polling: when tasks are asked about.
         retry: how long to wait after failures.
         limits: what this session allows itself.
+        journal: a `Journal`, or the path of its SQLite file: what makes a paid video survive this process.
 
     Raises:
         ConfigurationError: the token or the base URL cannot be used.
@@ -127,59 +101,42 @@ class VeoSession:
     _polling: PollPolicy = field(factory=PollPolicy, kw_only=True)
     _retry: RetryPolicy = field(factory=RetryPolicy, kw_only=True)
     _limits: Limits = field(factory=Limits, kw_only=True)
-    _transport: Transport | None = field(init=False, default=None)
+    _journal: Journal | None = field(default=None, converter=_journal_at, kw_only=True)
+    _transport: Transport | None = field(init=False, default=None)  # a test's, in place of aiohttp
+    _clock: ServerClock = field(init=False, factory=ServerClock)
     _registry: Registry = field(init=False, factory=Registry)
-    _run: _Running | None = field(init=False, default=None)
-    _closing: bool = field(init=False, default=False)
-    _looks: int = field(init=False, default=0)
-    _lags: int = field(init=False, default=0)
-    _lag_total: float = field(init=False, default=0.0)
+    _engine: Engine | None = field(init=False, default=None)
 
     def __repr__(self) -> str:
-        counts = " ".join(f"{state.value}={n}" for state, n in self._registry.counts.items() if n)
-        return f"<VeoSession {self._base_url} {'open' if self._run and not self._closing else 'closed'} {counts}>".replace(
-            " >", ">"
-        )
+        state = "open" if self._engine and not self._engine.closing else "closed"
+        counts = [f"{state.value}={count}" for state, count in self._registry.counts.items() if count]
+        return f"<{' '.join(['VeoSession', str(self._base_url), state, *counts])}>"
 
     # --- entering and leaving ---------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._run is not None:
+        if self._engine is not None:
             raise UsageError("a VeoSession is entered once: make a new one")
-        loop = asyncio.get_running_loop()
-        transport = self._transport or AiohttpTransport.over(
-            self._http, limits=self._limits, token=self._token or ""
-        )
-        polls = Lane(Gate(retry=self._retry, rate=self._polling.budget, burst=BURST))
-        submits = Lane(
-            Gate(
+        token = self._token or ""
+        transport = self._transport or AiohttpTransport.over(self._http, limits=self._limits, token=token)
+        try:
+            if self._journal is not None:
+                await self._journal.open(token)
+            self._engine = Engine(
+                loop=asyncio.get_running_loop(),
+                transport=transport,
+                base_url=self._base_url or "",
+                polling=self._polling,
                 retry=self._retry,
-                rate=self._limits.submits_per_second,
-                max_in_flight=self._limits.max_in_flight,
-                paid=True,
+                limits=self._limits,
+                journal=self._journal,
+                registry=self._registry,
+                clock=self._clock,
             )
-        )
-        http = Http(transport=transport, base_url=self._base_url or "", polls=polls, retry=self._retry)
-        tracker = Tracker(
-            schedule=Schedule(self._polling, durations=Durations()),
-            lane=polls,
-            poll=self._poll,
-            settle=self._end,
-            looked=self._looked,
-            dead_after=self._retry.grace,
-        )
-        tracking = asyncio.create_task(tracker.run(), name="veo_async tracker")
-        tracking.add_done_callback(self._tracking_ended)
-        self._run = _Running(
-            loop=loop,
-            transport=transport,
-            http=http,
-            submits=submits,
-            submitters=Submitters(http=http, lane=submits, limits=self._limits, host=self),
-            tracker=tracker,
-            tracking=tracking,
-            downloader=Downloader(open=transport.open_file, look_up=self.retrieve, retry=self._retry),
-        )
+            await self._engine.start()
+        except BaseException:
+            await transport.close()
+            raise
         return self
 
     async def __aexit__(
@@ -188,37 +145,38 @@ class VeoSession:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        run = self._entered()
-        self._closing = True
+        assert self._engine is not None
         try:
-            await run.submitters.close(self._retry.drain)
+            await self._engine.close()
         finally:
-            run.tracking.cancel()
-            await asyncio.gather(run.tracking, return_exceptions=True)
-            self._settle_the_rest()
-            await run.transport.close()
+            await self._engine.transport.close()
+            await self._close_journal(error)
 
-    def _entered(self) -> _Running:
+    async def _close_journal(self, error: BaseException | None) -> None:
+        try:
+            if self._journal is not None:
+                await self._journal.close()
+        except JournalError as failure:
+            if error is None:
+                raise
+            log.error("the journal failed: %s", failure)  # the body's own exception comes first
+
+    def _entered(self) -> Engine:
         """
         What runs, for a method that needs it.
 
         Raises:
             UsageError: the session is not entered, or is entered in another event loop.
         """
-        if self._run is None or self._closing:
+        if self._engine is None or self._engine.closing:
             raise UsageError("a VeoSession is used inside `async with`")
         try:
-            here = asyncio.get_running_loop() is self._run.loop
+            here = asyncio.get_running_loop() is self._engine.loop
         except RuntimeError:  # no event loop at all
             here = False
         if not here:
             raise UsageError("a VeoSession is used in the event loop it was entered in, and no other")
-        return self._run
-
-    @property
-    def _running(self) -> _Running:
-        assert self._run is not None, "only an entered session has jobs"
-        return self._run
+        return self._engine
 
     # --- submitting -------------------------------------------------------------------------------------
 
@@ -239,18 +197,22 @@ class VeoSession:
             retry_failed: whether to buy again under a key whose task failed.
 
         Raises:
-            KeyConflict: the key belongs to a different request.
+            JournalError: the journal has failed, so nothing new is bought.
+            KeyConflict: the key belongs to a different request; where only the journal knows, the job says so.
             UsageError: the session is not entered.
         """
-        run = self._entered()
+        engine = self._entered()
         _check(request, key, timeout)
         known = self._registry.find(key, request) if key is not None else None
         if known and not (retry_failed and known.state is JobState.FAILED):
             return known
-        job = Job(key or uuid.uuid4().hex, request, self, timeout)
-        self._registry.add(job)
-        run.submitters.put(job, request)
-        return job
+        return engine.submit(
+            request,
+            key=uuid.uuid4().hex if key is None else key,
+            keyed=key is not None,
+            timeout=timeout,
+            retry_failed=retry_failed,
+        )
 
     def submit_many(self, requests: Iterable[Item]) -> list[Job]:
         """
@@ -309,16 +271,25 @@ class VeoSession:
         Args:
             timeout: the job's deadline in seconds from now; None leaves it to `PollPolicy.deadline`.
         """
-        run = self._entered()
+        engine = self._entered()
         if not is_id(task_id):
             raise InvalidRequest("task_id must be a task's id")
-        if known := self._registry.by_task.get(task_id):
-            return known
-        job = Job(f"task:{task_id}", None, self, timeout)
-        self._registry.add(job)
-        run.submits.gate.entered()
-        self._track(job, task_id, None)
-        return job
+        return engine.attach(task_id, timeout=timeout)
+
+    async def resume(self) -> list[Job]:
+        """
+        Take up the unsettled jobs of the journal, in the order in which they were asked for.
+
+        What was only intended is sent, what was being sent is reconciled, what was accepted is tracked.
+
+        Raises:
+            JournalError: the journal cannot be read.
+            UsageError: the session has no journal.
+        """
+        engine = self._entered()
+        if engine.journal is None:
+            raise UsageError("this session has no journal to resume from: VeoSession(journal=...)")
+        return await engine.resume()
 
     def text_to_video(self, prompt: str, **fields: Any) -> Job:
         """
@@ -443,16 +414,6 @@ class VeoSession:
         """
         return await self._entered().downloader.download(video, destination, progress=progress)
 
-    async def resume(self) -> list[Job]:
-        """
-        Take up the unsettled jobs of the journal.
-
-        Raises:
-            UsageError: the session has no journal.
-        """
-        self._entered()
-        raise UsageError("this session has no journal to resume from")
-
     def notify(self, payload: object) -> bool:
         """
         Take a callback's parsed body as a hint to look at its task now; tells whether anybody waits for it.
@@ -460,14 +421,12 @@ class VeoSession:
         Never raises on what is in it, and never believes it: only the API's own record settles a job.
         """
         task_id = payload.get("task_id") if isinstance(payload, dict) else None
-        if (
-            self._run is None
-            or self._closing
-            or not isinstance(task_id, str)
-            or task_id not in self._registry.by_task
-        ):
+        engine = self._engine
+        if engine is None or engine.closing or not isinstance(task_id, str):
             return False
-        self._run.tracker.nudge(task_id)
+        if task_id not in self._registry.by_task:
+            return False
+        engine.tracker.nudge(task_id)
         return True
 
     @property
@@ -475,137 +434,14 @@ class VeoSession:
         """
         What the session has done so far.
         """
+        engine = self._engine
         return SessionStats(
             jobs={state: self._registry.counts[state] for state in JobState},
-            requests=dict(self._run.http.requests) if self._run else {},
-            retries=self._run.http.retries if self._run else 0,
-            looks=self._looks,
-            notice_lag=self._lag_total / self._lags if self._lags else None,
+            requests=dict(engine.http.requests) if engine else {},
+            retries=engine.http.retries if engine else 0,
+            looks=engine.looks if engine else 0,
+            notice_lag=engine.notice_lag if engine else None,
         )
-
-    # --- what the rooms below ask for -------------------------------------------------------------------
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """
-        The event loop of this session.
-        """
-        return self._running.loop
-
-    def moved(self, job: Job, before: JobState) -> None:
-        """
-        Keep count of a change of state.
-        """
-        self._registry.moved(job, before)
-        if before is JobState.PENDING:
-            self._left()
-
-    def abandon(self, job: Job) -> None:
-        """
-        Stop waiting for a job.
-        """
-        if not job.done():
-            if job.task_id is not None:
-                self._running.tracker.forget(job.task_id)
-            self.stop(job, JobAbandoned("abandoned; what was accepted goes on at the server"))
-
-    async def accepted(self, job: Job, outcome: Accepted) -> None:
-        """
-        Take over a job whose task the server has.
-        """
-        if job.done():  # abandoned meanwhile
-            log.info("task %s was accepted for an abandoned job", outcome.task_id)
-            self._left()
-            return
-        other = self._registry.by_task.get(outcome.task_id)
-        if other is not None:
-            # The server gave one task for two submits: then one look serves both.
-            log.warning("task %s answers two jobs, %s and %s", outcome.task_id, other.key, job.key)
-            self._left()
-            other.add_done_callback(lambda settled: self._share(settled, job))
-            return
-        self._track(job, outcome.task_id, outcome.trace_id)
-        if classify(outcome.record) is not TaskState.PENDING:
-            await self._end([(outcome.task_id, outcome.record)])
-
-    def stop(self, job: Job, error: VeoError) -> None:
-        """
-        Settle a job without a terminal record.
-        """
-        settle(job, JobState.STOPPED, error)
-
-    def failed(self, fault: BaseException) -> None:
-        """
-        End everything, loudly: a coroutine of this package died of its own fault.
-        """
-        log.critical("veo_async failed; this is a fault of its own", exc_info=fault)
-        self._closing = True
-        for job in list(self._registry.unsettled.values()):
-            error = SessionClosed(f"the session ended by a fault of its own: {fault!r}")
-            error.__cause__ = fault
-            self.stop(job, error)
-
-    def _left(self) -> None:
-        self._running.submits.gate.left()
-        self._running.submits.changed()
-
-    def _share(self, settled: Job, job: Job) -> None:
-        if not job.done():
-            outcome = settled.exception() or settled.result()
-            settle(job, settled.state, copy(outcome) if isinstance(outcome, VeoError) else outcome)
-
-    def _track(self, job: Job, task_id: str, trace_id: str | None) -> None:
-        now = self.loop.time()
-        patience = self._polling.deadline if job.timeout is None else job.timeout
-        self._registry.by_task[task_id] = job
-        advance(job, JobState.PENDING, task_id=task_id, trace_id=trace_id)
-        self._running.tracker.watch(
-            task_id,
-            kind=job.request.kind if job.request else "",
-            started_at=now,
-            deadline_at=None if patience is None else now + patience,
-        )
-
-    async def _poll(self, task_ids: Sequence[str], entered_at: float) -> list[dict[str, Any]]:
-        http = self._running.http
-        if len(task_ids) == 1:
-            question: dict[str, Any] = {"action": "retrieve", "id": task_ids[0]}
-            record = await or_none(http.exchange(question, entered_at=entered_at))
-            return [] if record is None else [record]
-        # Whether `limit` also caps a question by ids is not known, so it is said.
-        question = {"action": "retrieve_batch", "ids": task_ids, "offset": 0, "limit": len(task_ids)}
-        return read_batch(await http.exchange(question, entered_at=entered_at))
-
-    def _looked(self, task_ids: Iterable[str]) -> None:
-        for task_id in task_ids:
-            self._looks += 1
-            if job := self._registry.by_task.get(task_id):
-                looked(job)
-
-    async def _end(self, outcomes: Sequence[tuple[str, Outcome]]) -> None:
-        """
-        Settle the jobs of tasks that have ended, or that nothing more will be heard of.
-        """
-        for task_id, outcome in outcomes:
-            job = self._registry.by_task.get(task_id)
-            if job is None:
-                continue
-            self._running.tracker.forget(task_id)
-            if isinstance(outcome, JobError):
-                self.stop(job, outcome)
-            elif classify(outcome) is TaskState.FAILED:
-                settle(job, JobState.FAILED, failure_of(task_id, outcome))
-            else:
-                settle(job, JobState.SUCCEEDED, video_result(task_id, outcome, job.request))
-
-    def _tracking_ended(self, tracking: asyncio.Task[None]) -> None:
-        if not tracking.cancelled() and (fault := tracking.exception()):
-            self.failed(fault)
-
-    def _settle_the_rest(self) -> None:
-        for job in list(self._registry.unsettled.values()):
-            words = "the session ended first; the task goes on: attach() takes it up again"
-            self.stop(job, SessionClosed(words))
 
 
 def _pair(item: Item) -> tuple[str | None, Request]:

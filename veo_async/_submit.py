@@ -1,8 +1,10 @@
 """
 The submitters: a bounded set of coroutines, fed by one queue, that bring jobs past the gate to the server.
 
-An attempt is one sending; its outcome is one of four, and `_follow` says what comes after each:
-accepted is tracked, refused settles the job, not sent goes again, unknown is reconciled and never simply repeated.
+With a journal, a job is written down before it is queued, an attempt before it is sent, and its outcome before
+anybody sees it.
+An attempt has one of four outcomes, and `_follow` says what comes after each: accepted is tracked, refused
+settles the job, not sent goes again, unknown is reconciled and never simply repeated.
 """
 
 from __future__ import annotations
@@ -10,21 +12,26 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections import deque
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, Literal, Protocol
 
 from attrs import define, field
 
+from . import _journal as facts
 from ._answers import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
 from ._gate import Limits
 from ._http import Http, Outgoing, tell
 from ._job import Job, JobState, advance
+from ._journal import Journal
 from ._lane import Lane
 from ._models import Request
-from ._wire import encode
+from ._reconcile import Attempt, Reconciler
+from ._wire import dump_request, encode
 from .errors import (
     ApiError,
+    JournalError,
     RateLimited,
     ServerError,
     SessionClosed,
@@ -34,9 +41,11 @@ from .errors import (
     VeoError,
 )
 
-__all__ = ["Submission", "Submitters", "SubmitterHost"]
+__all__ = ["Submission", "SubmitterHost", "Submitters"]
 
 SHARE_OF_CONNECTIONS: Final = 0.75  # the rest stays free for polls, however slowly submits are answered
+TAKEN_IN_AT_ONCE: Final = 500  # jobs written down in one go; more would hold the event loop
+UNCERTAIN: Final = 86_400.0  # seconds that an unset clock may be off; narrowed down before it matters
 
 log = logging.getLogger("veo_async")
 
@@ -50,17 +59,25 @@ class Submission:
         job: whose it is.
         request: what is sent.
         queued_at: when it began to wait, on the event loop's clock.
+        keyed: whether the key is the caller's, so that the journal may know it.
+        retry_failed: whether to buy again where the key's task failed.
         attempts: how often it was sent.
         outgoing: the body of the attempt under way, or None.
+        attempt: the attempt that may have bought something, or None.
         sent_at: when that attempt began, in Unix seconds by the local clock.
+        began_at: the same on the event loop's clock, or None after a crash.
     """
 
     job: Job
     request: Request
     queued_at: float
+    keyed: bool = False
+    retry_failed: bool = False
     attempts: int = 0
     outgoing: Outgoing | None = None
-    sent_at: float | None = None
+    attempt: Attempt | None = None
+    sent_at: float = 0.0
+    began_at: float | None = None
 
 
 class SubmitterHost(Protocol):
@@ -68,9 +85,21 @@ class SubmitterHost(Protocol):
     What the submitters need of the session.
     """
 
+    def take_up(self, submission: Submission, entry: facts.Entry) -> bool:
+        """
+        Go on with what the journal knows of the job's key; False where it is only intended.
+        """
+        ...
+
     async def accepted(self, job: Job, outcome: Accepted) -> None:
         """
         Take over a job whose task the server has.
+        """
+        ...
+
+    def unknown(self, submission: Submission, outcome: Unknown) -> None:
+        """
+        Find out what became of an attempt.
         """
         ...
 
@@ -97,6 +126,11 @@ class Submitters:
     lane: Lane
     limits: Limits
     host: SubmitterHost
+    journal: Journal | None
+    reconciler: Reconciler
+    callback_url: Callable[[str], tuple[str, str]] | None = None
+    _arrivals: deque[Submission] = field(init=False, factory=deque)
+    _intake: asyncio.Task[None] | None = field(init=False, default=None)
     _queue: deque[Submission] = field(init=False, factory=deque)
     _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
     _filled: asyncio.Event = field(init=False, factory=asyncio.Event)
@@ -104,18 +138,81 @@ class Submitters:
     _idle: int = field(init=False, default=0)
     _closing: bool = field(init=False, default=False)
 
-    def put(self, job: Job, request: Request) -> None:
+    # --- coming in --------------------------------------------------------------------------------------
+
+    def put(self, submission: Submission) -> None:
         """
-        Queue a job.
+        Take a job in: write it down first where there is a journal, then queue it.
         """
-        self._queue.append(Submission(job, request, self.lane.now()))
+        if self.journal is None:
+            self.enqueue(submission)
+            return
+        self._arrivals.append(submission)
+        if self._intake is None:
+            self._intake = asyncio.create_task(self._take_in(self.journal), name="veo_async intake")
+            self._intake.add_done_callback(self._taken_in)
+
+    def enqueue(self, submission: Submission, *, first: bool = False) -> None:
+        """
+        Queue a job to be sent, behind all others or before them.
+        """
+        if first:
+            self._queue.appendleft(submission)
+        else:
+            self._queue.append(submission)
         self._filled.set()
         most = max(1, int(self.limits.connections * SHARE_OF_CONNECTIONS))
-        if self._idle < len(self._queue) and len(self._workers) < most:
+        if self._idle < len(self._queue) and len(self._workers) < most and not self._closing:
             worker = asyncio.create_task(self._work(), name="veo_async submitter")
             self._workers[worker] = None
             self._idle += 1
             worker.add_done_callback(self._ended)
+
+    async def _take_in(self, journal: Journal) -> None:
+        while self._arrivals:
+            count = min(len(self._arrivals), TAKEN_IN_AT_ONCE)
+            batch = [self._arrivals.popleft() for _ in range(count)]
+            try:
+                for submission in await self._written_down(journal, batch):
+                    self.enqueue(submission)
+            except JournalError as error:
+                for submission in batch:
+                    self._stop_unless_done(submission, JournalError(*error.args))
+
+    def _taken_in(self, intake: asyncio.Task[None]) -> None:
+        self._intake = None
+        if not intake.cancelled() and (fault := intake.exception()):
+            self.host.failed(fault)
+
+    async def _written_down(self, journal: Journal, batch: Sequence[Submission]) -> list[Submission]:
+        """
+        Write down what is new, and hand over what the journal knows already.
+        """
+        keys = [submission.job.key for submission in batch if submission.keyed]
+        known = await journal.find_many(keys) if keys else {}
+        fresh = [
+            submission
+            for submission in batch
+            if not submission.job.done() and not self._is_known(submission, known)
+        ]
+        now = self.http.clock.wall()
+        await journal.write(
+            *(facts.Intended(key=s.job.key, request=dump_request(s.request), at=now) for s in fresh)
+        )
+        return fresh
+
+    def _is_known(self, submission: Submission, known: Mapping[str, facts.Entry]) -> bool:
+        entry = known.get(submission.job.key)
+        return entry is not None and self.host.take_up(submission, entry)
+
+    def in_flight(self, key: str) -> Submission | None:
+        """
+        Find the submission of a key whose attempt is not answered yet.
+        """
+        sending = (submission for submission in self._workers.values() if submission)
+        return next((submission for submission in sending if submission.job.key == key), None)
+
+    # --- going out --------------------------------------------------------------------------------------
 
     async def close(self, drain: float) -> None:
         """
@@ -123,34 +220,32 @@ class Submitters:
 
         A cancellation cuts the waiting short; the settling is done all the same.
         """
+        self._closing = True
         busy = {worker for worker, submission in self._workers.items() if submission}
         for worker in self._workers.keys() - busy:
             worker.cancel()
         try:
             if busy:
-                self._closing = True
                 await asyncio.wait(busy, timeout=drain)
         finally:
             cut_short = [submission for submission in self._workers.values() if submission]
-            for worker in self._workers:
-                worker.cancel()
-            for submission in (*cut_short, *self._queue):
-                self._settle_at_close(submission)
+            ending = [*self._workers, *([self._intake] if self._intake else [])]
+            for task in ending:
+                task.cancel()
+            for submission in (*cut_short, *self._queue, *self._arrivals):
+                self._stop_unless_done(submission, _ended_early(submission))
+            await asyncio.gather(*ending, return_exceptions=True)
 
-    def _settle_at_close(self, submission: Submission) -> None:
-        if submission.job.done():
-            return
-        if submission.outgoing and submission.outgoing.left:
-            words = "the session ended before the server had answered: the task may have been accepted"
-            self.host.stop(submission.job, SubmissionUnknown(words, sent_at=submission.sent_at))
-        else:
-            words = "the session ended first: the request was not sent"
-            self.host.stop(submission.job, SessionClosed(words))
+    def _stop_unless_done(self, submission: Submission, error: VeoError) -> None:
+        if not submission.job.done():
+            self.host.stop(submission.job, error)
 
     def _ended(self, worker: asyncio.Task[None]) -> None:
         del self._workers[worker]
         if not worker.cancelled() and (fault := worker.exception()):
             self.host.failed(fault)
+
+    # --- one job after the other ------------------------------------------------------------------------
 
     async def _work(self) -> None:
         worker = asyncio.current_task()
@@ -188,10 +283,9 @@ class Submitters:
         """
         now, late_at = self.lane.now(), self._next_late_at()
         while self._queue and (self._queue[0].job.done() or (late_at is not None and late_at <= now)):
-            job = self._queue.popleft().job
-            if not job.done():
-                words = f"waited at the gate for {self.limits.max_queue_wait} s; it was never sent"
-                self.host.stop(job, SubmitTimedOut(words))
+            submission = self._queue.popleft()
+            words = f"waited at the gate for {self.limits.max_queue_wait} s; it was never sent"
+            self._stop_unless_done(submission, SubmitTimedOut(words))
             late_at = self._next_late_at()
 
     def _next_late_at(self) -> float | None:
@@ -220,20 +314,56 @@ class Submitters:
         finally:
             self.lane.changed()
 
-    async def _send(self, submission: Submission, entered_at: float) -> None:
-        job = submission.job
-        path = submission.request.endpoint
-        submission.outgoing = Outgoing(json.dumps(encode(submission.request)).encode())
-        submission.sent_at = time.time()
-        submission.attempts += 1
-        advance(job, JobState.SUBMITTING)
-        outcome = await self._attempt(path, submission.outgoing, entered_at)
-        await self._follow(submission, outcome)
+    # --- one attempt ------------------------------------------------------------------------------------
 
-    async def _attempt(self, path: str, outgoing: Outgoing, entered_at: float) -> SubmitOutcome:
+    async def _send(self, submission: Submission, entered_at: float) -> None:
+        advance(submission.job, JobState.SUBMITTING)
+        attempt = self._prepare(submission)
+        fact = facts.Sending(
+            key=attempt.key, attempt=attempt.number, at=submission.sent_at, nonce=attempt.nonce
+        )
+        try:
+            await self._note(fact)
+        except BaseException as error:
+            self.lane.gate.withdrawn(self.lane.now(), sent_at=entered_at)
+            self.lane.changed()
+            if not isinstance(error, JournalError):
+                raise
+            self._stop_unless_done(submission, JournalError(*error.args))
+            return
+        self.reconciler.sending(attempt, now=self.lane.now())
+        outcome = await self._post(submission, attempt, entered_at)
+        await self._follow(submission, attempt, outcome)
+
+    def _prepare(self, submission: Submission) -> Attempt:
+        """
+        Make the body and the record of an attempt.
+        """
+        now = self.lane.now()
+        body, nonce = encode(submission.request), None
+        if self.callback_url and "callback_url" not in body:
+            body["callback_url"], nonce = self.callback_url(submission.job.key)
+        submission.attempts += 1
+        submission.sent_at, submission.began_at = self.http.clock.wall(), now
+        submission.outgoing = Outgoing(json.dumps(body).encode())
+        known = self.http.clock.at(now)
+        submission.attempt = Attempt(
+            key=submission.job.key,
+            number=submission.attempts,
+            body=body,
+            began_at=submission.sent_at if known is None else known,
+            uncertainty=UNCERTAIN if known is None else 0.0,
+            nonce=nonce,
+        )
+        return submission.attempt
+
+    async def _post(self, submission: Submission, attempt: Attempt, entered_at: float) -> SubmitOutcome:
+        outgoing = submission.outgoing
+        assert outgoing is not None
         error: BaseException | None = None
         try:
-            outcome = read_submit(*await self.http.post(path, outgoing, kind="submit"))
+            reply = await self.http.post(submission.request.endpoint, outgoing, kind="submit")
+            outcome = read_submit(*reply)
             error = None if isinstance(outcome, Accepted) else outcome.error
             return outcome
         except TransportError as caught:
@@ -241,31 +371,99 @@ class Submitters:
             return Unknown(error=caught) if outgoing.left else NotSent(error=caught)
         except BaseException as caught:
             error = caught
+            if not outgoing.left:
+                self._close_soon(attempt)
             raise
         finally:
             tell(self.lane, error, left=outgoing.left, sent_at=entered_at)
             if error is None:
                 self.lane.gate.entered()
 
-    async def _follow(self, submission: Submission, outcome: SubmitOutcome) -> None:
-        job = submission.job
+    def _close_soon(self, attempt: Attempt) -> None:
+        """
+        Spare the next session the question what became of an attempt that was cancelled before it left.
+        """
+        self.reconciler.not_sent(attempt)
+        if self.journal is not None:
+            self.journal.write_soon(self._closed(attempt, "not_sent"))
+
+    async def _follow(self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome) -> None:
         match outcome:
             case Accepted():
-                await self.host.accepted(job, outcome)
-            case _ if job.done():
-                pass  # abandoned meanwhile, and there is no id to keep
+                self.reconciler.accepted(attempt, outcome.task_id, now=self.lane.now())
+                with suppress(facts.AlreadyClaimed):  # one task for two submits: the session says so
+                    await self.claim(attempt, outcome)
+                await self.host.accepted(submission.job, outcome)
             case Refused():
-                self.host.stop(job, outcome.error)
+                self.reconciler.refused(attempt)
+                await self.close_attempt(attempt, "refused")
+                self._stop_unless_done(submission, outcome.error)
             case NotSent():
-                log.info("a submit will go again: %s", outcome.error)
-                advance(job, JobState.QUEUED)
-                submission.outgoing = None
-                self.http.retries += 1
-                self._queue.appendleft(submission)
-                self._filled.set()
+                self.reconciler.not_sent(attempt)
+                await self.close_attempt(attempt, "not_sent")
+                self.send_again(submission, outcome.error)
             case Unknown():
-                advance(job, JobState.UNKNOWN)
-                words = f"the task may have been accepted, or not: {outcome.error}"
-                error = SubmissionUnknown(words, sent_at=submission.sent_at)
-                error.__cause__ = outcome.error
-                self.host.stop(job, error)
+                if not submission.job.done():
+                    advance(submission.job, JobState.UNKNOWN)
+                self.host.unknown(submission, outcome)
+
+    async def claim(self, attempt: Attempt, outcome: Accepted) -> None:
+        """
+        Make it durable that a job has its task, before anybody sees the id.
+
+        A disk that fails now must not cost the video: the job goes on, and the id is in the log.
+
+        Raises:
+            AlreadyClaimed: the task is another job's.
+        """
+        await self._note_or_log(
+            facts.Accepted(
+                key=attempt.key,
+                task_id=outcome.task_id,
+                trace_id=outcome.trace_id,
+                at=self.http.clock.wall(),
+            )
+        )
+
+    async def close_attempt(self, attempt: Attempt, outcome: Literal["refused", "not_sent"]) -> None:
+        """
+        Make it durable, if the disk will, that an attempt bought nothing.
+        """
+        await self._note_or_log(self._closed(attempt, outcome))
+
+    def _closed(self, attempt: Attempt, outcome: Literal["refused", "not_sent"]) -> facts.AttemptClosed:
+        now = self.http.clock.wall()
+        return facts.AttemptClosed(key=attempt.key, attempt=attempt.number, outcome=outcome, at=now)
+
+    def send_again(self, submission: Submission, reason: BaseException | str) -> None:
+        """
+        Queue a job once more, before all others, after an attempt that bought nothing.
+        """
+        submission.outgoing = submission.attempt = None
+        if submission.job.done():  # abandoned meanwhile
+            if self.journal is not None and self.journal.failure is None:
+                self.journal.write_soon(facts.Withdrawn(key=submission.job.key, at=self.http.clock.wall()))
+            return
+        log.info("job %s is sent again: %s", submission.job.key, reason)
+        advance(submission.job, JobState.QUEUED)
+        self.http.retries += 1
+        self.enqueue(submission, first=True)
+
+    async def _note(self, fact: facts.Fact) -> None:
+        if self.journal is not None:
+            await self.journal.write(fact)
+
+    async def _note_or_log(self, fact: facts.Fact) -> None:
+        try:
+            await self._note(fact)
+        except facts.AlreadyClaimed:
+            raise
+        except JournalError as error:
+            log.error("the journal failed (%s) and does not hold: %r", error, fact)
+
+
+def _ended_early(submission: Submission) -> VeoError:
+    if submission.job.state is JobState.QUEUED or not (submission.outgoing and submission.outgoing.left):
+        return SessionClosed("the session ended first; the request was not sent")
+    words = "the session ended before the server had answered: the task may have been accepted"
+    return SubmissionUnknown(words, sent_at=submission.sent_at)

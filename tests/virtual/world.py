@@ -41,4 +41,5 @@ class World:
         assert isinstance(loop, VirtualLoop)
         session = VeoSession(TOKEN, base_url="http://127.0.0.1", **options)
         session._transport = InMemoryTransport(self.core, TOKEN)
+        session._clock.wall = loop.unix_time
         return session

@@ -1,0 +1,477 @@
+"""
+What runs while a session is entered: the rooms below, joined, and what each asks of the others.
+
+    submit ─▶ Submitters ─▶ accepted ─▶ Tracker ─▶ end ─▶ the job's outcome
+                  │             ▲
+                  └▶ Reconciling ┘   where nobody answered
+
+A fact is written to the journal, where there is one, before its effect shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from copy import copy
+from typing import Any, Final
+
+from attrs import define, field
+
+from . import _journal as facts
+from ._answers import Accepted, Unknown
+from ._download import Downloader
+from ._durations import Durations
+from ._gate import Gate, Limits, RetryPolicy
+from ._http import Http, ServerClock, Transport
+from ._job import Job, JobState, advance, looked, settle
+from ._journal import Journal
+from ._lane import Lane
+from ._listing import or_none, retrieve
+from ._models import Request, TaskRecord, TaskState, VideoResult
+from ._polling import PollPolicy, Schedule
+from ._reconcile import Attempt, Reconciler
+from ._reconciling import Reconciling
+from ._registry import Registry
+from ._submit import UNCERTAIN, Submission, Submitters
+from ._tracker import Outcome, Tracker
+from ._wire import (
+    classify,
+    dump_outcome,
+    dump_request,
+    encode,
+    failure_of,
+    load_outcome,
+    load_request,
+    read_batch,
+    video_result,
+)
+from .errors import (
+    JobAbandoned,
+    JobError,
+    JobFailed,
+    JournalError,
+    KeyConflict,
+    ProtocolError,
+    SessionClosed,
+    SubmissionUnknown,
+    VeoError,
+)
+
+__all__ = ["Engine"]
+
+BURST: Final = 5  # polls that may go at once after a quiet time
+KEEP_EVERY: Final = (
+    100  # tasks that end between two writings of what was learned: losing some costs a few looks
+)
+
+log = logging.getLogger("veo_async")
+
+
+@define(eq=False, repr=False)
+class Engine:
+    """
+    Carries jobs from their request to their outcome.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    transport: Transport
+    base_url: str
+    polling: PollPolicy
+    retry: RetryPolicy
+    limits: Limits
+    journal: Journal | None
+    registry: Registry
+    clock: ServerClock
+    looks: int = field(init=False, default=0)
+    closing: bool = field(init=False, default=False)
+    http: Http = field(init=False)
+    submits: Lane = field(init=False)
+    submitters: Submitters = field(init=False)
+    tracker: Tracker = field(init=False)
+    reconciling: Reconciling = field(init=False)
+    downloader: Downloader = field(init=False)
+    _noticed: int = field(init=False, default=0)
+    _lag: float = field(init=False, default=0.0)
+    _durations: Durations = field(init=False, factory=Durations)
+    _ended: int = field(init=False, default=0)
+    _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        polls = Lane(Gate(retry=self.retry, rate=self.polling.budget, burst=BURST))
+        self.http = Http(
+            transport=self.transport, base_url=self.base_url, polls=polls, retry=self.retry, clock=self.clock
+        )
+        limits = self.limits
+        self.submits = Lane(
+            Gate(
+                retry=self.retry,
+                rate=limits.submits_per_second,
+                max_in_flight=limits.max_in_flight,
+                paid=True,
+            )
+        )
+        reconciler = Reconciler(grace=self.retry.grace)
+        self.submitters = Submitters(
+            http=self.http,
+            lane=self.submits,
+            limits=limits,
+            host=self,
+            journal=self.journal,
+            reconciler=reconciler,
+        )
+        self.reconciling = Reconciling(
+            http=self.http,
+            reconciler=reconciler,
+            submitters=self.submitters,
+            host=self,
+        )
+        self.tracker = Tracker(
+            schedule=Schedule(self.polling, durations=self._durations),
+            lane=polls,
+            poll=self._poll,
+            settle=self._end,
+            looked=self._looked,
+            dead_after=self.retry.grace,
+        )
+        self.downloader = Downloader(open=self.transport.open_file, look_up=self._look_up, retry=self.retry)
+
+    # --- life -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """
+        Take in what the journal has learned, and begin to watch.
+        """
+        if self.journal is not None:
+            learned = await self.journal.learned()
+            self._durations.load({kind: json.loads(data) for kind, data in learned.items()})
+        self._begin(self.tracker.run(), "veo_async tracker")
+        self._begin(self.reconciling.run(), "veo_async reconciler")
+
+    def _begin(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()):
+            self.failed(fault)
+
+    async def close(self) -> None:
+        """
+        End in order: submits in flight are drained, all else stops, every job settles.
+        """
+        self.closing = True
+        try:
+            await self.submitters.close(self.retry.drain)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for job in list(self.registry.unsettled.values()):
+                self.stop(job, self._ended_early(job))
+            self._keep_what_was_learned()
+
+    def _ended_early(self, job: Job) -> VeoError:
+        if job.state is JobState.UNKNOWN:
+            submission = self.reconciling.find(job.key)
+            sent_at = submission.sent_at if submission else None
+            words = "the session ended before it was known whether the task was accepted"
+            return SubmissionUnknown(words, sent_at=sent_at)
+        return SessionClosed("the session ended first; the task goes on: attach() takes it up again")
+
+    def failed(self, fault: BaseException) -> None:
+        """
+        End everything, loudly: a coroutine of this package died of its own fault.
+        """
+        log.critical("veo_async failed; this is a fault of its own", exc_info=fault)
+        self.closing = True
+        for job in list(self.registry.unsettled.values()):
+            error = SessionClosed(f"the session ended by a fault of its own: {fault!r}")
+            error.__cause__ = fault
+            self.stop(job, error)
+
+    # --- jobs coming in ---------------------------------------------------------------------------------
+
+    def submit(
+        self, request: Request, *, key: str, keyed: bool, timeout: float | None, retry_failed: bool
+    ) -> Job:
+        """
+        Make a job for a request whose key no unsettled job has, and bring it on its way.
+
+        Raises:
+            JournalError: the journal has failed, so nothing new may be bought.
+            KeyConflict: the key belongs to a different request.
+        """
+        if self.journal is not None and self.journal.failure is not None:
+            raise JournalError(*self.journal.failure.args, key=key)
+        job = Job(key, request, self, timeout, keyed)
+        if keyed and (lingering := self._lingering(key)):
+            return self._inherit(lingering, job)
+        self.registry.add(job)
+        submission = Submission(job, request, self.loop.time(), keyed, retry_failed)
+        entry = self.registry.recall(key) if keyed else None
+        if entry is None or not self.take_up(submission, entry):
+            self.submitters.put(submission)
+        return job
+
+    def _lingering(self, key: str) -> Submission | None:
+        """
+        The submit, still unanswered, of a job that was abandoned.
+        """
+        return self.submitters.in_flight(key) or self.reconciling.find(key)
+
+    def _inherit(self, submission: Submission, job: Job) -> Job:
+        if submission.request != job.request:
+            raise KeyConflict(f"the key {job.key!r} belongs to a different request", key=job.key)
+        self.registry.add(job)
+        on_its_way = self.submitters.in_flight(job.key) is submission
+        advance(job, JobState.SUBMITTING if on_its_way else JobState.UNKNOWN)
+        submission.job = job
+        return job
+
+    def attach(self, task_id: str, *, timeout: float | None) -> Job:
+        """
+        Make a job for a task that exists already, or find the one that has it.
+        """
+        if known := self.registry.by_task.get(task_id):
+            return known
+        job = Job(f"task:{task_id}", None, self, timeout)
+        self.registry.add(job)
+        self.submits.gate.entered()
+        self._track(job, task_id, None)
+        return job
+
+    async def resume(self) -> list[Job]:
+        """
+        Take up every purchase of the journal that has no outcome.
+        """
+        assert self.journal is not None
+        return [self._resumed(entry) for entry in await self.journal.unsettled()]
+
+    def _resumed(self, entry: facts.Entry) -> Job:
+        if known := self.registry.unsettled.get(entry.key):
+            return known
+        request = load_request(entry.request)
+        job = Job(entry.key, request, self, None, True)
+        self.registry.add(job)
+        submission = Submission(job, request, self.loop.time(), keyed=True)
+        if not self.take_up(submission, entry):
+            self.submitters.enqueue(submission)
+        return job
+
+    def take_up(self, submission: Submission, entry: facts.Entry) -> bool:
+        """
+        Go on with what is known of the job's key; False where it is only intended.
+        """
+        job = submission.job
+        submission.attempts = max((attempt.number for attempt in entry.attempts), default=0)
+        still_open = [attempt for attempt in entry.attempts if attempt.closed is None]
+        if entry.request != dump_request(submission.request):
+            self.stop(job, KeyConflict(f"the key {job.key!r} belongs to a different request"))
+        elif entry.outcome is not None:
+            if entry.failed and submission.retry_failed:
+                submission.attempts = 0
+                return False
+            job.task_id = entry.task_id
+            self._settle(job, load_outcome(entry.outcome, submission.request))
+        elif entry.task_id is not None:
+            self.submits.gate.entered()
+            self.reconciling.reconciler.owned(entry.task_id, now=self.loop.time())
+            self._track(job, entry.task_id, entry.trace_id)
+        elif still_open:
+            self._reopen(submission, still_open[-1])
+        else:
+            return False
+        return True
+
+    def _reopen(self, submission: Submission, attempt: facts.Attempt) -> None:
+        """
+        Find out what became of an attempt that an earlier process made.
+        """
+        submission.sent_at = attempt.at
+        submission.attempt = Attempt(
+            key=submission.job.key,
+            number=attempt.number,
+            body=encode(submission.request),
+            began_at=attempt.at,
+            uncertainty=UNCERTAIN,
+            nonce=attempt.nonce,
+        )
+        advance(submission.job, JobState.UNKNOWN)
+        self.reconciling.add(submission)
+
+    # --- jobs going on ----------------------------------------------------------------------------------
+
+    def moved(self, job: Job, before: JobState) -> None:
+        """
+        Keep count of a change of state.
+        """
+        self.registry.moved(job, before)
+        if job.done() and job.keyed and self.journal is None:
+            self.registry.remember(job)
+        if before is JobState.PENDING:
+            self._left()
+
+    def _left(self) -> None:
+        self.submits.gate.left()
+        self.submits.changed()
+
+    def abandon(self, job: Job) -> None:
+        """
+        Stop waiting for a job.
+        """
+        if job.done():
+            return
+        if job.state is JobState.QUEUED and self.journal is not None and self.journal.failure is None:
+            self.journal.write_soon(facts.Withdrawn(key=job.key, at=self.clock.wall()))
+        if job.task_id is not None:
+            self.tracker.forget(job.task_id)
+        self.stop(job, JobAbandoned("abandoned; what was accepted goes on at the server"))
+
+    async def accepted(self, job: Job, outcome: Accepted) -> None:
+        """
+        Take over a job whose task the server has.
+        """
+        other = self.registry.by_task.get(outcome.task_id)
+        if job.done():  # abandoned meanwhile
+            log.info("task %s was accepted for the abandoned job %s", outcome.task_id, job.key)
+            job.task_id = outcome.task_id
+            self.registry.remember(job)
+            self._left()
+        elif other is not None:
+            log.warning("task %s answers two jobs, %s and %s", outcome.task_id, other.key, job.key)
+            self._left()
+            other.add_done_callback(lambda settled: self._share(settled, job))
+        else:
+            self._track(job, outcome.task_id, outcome.trace_id)
+            if classify(outcome.record) is not TaskState.PENDING:
+                await self._end([(outcome.task_id, outcome.record)])
+
+    def unknown(self, submission: Submission, outcome: Unknown) -> None:
+        """
+        Find out what became of an attempt that nobody answered.
+        """
+        self.reconciling.add(submission, outcome.trace_id)
+
+    def stop(self, job: Job, error: VeoError) -> None:
+        """
+        Settle a job without a terminal record.
+        """
+        settle(job, JobState.STOPPED, error)
+
+    def _share(self, settled: Job, job: Job) -> None:
+        if not job.done():
+            outcome = settled.exception() or settled.result()
+            settle(job, settled.state, copy(outcome) if isinstance(outcome, VeoError) else outcome)
+
+    def _track(self, job: Job, task_id: str, trace_id: str | None) -> None:
+        now = self.loop.time()
+        patience = self.polling.deadline if job.timeout is None else job.timeout
+        self.registry.by_task[task_id] = job
+        advance(job, JobState.PENDING, task_id=task_id, trace_id=trace_id)
+        self.tracker.watch(
+            task_id,
+            kind=job.request.kind if job.request else "",
+            started_at=now,
+            deadline_at=None if patience is None else now + patience,
+        )
+
+    # --- tasks ------------------------------------------------------------------------------------------
+
+    async def _poll(self, task_ids: Sequence[str], entered_at: float) -> list[dict[str, Any]]:
+        if len(task_ids) == 1:
+            question: dict[str, Any] = {"action": "retrieve", "id": task_ids[0]}
+            record = await or_none(self.http.exchange(question, entered_at=entered_at))
+            return [] if record is None else [record]
+        # Whether `limit` also caps a question by ids is not known, so it is said.
+        question = {"action": "retrieve_batch", "ids": task_ids, "offset": 0, "limit": len(task_ids)}
+        return read_batch(await self.http.exchange(question, entered_at=entered_at))
+
+    async def _look_up(self, task_id: str) -> TaskRecord:
+        return await retrieve(self.http, task_id=task_id, trace_id=None)
+
+    def _looked(self, task_ids: Iterable[str]) -> None:
+        for task_id in task_ids:
+            self.looks += 1
+            if job := self.registry.by_task.get(task_id):
+                looked(job)
+
+    async def _end(self, ends: Sequence[tuple[str, Outcome]]) -> None:
+        """
+        Settle the jobs of tasks that have ended, or that nothing more will be heard of.
+        """
+        outcomes: list[tuple[Job, VideoResult | VeoError]] = []
+        for task_id, end in ends:
+            self.tracker.forget(task_id)
+            job = self.registry.by_task.get(task_id)
+            if job is None:  # abandoned meanwhile
+                continue
+            if isinstance(end, JobError):
+                outcomes.append((job, end))
+            else:
+                self._note_lag(end)
+                outcomes.append((job, _outcome_of(job, task_id, end)))
+        await self._write_down(outcomes)
+        for job, outcome in outcomes:
+            if not job.done():  # abandoned meanwhile
+                self._settle(job, outcome)
+        self._ended += len(outcomes)
+        if self._ended >= KEEP_EVERY:
+            self._keep_what_was_learned()
+
+    def _note_lag(self, record: Mapping[str, Any]) -> None:
+        finished_at, server_now = record.get("finished_at"), self.clock.at(self.loop.time())
+        if isinstance(finished_at, int | float) and server_now is not None:
+            self._noticed += 1
+            self._lag += max(0.0, server_now - finished_at)
+
+    @property
+    def notice_lag(self) -> float | None:
+        """
+        Mean seconds from a task's end, where its record tells, to its being seen.
+        """
+        return self._lag / self._noticed if self._noticed else None
+
+    async def _write_down(self, outcomes: Sequence[tuple[Job, VideoResult | VeoError]]) -> None:
+        if self.journal is None:
+            return
+        now = self.clock.wall()
+        lasting = [
+            facts.Settled(
+                key=job.key, failed=isinstance(outcome, JobFailed), outcome=dump_outcome(outcome), at=now
+            )
+            for job, outcome in outcomes
+            if job.request is not None and isinstance(outcome, VideoResult | JobFailed)
+        ]
+        try:
+            await self.journal.write(*lasting)
+        except JournalError as error:
+            for fact in lasting:
+                log.error("the journal failed (%s) and does not hold: %r", error, fact)
+
+    def _settle(self, job: Job, outcome: VideoResult | VeoError) -> None:
+        state = JobState.STOPPED
+        if isinstance(outcome, VideoResult):
+            state = JobState.SUCCEEDED
+        elif isinstance(outcome, JobFailed):
+            state = JobState.FAILED
+        settle(job, state, outcome)
+
+    def _keep_what_was_learned(self) -> None:
+        self._ended = 0
+        if self.journal is not None and self.journal.failure is None:
+            learned = self._durations.dump().items()
+            self.journal.write_soon(
+                *(facts.Learned(kind=kind, data=json.dumps(data)) for kind, data in learned)
+            )
+
+
+def _outcome_of(job: Job, task_id: str, record: Mapping[str, Any]) -> VideoResult | VeoError:
+    if classify(record) is TaskState.FAILED:
+        return failure_of(task_id, record)
+    try:
+        return video_result(task_id, record, job.request)
+    except ProtocolError as error:
+        return error

@@ -1,0 +1,216 @@
+"""
+The driver of `_reconcile`: asks the listings it wants, and carries out what it decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from typing import Final
+
+from attrs import define, evolve, field
+
+from ._answers import Accepted
+from ._http import Http
+from ._journal import AlreadyClaimed
+from ._listing import PAGE, or_none
+from ._reconcile import Adopt, Attempt, Decision, GiveUp, Listing, Reconciler, SendAgain
+from ._submit import Submission, SubmitterHost, Submitters
+from ._wire import task_id_of, trace_id_of
+from .errors import ApiError, ProtocolError, TransportError
+
+__all__ = ["Reconciling"]
+
+MOST_PAGES: Final = 2000  # of 50 records: a listing that goes on for ever is broken
+
+log = logging.getLogger("veo_async")
+
+
+@define(eq=False)
+class Reconciling:
+    """
+    Finds out what became of attempts that nobody answered.
+    """
+
+    http: Http
+    reconciler: Reconciler
+    submitters: Submitters
+    host: SubmitterHost
+    _unknown: dict[str, Submission] = field(init=False, factory=dict)
+    _unclocked: list[Submission] = field(init=False, factory=list)
+    _decisions: deque[Decision] = field(init=False, factory=deque)
+    _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
+
+    def add(self, submission: Submission, trace_id: str | None = None) -> None:
+        """
+        Take up an attempt of unknown outcome.
+        """
+        attempt = submission.attempt
+        assert attempt is not None, "only what was sent can be unknown"
+        self._unknown[attempt.key] = submission
+        if attempt.uncertainty:
+            self._unclocked.append(submission)
+        else:
+            self._decisions += self.reconciler.unknown(attempt, now=self._now(), trace_id=trace_id)
+        self._woken.set()
+
+    def find(self, key: str) -> Submission | None:
+        """
+        Find the submission of a key whose attempt has an unknown outcome.
+        """
+        return self._unknown.get(key)
+
+    def called_back(self, nonce: str, task_id: str) -> None:
+        """
+        Take a callback that carries an attempt's nonce.
+        """
+        self._decisions += self.reconciler.called_back(nonce, task_id)
+        self._woken.set()
+
+    async def run(self) -> None:
+        """
+        Reconcile until cancelled.
+        """
+        while True:
+            while self._decisions:
+                await self._carry_out(self._decisions.popleft())
+            due_at = self.reconciler.next_due_at()
+            if self._unclocked:
+                await self._set_the_clock()
+            elif due_at is not None and due_at <= self._now():
+                await self._ask()
+            else:
+                await self._sleep(due_at)
+
+    async def _sleep(self, until: float | None) -> None:
+        self._woken.clear()
+        try:
+            async with asyncio.timeout_at(until):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    # --- asking -----------------------------------------------------------------------------------------
+
+    async def _set_the_clock(self) -> None:
+        """
+        Learn what time it is at the server, so that it is known which records come into question.
+        """
+        if self.http.clock.at(self._now()) is None:
+            try:
+                await self._look_for_proof()
+            except TransportError as error:
+                log.info("waiting for the server, to find out what became of submits: %s", error)
+                return
+        unclocked, self._unclocked = self._unclocked, []
+        for submission in unclocked:
+            attempt = submission.attempt = self._clocked(submission)
+            if submission.began_at is not None:
+                self.reconciler.sending(attempt, now=self._now())
+            self._decisions += self.reconciler.unknown(attempt, now=self._now())
+
+    def _clocked(self, submission: Submission) -> Attempt:
+        attempt, clock, now = submission.attempt, self.http.clock, self._now()
+        assert attempt is not None
+        server_now = clock.at(now)
+        if server_now is None:  # answers came, and none with a `Date`
+            return attempt
+        # After a crash only the local clock tells when it was, and it is compared with itself.
+        ago = clock.wall() - submission.sent_at if submission.began_at is None else now - submission.began_at
+        return evolve(attempt, began_at=server_now - ago, uncertainty=0.0)
+
+    async def _ask(self) -> None:
+        """
+        Look up what can be looked up, list the rest, and decide.
+        """
+        listing = self.reconciler.listing(self._now())
+        try:
+            for trace_id in self.reconciler.trace_ids():
+                question = {"action": "retrieve", "trace_id": trace_id}
+                self._decisions += self.reconciler.looked_up(
+                    trace_id, await or_none(self.http.read(question))
+                )
+            if not self.reconciler.proven:
+                await self._look_for_proof()
+            records = await self._list(listing)
+        except TransportError as error:
+            log.info("a listing failed, and is asked for again: %s", error)
+        except ApiError as error:
+            log.warning("the listing is off: %s", error)
+            self._decisions += self.reconciler.listed(listing, [], well_formed=False, complete=False)
+        else:
+            self._decisions += self.reconciler.listed(listing, records, well_formed=True, complete=True)
+
+    async def _look_for_proof(self) -> None:
+        """
+        Ask for some record of this account, however old: it proves that the listing works.
+        """
+        try:
+            page = await self._page(0)
+        except ApiError:
+            return
+        # It reaches back to no particular time, so it says nothing of absence.
+        anything = Listing(created_from=math.inf, asked_at=self._now())
+        self._decisions += self.reconciler.listed(anything, page, well_formed=True, complete=False)
+
+    async def _list(self, listing: Listing) -> list[object]:
+        """
+        Read all pages, with everything on them as it came.
+        """
+        records: list[object] = []
+        known: set[str | None] = {None}
+        for _ in range(MOST_PAGES):
+            page = await self._page(len(records), created_at_min=listing.created_from)
+            records += page
+            ids = {task_id_of(record) for record in page}
+            if ids <= known:
+                return records
+            known |= ids
+        raise ProtocolError("the listing has no end")
+
+    async def _page(self, offset: int, **filters: float) -> list[object]:
+        question = {"action": "retrieve_batch", "offset": offset, "limit": PAGE, **filters}
+        answer = await self.http.read(question)
+        items = answer.get("items") if isinstance(answer, dict) else answer
+        if not isinstance(items, list):
+            raise ApiError("the listing has no list of items")
+        return items
+
+    # --- deciding ---------------------------------------------------------------------------------------
+
+    async def _carry_out(self, decision: Decision) -> None:
+        submission = self._unknown.get(decision.attempt.key)
+        if submission is None or submission.attempt != decision.attempt:
+            return
+        match decision:
+            case Adopt():
+                await self._adopt(submission, decision)
+            case SendAgain():
+                del self._unknown[decision.attempt.key]
+                await self.submitters.close_attempt(decision.attempt, "not_sent")
+                self.submitters.send_again(submission, "the server has no such task")
+            case GiveUp():
+                del self._unknown[decision.attempt.key]
+                error = decision.error()
+                error.sent_at = submission.sent_at  # by the caller's own clock, as everywhere
+                if not submission.job.done():
+                    self.host.stop(submission.job, error)
+
+    async def _adopt(self, submission: Submission, adopt: Adopt) -> None:
+        record = adopt.record or {}
+        found = Accepted(task_id=adopt.task_id, trace_id=trace_id_of(record), record=record)
+        try:
+            await self.submitters.claim(adopt.attempt, found)
+        except AlreadyClaimed:
+            self.reconciler.rejected(adopt, now=self._now())
+            return
+        self.reconciler.adopted(adopt, now=self._now())
+        del self._unknown[adopt.attempt.key]
+        log.info("job %s has task %s after all", adopt.attempt.key, adopt.task_id)
+        self.submitters.lane.gate.entered()
+        await self.host.accepted(submission.job, found)
