@@ -30,11 +30,16 @@ _MODELS: Final = frozenset({"_models", "errors"})
 _WIRE: Final = _MODELS | {"_wire"}
 _HTTP: Final = _WIRE | {"_http", "_gate", "_lane"}
 _SUBMIT: Final = _HTTP | {"_submit", "_journal", "_reconcile", "_job"}
-_ABOVE_SUBMIT: Final = frozenset({"_session", "_tracker", "_polling", "_download"})
-_ASIDE: Final = frozenset(
-    {"_access", "_listing", "_feed", "_registry"}
-)  # what the session needs and does not hold
-_SESSION: Final = _SUBMIT | _ABOVE_SUBMIT | _ASIDE
+_ENGINE: Final = _SUBMIT | {
+    "_engine",
+    "_reconciling",
+    "_registry",
+    "_listing",
+    "_tracker",
+    "_polling",
+    "_download",
+}
+_SESSION: Final = _ENGINE | {"_session", "_access", "_feed"}
 
 MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "errors": frozenset(),
@@ -52,9 +57,11 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "_tracker": _WIRE
     | {"_polling", "_lane"},  # it classifies raw records, and polls have a lane of their own
     "_access": frozenset({"errors"}),
-    "_listing": _WIRE | {"_http"},
+    "_listing": _WIRE | {"_http"},  # the caller's questions; reconciling asks the same
+    "_reconciling": _SUBMIT | {"_listing"},  # the loop's side of `_reconcile`, which is itself pure
     "_feed": _MODELS | {"_job"},
-    "_registry": _MODELS | {"_job"},
+    "_registry": _WIRE | {"_job", "_journal"},
+    "_engine": _ENGINE - {"_engine"},  # what runs while a session is entered
     "_session": _SESSION - {"_session"},
     ROOT: _SESSION,
     "receiver": PUBLIC,
@@ -68,7 +75,9 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
 # A room in several files keeps its one row, and stays as pure as it was.
 PART_OF: Final[Mapping[str, str]] = {
     "_answers": "_wire",
+    "_attempts": "_reconcile",
     "_durations": "_polling",
+    "_echo": "_reconcile",
     "_journal_facts": "_journal",
     "_journal_schema": "_journal",
     "_journal_store": "_journal",
