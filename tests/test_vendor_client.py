@@ -110,9 +110,9 @@ async def test_lookups_by_trace_in_batches_and_without_ids(vendor: AsyncAceDataC
     listed = await ask(vendor, action="retrieve_batch", offset=1, limit=2, type="videos")
 
     assert ids[1] == by_trace["id"]
-    assert [record["id"] for record in batch["items"]] == ids
+    assert ids == [record["id"] for record in batch["items"]]
     assert 3 == batch["count"]
-    assert [record["id"] for record in listed["items"]] == ids[1::-1]
+    assert ids[1::-1] == [record["id"] for record in listed["items"]]
 
 
 async def test_tasks_get(vendor: AsyncAceDataCloud) -> None:

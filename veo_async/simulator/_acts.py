@@ -34,10 +34,9 @@ async def _stream(
 async def _plain(request: web.Request, reply: Reply) -> web.StreamResponse:
     if reply.chunks is not None:
         return await _stream(request, reply, reply.chunks)
-    response = web.Response(status=reply.status, headers=reply.headers, body=reply.body or None)
-    if request.method == "HEAD" and "Content-Length" in reply.headers:
-        response.content_length = int(reply.headers["Content-Length"])
-    return response
+    if request.method == "HEAD":  # has the length of what it does not send
+        return await _stream(request, reply, ())
+    return web.Response(status=reply.status, headers=reply.headers, body=reply.body or None)
 
 
 async def _drop(request: web.Request, reply: Reply) -> web.StreamResponse:

@@ -57,7 +57,7 @@ _PAGE: Final = b"<html><head><title>Bad Gateway</title></head><body><h1>Bad Gate
 # What the body becomes; the status stays 200.
 _BODIES: Final[Mapping[str, Callable[[bytes], tuple[bytes, str]]]] = {
     "bad_json": lambda body: (body[:-1] + b",}", "application/json"),
-    "bad_text": lambda body: (b"\xff\xfe" + body, "application/json"),
+    "bad_text": lambda body: (b"\x80" + body, "application/json"),
     "deep": lambda body: (b"[" * DEPTH + b"]" * DEPTH, "application/json"),
     "empty": lambda body: (b"", "application/json"),
     "html": lambda body: (_PAGE, "text/html"),
