@@ -12,9 +12,10 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 from attrs import define, evolve, field, frozen
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from veo_async import _download, _part
 from veo_async._download import FRUITLESS, LOOK_UPS, Downloader, Progress
@@ -99,8 +102,6 @@ class Origin:
     heard: Heard = field(factory=Heard)
     asked: list[Asked] = field(init=False, factory=list)
     port: int = field(init=False, default=0)
-    busy: int = field(init=False, default=0)
-    busiest: int = field(init=False, default=0)
 
     def url(self, path: str = "/whale") -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -134,8 +135,6 @@ class Origin:
             yield self
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.busy += 1
-        self.busiest = max(self.busy, self.busiest)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             pairs = (line.partition(":") for line in head[1:] if line)
@@ -147,7 +146,6 @@ class Origin:
         except ConnectionError:
             pass  # the client had seen enough
         finally:
-            self.busy -= 1
             writer.close()
 
     async def _send(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -161,8 +159,13 @@ class Origin:
         if answer.silent:
             await reader.read(1)  # until the client hangs up
         elif answer.keep is not None:
-            start = re.match(r"bytes (\d+)-", headers.get("Content-Range", "bytes 0-"))
-            await self.heard.reach(answer.keep + (int(start[1]) if start else 0))
+            start = re.match(r"bytes (\d+)-", headers.get("Content-Range", ""))
+            sent = min(answer.keep, len(answer.body))
+            reached = asyncio.ensure_future(self.heard.reach(sent + (int(start[1]) if start else 0)))
+            hung_up = asyncio.ensure_future(reader.read(1))
+            await asyncio.wait((reached, hung_up), return_when=asyncio.FIRST_COMPLETED)
+            reached.cancel()
+            hung_up.cancel()
 
 
 @pytest.fixture
@@ -312,9 +315,24 @@ async def test_progress_is_told_in_bytes(origin: Origin, downloader: Make, tmp_p
 
 async def test_no_more_run_at_once_than_allowed(origin: Origin, downloader: Make, tmp_path: Path) -> None:
     """Of six downloads two are under way at a time, and all of them end."""
-    shared = downloader(at_once=2)
+    begin = downloader()._open
+    busy, busiest, both = 0, 0, asyncio.Event()
+
+    @asynccontextmanager
+    async def counted(url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        nonlocal busy, busiest
+        busy += 1
+        busiest = max(busy, busiest)
+        if busy == 2:
+            both.set()
+        await both.wait()
+        async with begin(url, headers) as response:
+            yield response
+        busy -= 1
+
+    shared = downloader(open=counted, at_once=2)
     await asyncio.gather(*(shared.download(origin.video(id=f"v{n}"), tmp_path) for n in range(6)))
-    assert 2 == origin.busiest
+    assert 2 == busiest
     assert [f"t1_v{n}.mp4" for n in range(6)] == names(tmp_path)
 
 
@@ -649,6 +667,76 @@ async def test_a_part_that_nobody_vouches_for_is_not_used(
     assert MP4 == target.read_bytes()
     assert [None] == origin.ranges()
     assert ["whale.mp4"] == names(tmp_path)
+
+
+# --- everything at once ----------------------------------------------------------------------------------
+
+Fault = Callable[[Origin, int], Script]
+
+
+def _misplaced(origin: Origin, keep: int) -> Script:
+    def answer(asked: Asked) -> Answer:
+        fine = origin.proper(asked)
+        wrong = {"Content-Range": f"bytes {keep}-{len(origin.content) - 1}/{len(origin.content)}"}
+        return evolve(fine, headers={**fine.headers, **wrong}) if fine.status == 206 else fine
+
+    return answer
+
+
+def _replaced(origin: Origin, keep: int) -> Script:
+    def answer(asked: Asked) -> Answer:
+        origin.content = Random(keep).randbytes(1000 + keep)
+        origin.etag = f'"{keep}"' if keep % 3 else None
+        return evolve(origin.proper(asked), keep=keep)
+
+    return answer
+
+
+def _unconditional(origin: Origin, keep: int) -> Script:
+    """
+    Ignore the range, as many a server does.
+    """
+    return lambda asked: evolve(origin.proper(Asked(asked.path, {})), keep=keep)
+
+
+FAULTS: dict[str, Fault] = {
+    "cut": lambda origin, keep: origin.cut(keep),
+    "dropped": lambda origin, keep: origin.cut(0),
+    "failing": lambda origin, keep: Answer(status=503),
+    "short of range": lambda origin, keep: Answer(status=416),
+    "misplaced": _misplaced,
+    "replaced": _replaced,
+    "unconditional": _unconditional,
+    "refused": lambda origin, keep: Answer(status=401),
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(faults=st.lists(st.tuples(st.sampled_from(sorted(FAULTS)), st.integers(0, 5000)), max_size=12))
+def test_whatever_happens_a_file_is_whole(faults: list[tuple[str, int]]) -> None:
+    """After any series of faults the file is the server's last version, whole; until then there is none."""
+
+    async def fetch(target: Path) -> Origin:
+        async with Origin(content=MP4[:6000]).serving() as origin, aiohttp.ClientSession() as http:
+            origin.script.extend(FAULTS[name](origin, keep) for name, keep in faults)
+            for _ in range(
+                len(faults) + 1
+            ):  # a call ends with the file, or with a fault that ends a download
+                fetch = Watched(
+                    open=lambda url, headers: http.get(url, headers=headers), look_up=None, retry=QUICK
+                )
+                fetch.heard = origin.heard
+                with suppress(DownloadError):
+                    await fetch.download(origin.video(), target)
+                    break
+            return origin
+
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_download, "FLUSH_EVERY", 0.0)
+        target = Path(directory, "whale.mp4")
+        origin = asyncio.run(fetch(target))
+        assert origin.content == target.read_bytes()
+        assert ["whale.mp4"] == names(target.parent)
 
 
 # --- replies that are no file ----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Attempt follows attempt, each going on where the last one stopped, for as long a
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import sys
@@ -27,6 +28,8 @@ from ._part import STRONG_ETAG, Mark, Part, Place, on_disk, place_for
 from .errors import DownloadError, TransportError, VeoError
 
 __all__ = ["Downloader"]
+
+log = logging.getLogger("veo_async")
 
 Open = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 LookUp = Callable[[str], Awaitable[TaskRecord]]
@@ -234,7 +237,9 @@ class _Transfer:
         if self._fruitless == FRUITLESS:
             tries = f"{FRUITLESS} attempts in a row without a new byte"
             raise DownloadError(f"gave up after {tries}: {stop}") from stop.__cause__
-        await asyncio.sleep(self.retry.pause(next(self._delays), retry_after=stop.floor))
+        delay = self.retry.pause(next(self._delays), retry_after=stop.floor)
+        log.info("download of task %s: %s; again in %.1f s", self.video.task_id, stop, delay)
+        await asyncio.sleep(delay)
 
     async def _renew_link(self, stop: _LinkRefused) -> bool:
         """
