@@ -1,0 +1,108 @@
+"""
+The promise under every fault: no video lost, none bought twice.
+
+The server's own count of accepted tasks is the judge.
+The whole matrix runs in memory and virtual time; `test_fault_sockets` takes a part of it to real sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from tests.virtual import World, run
+from veo_async import Job, JobState, RetryPolicy, TextToVideo, VeoError
+from veo_async.simulator import Faults, Settings
+
+JOBS = 100
+LATE = RetryPolicy().grace / 2  # lateness up to half of the grace is promised to do no harm
+
+STATUSES = (408, 429, 500, 502, 503, 504)
+CONNECTION: tuple[tuple[str, dict[str, Any]], ...] = tuple(
+    (kind, {})
+    for kind in (
+        "drop_before",
+        "drop_after",
+        "drop_mid",
+        "reset_before",
+        "reset_after",
+        "stall_before",
+        "stall_after",
+    )
+)
+ANSWERS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("slow", {"seconds": 20.0}),
+    ("oversized", {"size": 100 << 20}),
+    *((kind, {}) for kind in ("bad_json", "bad_text", "cut_off", "deep", "empty", "html", "null", "wrong_type")),
+    *(
+        (when, {"status": status, **patience})
+        for when in ("status_before", "status_after")
+        for status in STATUSES
+        for patience in ({}, {"retry_after": 5.0}, {"retry_after": 7.0, "as_date": True})
+        if when == "status_before" or status != 429
+    ),
+)
+RESTARTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("restart_before", {"seconds": 30.0}),
+    ("restart_after", {"seconds": 30.0}),
+)
+RECORDS: tuple[tuple[str, dict[str, Any]], ...] = tuple(
+    (kind, {}) for kind in ("missing", "shuffled", "doubled", "strangers", "stale", "flipped")
+)
+SELECTORS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("first", {"first": True}),
+    ("10%", {"share": 0.1}),
+    ("40%", {"share": 0.4}),
+)
+
+
+def _cells() -> Iterator[Any]:
+    for endpoint, faults in (
+        ("submit", (*CONNECTION, *ANSWERS, *RESTARTS, ("late", {"seconds": LATE}))),
+        ("retrieve_batch", (*CONNECTION, *ANSWERS, *RESTARTS, *RECORDS)),
+        ("list", (*CONNECTION, *ANSWERS, *RECORDS)),
+    ):
+        for kind, details in faults:
+            for name, selector in SELECTORS:
+                said = " ".join(str(value) for value in details.values())
+                yield pytest.param(endpoint, kind, details, selector, id=f"{endpoint}-{kind}-{said}-{name}")
+
+
+async def _settled(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        try:
+            await job
+        except VeoError:
+            pass
+
+
+async def _play(endpoint: Any, kind: str, details: dict[str, Any], selector: dict[str, Any]) -> None:
+    faults = Faults(seed=1).add(kind, on=endpoint, **selector, **details)
+    if endpoint == "list":  # so that there is something to reconcile
+        faults.add("drop_after", on="submit", share=0.2)
+    world = World(Settings(), faults=faults)
+    async with world.session() as veo:
+        jobs = veo.submit_many([TextToVideo(f"prompt {number}") for number in range(JOBS)])
+        settled: list[Job] = []
+        async for job in veo.as_completed(jobs):
+            settled.append(job)
+    assert set(jobs) == set(settled)
+    assert JOBS == len(settled)
+    assert [] == [(job, job.exception()) for job in jobs if job.state is not JobState.SUCCEEDED]
+    assert JOBS == world.core.accepted
+    for job in jobs:
+        echo = world.core.tasks[job.result().task_id].body["prompt"]
+        assert job.request is not None
+        assert echo == job.request.prompt  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("endpoint", "kind", "details", "selector"), list(_cells()))
+def test_no_video_is_lost_or_bought_twice(
+    endpoint: Any, kind: str, details: dict[str, Any], selector: dict[str, Any]
+) -> None:
+    """
+    Every job settles once with its own video, and the server accepted as many tasks as there are jobs.
+    """
+    run(_play(endpoint, kind, details, selector))
