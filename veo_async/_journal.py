@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -187,6 +188,18 @@ class Journal:
         """
         entry: Entry | None = await self._put(read=lambda store: store.find(key))
         return entry
+
+    async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """
+        Return what is known of the latest purchases of those keys that are known at all.
+        """
+        wanted = tuple(keys)
+
+        def look(store: Store) -> dict[str, Entry]:
+            return {key: entry for key in wanted if (entry := store.find(key)) is not None}
+
+        entries: dict[str, Entry] = await self._put(read=look)
+        return entries
 
     async def find_task(self, task_id: str) -> Entry | None:
         """

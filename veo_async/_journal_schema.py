@@ -152,7 +152,7 @@ def _create(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
-        _check_regular(path)
+        _check_usable(path)
     except ValueError as error:  # a NUL in the path
         raise ConfigurationError(f"journal {str(path)!r} cannot be created: {error}") from error
     except OSError as error:
@@ -162,9 +162,11 @@ def _create(path: Path) -> None:
         raise JournalError(f"journal {path} {_DO[code]} ({error.strerror})") from error
 
 
-def _check_regular(path: Path) -> None:
+def _check_usable(path: Path) -> None:
     if not path.is_file():
         raise ConfigurationError(f"journal {path} is not a regular file: name another path")
+    if not os.access(path, os.R_OK | os.W_OK):  # SQLite would call it a failing disk: a lock needs both
+        raise JournalError(f"journal {path} {_DO[sqlite3.SQLITE_READONLY]}")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, token: str, *, durable: bool) -> None:

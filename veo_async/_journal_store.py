@@ -12,7 +12,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -302,14 +302,11 @@ class Store:
         if rows:
             # Few lengths, so that the statements stay prepared: the next power of two, filled up with no facts.
             length = 1 << (len(rows) - 1).bit_length()
-            values = [value for row in rows for value in row] + [None] * (5 * (length - len(rows)))
-            self._execute(_INSERT[length], values)
+            rows = rows + [_NO_ROW] * (length - len(rows))
+            self._execute(_INSERT[length], chain.from_iterable(rows))
 
-    def _execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        try:
-            return self.connection.execute(sql, values)
-        except UnicodeEncodeError:
-            return self.connection.execute(sql, [_bound(value) for value in values])
+    def _execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
+        return self.connection.execute(sql, [_bound(value) for value in values])
 
     # --- reading
 
@@ -374,11 +371,10 @@ def _bound(value: object) -> object:
     """
     Give text that UTF-8 cannot hold (lone surrogates) as bytes; no other text is ever stored so.
     """
-    try:
-        return value.encode() and value if isinstance(value, str) else value
-    except UnicodeEncodeError:
-        assert isinstance(value, str)
-        return value.encode("utf-8", "surrogatepass")
+    if not isinstance(value, str) or value.isascii():
+        return value
+    stored = value.encode("utf-8", "surrogatepass")
+    return stored if value.encode("utf-8", "replace") != stored else value
 
 
 def _texts(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

@@ -1,0 +1,1225 @@
+"""
+The journal: what it accepts and gives back, which files it opens, and what is left after a crash or a full disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from veo_async import _journal, _journal_schema
+from veo_async._journal import (
+    Accepted,
+    AlreadyClaimed,
+    Attempt,
+    AttemptClosed,
+    Downloaded,
+    Entry,
+    Fact,
+    Intended,
+    Journal,
+    Learned,
+    Sending,
+    Settled,
+    Withdrawn,
+)
+from veo_async.errors import ConfigurationError, JournalError, UsageError
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+REQUEST = '{"prompt": "a whale"}'
+RESULT = '{"videos": []}'
+
+
+def intended(key: str = "k", request: str = REQUEST, at: float = 1.0) -> Intended:
+    return Intended(key=key, request=request, at=at)
+
+
+def sending(key: str = "k", attempt: int = 1, at: float = 2.0, nonce: str | None = None) -> Sending:
+    return Sending(key=key, attempt=attempt, at=at, nonce=nonce)
+
+
+def refused(key: str = "k", attempt: int = 1) -> AttemptClosed:
+    return AttemptClosed(key=key, attempt=attempt, outcome="refused", at=3.0)
+
+
+def not_sent(key: str = "k", attempt: int = 1) -> AttemptClosed:
+    return AttemptClosed(key=key, attempt=attempt, outcome="not_sent", at=3.0)
+
+
+def accepted(key: str = "k", task_id: str = "t") -> Accepted:
+    return Accepted(key=key, task_id=task_id, trace_id="trace", at=4.0)
+
+
+def settled(key: str = "k", outcome: str = RESULT) -> Settled:
+    return Settled(key=key, failed=False, outcome=outcome, at=5.0)
+
+
+def failed(key: str = "k", outcome: str = '"moderation"') -> Settled:
+    return Settled(key=key, failed=True, outcome=outcome, at=5.0)
+
+
+def downloaded(key: str = "k", path: str = "/v.mp4") -> Downloaded:
+    return Downloaded(key=key, video_id="v", path=path, at=6.0)
+
+
+def withdrawn(key: str = "k") -> Withdrawn:
+    return Withdrawn(key=key, at=7.0)
+
+
+def attempt(
+    number: int = 1, *, at: float = 2.0, nonce: str | None = None, closed: str | None = None
+) -> Attempt:
+    return Attempt(number=number, at=at, nonce=nonce, closed=closed)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "batch.db"
+
+
+@asynccontextmanager
+async def opened(path: Path, *, token: str = TOKEN, inline: bool = False) -> AsyncIterator[Journal]:
+    journal = Journal(path, inline=inline)
+    await journal.open(token)
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+@pytest.fixture(params=["thread", "inline"])
+async def journal(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Journal]:
+    async with opened(path, inline=request.param == "inline") as journal:
+        yield journal
+
+
+async def statements(journal: Journal, doing: Callable[[], Any]) -> list[tuple[str, int]]:
+    """
+    The SQL statements that run while `doing` does, each with the thread it ran on.
+    """
+    seen: list[tuple[str, int]] = []
+
+    def trace(sql: str) -> None:
+        seen.append((sql, threading.get_ident()))
+
+    await journal._put(read=lambda store: store.connection.set_trace_callback(trace))
+    await doing()
+    await journal._put(read=lambda store: store.connection.set_trace_callback(None))
+    return list(dict.fromkeys(seen))  # those in triggers are traced as the statement that set them off
+
+
+# --- the life of a purchase ------------------------------------------------------------------------------
+
+
+async def test_an_unknown_key_has_no_entry(journal: Journal) -> None:
+    """A key or a task that was never written is None, and nothing is unsettled or learned."""
+    assert None is await journal.find("k")
+    assert None is await journal.find_task("t")
+    assert [] == await journal.unsettled()
+    assert {} == await journal.learned()
+
+
+async def test_every_fact_shows_in_the_entry(journal: Journal) -> None:
+    """A purchase from intention to download reads back field by field."""
+    await journal.write(intended(), sending(nonce="n"), not_sent(), sending(attempt=2, at=3.5))
+    await journal.write(accepted())
+    await journal.write(settled())
+    await journal.write(downloaded())
+    expected = Entry(
+        key="k",
+        request=REQUEST,
+        intended_at=1.0,
+        attempts=(attempt(1, nonce="n", closed="not_sent"), attempt(2, at=3.5)),
+        task_id="t",
+        trace_id="trace",
+        accepted_at=4.0,
+        settled_at=5.0,
+        failed=False,
+        outcome=RESULT,
+        downloads={"v": "/v.mp4"},
+    )
+    assert expected == await journal.find("k")
+    assert expected == await journal.find_task("t")
+
+
+async def test_entries_outlive_the_session(path: Path) -> None:
+    """What was written is there when the file is opened again, and no lock or log file is left between."""
+    async with opened(path) as journal:
+        await journal.write(intended(), sending(), accepted(), Learned(kind="fast", data="[90]"))
+    assert [path.name] == sorted(os.listdir(path.parent))
+    async with opened(path) as journal:
+        [entry] = await journal.unsettled()
+        assert ("k", "t", (attempt(),)) == (entry.key, entry.task_id, entry.attempts)
+        assert await journal.learned() == {"fast": "[90]"}
+
+
+async def test_unsettled_purchases_come_in_the_order_of_intention(journal: Journal) -> None:
+    """Intended, sending and accepted ones are unsettled; succeeded, failed and withdrawn ones are not."""
+    for key in "edcbaf":
+        await journal.write(intended(key))
+    await journal.write(sending("d"))
+    for key in "cab":
+        await journal.write(sending(key, nonce=key), accepted(key, f"t{key}"))
+    await journal.write(settled("a"), failed("b"), withdrawn("f"))
+    entries = await journal.unsettled()
+    assert ["e", "d", "c"] == [entry.key for entry in entries]
+    assert [(), (attempt(),), (attempt(nonce="c"),)] == [entry.attempts for entry in entries]
+
+
+async def test_a_refusal_frees_the_key(journal: Journal) -> None:
+    """After a refusal the key is unknown, and takes another request with attempts from 1."""
+    await journal.write(intended(), sending(), refused())
+    assert None is await journal.find("k")
+    await journal.write(intended(request="{}"), sending())
+    entry = await journal.find("k")
+    assert entry is not None
+    assert ("{}", (attempt(),)) == (entry.request, entry.attempts)
+
+
+async def test_a_withdrawal_frees_the_key(journal: Journal) -> None:
+    """A job that was given up before anything was sent leaves nothing, attempts that were not sent included."""
+    await journal.write(intended(), sending(), not_sent())
+    await journal.write(withdrawn())
+    assert None is await journal.find("k")
+    await journal.write(intended(), sending())
+    entry = await journal.find("k")
+    assert entry is not None
+    assert (attempt(),) == entry.attempts
+
+
+async def test_a_refusal_of_another_attempt_leaves_an_accepted_task(journal: Journal) -> None:
+    """A task that was accepted keeps its key, whatever becomes of the key's other attempts."""
+    await journal.write(intended(), sending(), sending(attempt=2), accepted())
+    await journal.write(refused(attempt=2), not_sent())
+    entry = await journal.find("k")
+    assert entry is not None
+    assert "t" == entry.task_id
+    assert ["not_sent", "refused"] == [one.closed for one in entry.attempts]
+
+
+async def test_a_failed_purchase_can_be_bought_again(journal: Journal) -> None:
+    """An intention on a failed key opens a new purchase, and the old task keeps its own entry and its claim."""
+    await journal.write(intended(), sending(), accepted(task_id="old"), failed())
+    await journal.write(intended(at=8.0))
+    entry = await journal.find("k")
+    assert entry is not None
+    assert (entry.intended_at, entry.task_id, entry.attempts, entry.failed) == (8.0, None, (), False)
+    await journal.write(sending(at=9.0))
+    with pytest.raises(AlreadyClaimed):
+        await journal.write(accepted(task_id="old"))
+    await journal.write(accepted(task_id="new"), settled())
+    latest, before = await journal.find("k"), await journal.find_task("old")
+    assert latest is not None
+    assert before is not None
+    assert (latest.task_id, latest.outcome) == ("new", RESULT)
+    assert (before.key, before.failed, before.outcome) == ("k", True, '"moderation"')
+
+
+@pytest.mark.parametrize("ending", [[withdrawn()], [sending(), refused()]], ids=["withdrawn", "refused"])
+async def test_a_second_purchase_that_comes_to_nothing_leaves_the_failure(
+    journal: Journal, ending: list[Fact]
+) -> None:
+    """A failed outcome stands for ever: it is the key's again when the purchase after it goes away."""
+    await journal.write(intended(), sending(), accepted(), failed())
+    await journal.write(intended(), *ending)
+    entry = await journal.find("k")
+    assert entry is not None
+    assert (entry.failed, entry.task_id) == (True, "t")
+    await journal.write(*ending[-1:])  # and may be said again
+
+
+async def test_the_latest_of_several_failures_is_shown(journal: Journal) -> None:
+    """After two failed purchases the key stands at the second."""
+    for number in "12":
+        await journal.write(intended(), sending(), accepted(task_id=f"t{number}"), failed(outcome=number))
+    entry = await journal.find("k")
+    assert entry is not None
+    assert (entry.task_id, entry.outcome) == ("t2", "2")
+
+
+async def test_a_later_download_takes_the_place_of_an_earlier(journal: Journal) -> None:
+    """A video fetched twice lies where it was put last."""
+    await journal.write(intended(), sending(), accepted(), settled())
+    await journal.write(downloaded(), downloaded(path="/elsewhere.mp4"))
+    entry = await journal.find("k")
+    assert entry is not None
+    assert entry.downloads == {"v": "/elsewhere.mp4"}
+
+
+async def test_what_is_learned_is_replaced(journal: Journal) -> None:
+    """Each kind of request has the data that were written last."""
+    await journal.write(Learned(kind="a", data="1"), Learned(kind="b", data="2"))
+    await journal.write(Learned(kind="a", data="3"))
+    assert await journal.learned() == {"a": "3", "b": "2"}
+
+
+# --- what may follow what --------------------------------------------------------------------------------
+
+INTENDED: list[Fact] = [intended()]
+SENDING: list[Fact] = [*INTENDED, sending()]
+ACCEPTED: list[Fact] = [*SENDING, accepted()]
+SETTLED: list[Fact] = [*ACCEPTED, settled()]
+FAILED: list[Fact] = [*ACCEPTED, failed()]
+
+
+@pytest.mark.parametrize(
+    ("before", "fact"),
+    [
+        ([], sending()),
+        ([], not_sent()),
+        ([], accepted()),
+        ([], settled()),
+        ([], downloaded()),
+        (INTENDED, intended(request="{}")),
+        (INTENDED, not_sent()),
+        (INTENDED, refused()),
+        (INTENDED, settled()),
+        (INTENDED, downloaded()),
+        (SENDING, sending(at=9.0)),
+        ([*INTENDED, sending(attempt=2)], sending(attempt=1)),
+        (SENDING, refused(attempt=2)),
+        ([*SENDING, not_sent()], refused()),
+        (SENDING, settled()),
+        (SENDING, withdrawn()),
+        (ACCEPTED, sending(attempt=2)),
+        (ACCEPTED, accepted(task_id="another")),
+        (ACCEPTED, downloaded()),
+        (ACCEPTED, withdrawn()),
+        (SETTLED, intended(request="{}")),
+        (SETTLED, sending(attempt=2)),
+        (SETTLED, settled(outcome="{}")),
+        (SETTLED, failed()),
+        (SETTLED, withdrawn()),
+        (FAILED, settled()),
+        (FAILED, sending(attempt=2)),
+        (FAILED, accepted(task_id="another")),
+        (FAILED, downloaded()),
+        (SETTLED, Downloaded(key="other", video_id="v", path="/v.mp4", at=6.0)),
+    ],
+)
+async def test_a_fact_that_cannot_follow_is_refused(journal: Journal, before: list[Fact], fact: Fact) -> None:
+    """A fact out of order raises, names the key, and changes nothing."""
+    await journal.write(*before)
+    entry = await journal.find("k")
+    with pytest.raises(JournalError, match="cannot follow") as caught:
+        await journal.write(fact)
+    assert not isinstance(caught.value, AlreadyClaimed)
+    assert caught.value.key in {"k", "other"}
+    assert entry == await journal.find("k")
+    assert journal.failure is None
+
+
+@pytest.mark.parametrize(
+    ("before", "fact"),
+    [
+        (INTENDED, intended()),
+        (ACCEPTED, intended()),
+        (SETTLED, intended(at=9.0)),
+        (SENDING, sending()),
+        ([*INTENDED, sending(nonce="n")], sending(nonce="n")),
+        (SETTLED, sending()),
+        ([*SENDING, not_sent()], not_sent()),
+        ([*SENDING, refused()], refused()),
+        (ACCEPTED, accepted()),
+        (SETTLED, accepted()),
+        (FAILED, accepted()),
+        (SETTLED, settled()),
+        (FAILED, failed()),
+        (FAILED, not_sent()),
+        ([*SETTLED, downloaded()], downloaded()),
+        ([*INTENDED, withdrawn()], withdrawn()),
+        ([Learned(kind="a", data="1")], Learned(kind="a", data="1")),
+    ],
+)
+async def test_a_fact_may_be_written_twice(journal: Journal, before: list[Fact], fact: Fact) -> None:
+    """Saying again what the journal holds changes nothing and raises nothing."""
+    await journal.write(*before)
+    entry = await journal.find("k")
+    await journal.write(fact)
+    assert entry == await journal.find("k")
+
+
+async def test_a_task_belongs_to_one_key(journal: Journal) -> None:
+    """A second key that claims a task gets AlreadyClaimed, which names both, and stays unaccepted."""
+    await journal.write(*ACCEPTED, intended("other"), sending("other"))
+    with pytest.raises(AlreadyClaimed, match="'k'") as caught:
+        await journal.write(accepted("other"))
+    assert (caught.value.key, caught.value.task_id) == ("other", "t")
+    entry = await journal.find("other")
+    assert entry is not None
+    assert entry.task_id is None
+
+
+async def test_an_accepted_task_needs_no_open_attempt(journal: Journal) -> None:
+    """A task that turns up for an attempt said not to have been sent is remembered all the same."""
+    await journal.write(intended(), sending(), not_sent())
+    await journal.write(accepted())
+    assert await journal.find_task("t") is not None
+
+
+async def test_the_facts_of_one_write_stand_or_fall_together(journal: Journal) -> None:
+    """When one of several facts is against the rules, none of them is kept."""
+    with pytest.raises(JournalError):
+        await journal.write(intended(), sending(), settled())
+    assert None is await journal.find("k")
+
+
+async def test_a_wrong_fact_harms_no_other_writer(journal: Journal) -> None:
+    """Among writers who share a commit, only the one whose fact is wrong hears of it."""
+    await journal.write(intended("claimed"), sending("claimed"), accepted("claimed", "taken"))
+    writes = [journal.write(intended(key), sending(key), accepted(key, f"t{key}")) for key in "abc"]
+    writes.insert(1, journal.write(intended("x"), sending("x"), accepted("x", "taken")))
+    writes.insert(3, journal.write(settled("y")))
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(None), AlreadyClaimed, type(None), JournalError, type(None)] == [
+        type(one) for one in results
+    ]
+    assert ["claimed", "a", "b", "c"] == [entry.key for entry in await journal.unsettled()]
+
+
+@pytest.mark.parametrize("fact", [object(), Learned(kind="k", data=object()), sending(attempt=1 << 70)])  # type: ignore[arg-type]
+async def test_what_cannot_be_held_is_its_writers_error(journal: Journal, fact: Any) -> None:
+    """A value that SQLite has no type for fails its own write and leaves the journal in order."""
+    with pytest.raises(JournalError, match="cannot hold"):
+        await journal.write(intended("x"), fact)
+    await journal.write(intended())
+    assert ["k"] == [entry.key for entry in await journal.unsettled()]
+
+
+async def test_a_question_that_cannot_be_asked_is_its_callers_error(journal: Journal) -> None:
+    """Looking for something that is no text fails alone."""
+    with pytest.raises(JournalError, match="cannot hold or look up"):
+        await journal.find(object())  # type: ignore[arg-type]
+    assert journal.failure is None
+
+
+ODD_TEXTS = [
+    "",
+    "\0",
+    "a\0b",
+    "a",
+    "\ud800",
+    "x\udfffy",
+    "\U0001f40b",
+    "'; DROP TABLE jobs; --",
+    "é",
+    "e\u0301",
+    "k" * 100_000,
+]
+
+
+async def test_any_text_is_a_key(journal: Journal) -> None:
+    """Empty text, NULs, lone surrogates, quotes and long ones come back as they were, each its own key."""
+    await asyncio.gather(*(journal.write(intended(text, request=text), sending(text)) for text in ODD_TEXTS))
+    for text in ODD_TEXTS:
+        await journal.write(
+            accepted(text, task_id=text), settled(text, outcome=text), downloaded(text, path=text)
+        )
+        await journal.write(Learned(kind=text, data=text), sending(text))
+    for text in ODD_TEXTS:
+        entry = await journal.find(text)
+        assert entry is not None
+        assert entry == await journal.find_task(text)
+        assert (text, text, text, text) == (entry.key, entry.request, entry.outcome, entry.downloads["v"])
+    assert {text: text for text in ODD_TEXTS} == await journal.learned()
+
+
+# --- writing in company ----------------------------------------------------------------------------------
+
+
+async def test_writers_of_one_turn_share_a_commit(path: Path) -> None:
+    """A hundred facts written at once are one statement, on one thread that is not the loop's."""
+    async with opened(path) as journal:
+
+        async def crowd() -> None:
+            await asyncio.gather(*(journal.write(intended(str(number))) for number in range(100)))
+
+        seen = await statements(journal, crowd)
+        assert 1 == len(seen)
+        assert 1 == len({thread for _, thread in seen} - {threading.get_ident()})
+        assert 100 == len(await journal.unsettled())
+
+
+async def test_a_crowd_beyond_one_statement_is_one_transaction(path: Path) -> None:
+    """A thousand facts written at once have one BEGIN and one COMMIT."""
+    async with opened(path) as journal:
+
+        async def crowd() -> None:
+            await asyncio.gather(*(journal.write(intended(str(number))) for number in range(1000)))
+
+        seen = [sql for sql, _ in await statements(journal, crowd)]
+        assert ["BEGIN", "COMMIT"] == [seen[0], seen[-1]]
+        assert 8 == len(seen[1:-1])
+        assert 1000 == len(await journal.unsettled())
+
+
+async def test_a_wrong_fact_in_a_large_crowd_harms_no_other_writer(journal: Journal) -> None:
+    """Also beyond one statement, all but the wrong facts are kept."""
+    facts: list[Fact] = [intended(str(number)) for number in range(300)]
+    facts[7] = facts[290] = settled("x")
+    results = await asyncio.gather(*(journal.write(fact) for fact in facts), return_exceptions=True)
+    assert 2 == len([one for one in results if isinstance(one, JournalError)])
+    assert 298 == len(await journal.unsettled())
+
+
+async def test_a_read_sees_what_was_written_before_it(journal: Journal) -> None:
+    """Reads and writes of one turn take effect in the order in which they were asked for."""
+    journal.write_soon(intended())
+    before = asyncio.ensure_future(journal.find("k"))
+    await asyncio.sleep(0)
+    journal.write_soon(sending())
+    entry, later = await before, await journal.find("k")
+    assert entry is not None
+    assert later is not None
+    assert ((), (attempt(),)) == (entry.attempts, later.attempts)
+
+
+async def test_background_facts_come_before_later_ones(journal: Journal) -> None:
+    """A fact written soon is durable by the time a fact written after it is."""
+    journal.write_soon(intended(), sending())
+    await journal.write(accepted())
+    assert ["t"] == [entry.task_id for entry in await journal.unsettled()]
+
+
+async def test_writing_nothing_waits_for_what_went_before(journal: Journal) -> None:
+    """An empty write is a barrier."""
+    journal.write_soon(intended())
+    await journal.write()
+    assert [] == journal._waiting
+    assert await journal.find("k") is not None
+
+
+async def test_closing_makes_background_facts_durable(path: Path) -> None:
+    """What was written soon, right before the end, is in the file."""
+    async with opened(path) as journal:
+        journal.write_soon(*SENDING)
+    async with opened(path) as journal:
+        assert 1 == len(await journal.unsettled())
+
+
+async def test_a_cancelled_writer_loses_no_fact_and_harms_no_other(path: Path) -> None:
+    """Cancelling a caller while the commit is under way leaves its fact, and its neighbours', as they are."""
+    async with opened(path) as journal:
+        tasks = [asyncio.ensure_future(journal.write(intended(key))) for key in "abc"]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(None), asyncio.CancelledError, type(None)] == [type(one) for one in results]
+        assert ["a", "b", "c"] == [entry.key for entry in await journal.unsettled()]
+
+
+async def test_a_cancelled_writer_of_a_wrong_fact_is_forgotten(path: Path) -> None:
+    """An error for a caller who is gone concerns nobody."""
+    async with opened(path) as journal:
+        task = asyncio.ensure_future(journal.write(settled()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await journal.write(intended())
+        assert journal.failure is None
+
+
+async def test_a_wrong_fact_in_the_background_shows(path: Path) -> None:
+    """A background fact that cannot follow sets `failure`, stops later writes, and is raised by `close`."""
+    journal = Journal(path)
+    await journal.open(TOKEN)
+    journal.write_soon(settled())
+    assert None is await journal.find("k")
+    assert "cannot follow" in str(journal.failure)
+    with pytest.raises(JournalError, match="cannot follow"):
+        await journal.write(intended())
+    journal.write_soon(intended())
+    assert [] == await journal.unsettled()
+    with pytest.raises(JournalError, match="cannot follow"):
+        await journal.close()
+    await journal.close()
+    await journal.open(TOKEN)
+    assert journal.failure is None
+    await journal.close()
+
+
+async def test_a_loop_that_is_never_idle_gives_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a commit takes long, the loop sleeps for an instant now and then, so that the thread gets a turn."""
+    gave_way = threading.Event()
+    monkeypatch.setattr(time, "sleep", lambda seconds: gave_way.set())
+    async with opened(path) as journal:
+        assert await journal._put(read=lambda store: gave_way.wait(60))
+        assert journal._courtesy is not None
+        assert journal._courtesy.cancelled()
+
+
+async def test_a_loop_that_is_never_idle_gets_its_facts_down(path: Path) -> None:
+    """A hundred facts one after the other become durable beside a coroutine that never lets the loop wait."""
+    async with opened(path) as journal:
+        done = asyncio.Event()
+
+        def hog() -> None:
+            if not done.is_set():
+                asyncio.get_running_loop().call_soon(hog)
+
+        hog()
+        for number in range(100):
+            await journal.write(intended(str(number)))
+        done.set()
+        assert 100 == len(await journal.unsettled())
+
+
+# --- opening and closing ---------------------------------------------------------------------------------
+
+
+async def test_only_the_owner_may_read_the_file(path: Path) -> None:
+    """The file and its log are created for their owner alone."""
+    async with opened(path) as journal:
+        await journal.write(intended())
+        modes = {one.name: one.stat().st_mode & 0o777 for one in path.parent.iterdir()}
+    assert modes == {"batch.db": 0o600, "batch.db-wal": 0o600}
+
+
+async def test_commits_are_synchronised(path: Path) -> None:
+    """The file uses a write-ahead log, syncs every commit, and is locked against all others."""
+    async with opened(path) as journal:
+        for pragma, expected in (("journal_mode", "wal"), ("synchronous", 2), ("locking_mode", "exclusive")):
+            query = f"PRAGMA {pragma}"
+            [value] = await journal._put(
+                read=lambda store, query=query: store.connection.execute(query).fetchone()
+            )
+            assert expected == value
+
+
+def test_a_journal_can_be_opened_in_one_loop_after_another(path: Path) -> None:
+    """The same object serves two runs, and each leaves no thread behind."""
+    journal = Journal(path)
+
+    async def run(key: str) -> list[str]:
+        await journal.open(TOKEN)
+        await journal.write(intended(key))
+        keys = [entry.key for entry in await journal.unsettled()]
+        await journal.close()
+        return keys
+
+    before = threading.active_count()
+    assert ["a"] == asyncio.run(run("a"))
+    assert ["a", "b"] == asyncio.run(run("b"))
+    assert before == threading.active_count()
+
+
+async def test_a_path_is_fixed_when_the_journal_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path means the directory of that moment."""
+    monkeypatch.chdir(tmp_path)
+    journal = Journal("batch.db")
+    monkeypatch.chdir("/")
+    assert tmp_path / "batch.db" == journal.path
+
+
+async def test_the_repr_tells_the_state(path: Path) -> None:
+    """It names the file, whether it is open or failed, and how much waits."""
+    journal = Journal(path)
+    assert f"<Journal '{path}' closed, 0 waiting>" == repr(journal)
+    await journal.open(TOKEN)
+    journal.write_soon(intended())
+    assert f"<Journal '{path}' open, 1 waiting>" == repr(journal)
+    journal.failure = JournalError("the disk")
+    assert f"<Journal '{path}' failed, 1 waiting>" == repr(journal)
+    with pytest.raises(JournalError, match="the disk"):
+        await journal.close()
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_a_journal_is_used_while_it_is_open(path: Path, *, inline: bool) -> None:
+    """Before opening and after closing everything is a UsageError, and so is opening twice."""
+    journal = Journal(path, inline=inline)
+    for _ in range(2):
+        for act in (journal.write(intended()), journal.find("k"), journal.unsettled()):
+            with pytest.raises(UsageError, match="not open"):
+                await act
+        with pytest.raises(UsageError, match="not open"):
+            journal.write_soon(intended())
+        await journal.open(TOKEN)
+        with pytest.raises(UsageError, match="open already"):
+            await journal.open(TOKEN)
+        await journal.close()
+
+
+async def test_a_cancelled_opening_lets_go_of_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is cancelled while the thread opens the file can open it again."""
+    reached, go_on = threading.Event(), threading.Event()
+    prepare = _journal_schema._prepare
+
+    def slow(*args: Any, **options: Any) -> None:
+        reached.set()
+        go_on.wait(60)
+        prepare(*args, **options)
+
+    monkeypatch.setattr(_journal_schema, "_prepare", slow)
+    journal = Journal(path)
+    opening = asyncio.ensure_future(journal.open(TOKEN))
+    await asyncio.to_thread(reached.wait, 60)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    go_on.set()
+    await journal.open(TOKEN)
+    await journal.close()
+
+
+async def test_a_cancelled_closing_goes_on(path: Path) -> None:
+    """Cancelling `close` does not keep the facts from the disk, nor the file locked."""
+    journal = Journal(path)
+    await journal.open(TOKEN)
+    free = threading.Event()
+    holding = asyncio.ensure_future(journal._put(read=lambda store: free.wait(60)))
+    await asyncio.sleep(0)
+    journal.write_soon(intended())
+    closing = asyncio.ensure_future(journal.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    free.set()
+    await holding
+    async with opened(path) as again:
+        assert 1 == len(await again.unsettled())
+
+
+def test_a_loop_that_ends_first_leaves_no_noise(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A commit and a closing that end after their loop are durable, and nothing is logged or raised."""
+    journal, free = Journal(path), threading.Event()
+
+    async def leave() -> None:
+        await journal.open(TOKEN)
+        journal._add(_journal._Work(read=lambda store: free.wait(60)))
+        await asyncio.sleep(0)
+        journal.write_soon(intended())
+        closing = asyncio.ensure_future(journal.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+
+    asyncio.run(leave())
+    free.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("veo-journal"):
+            thread.join()
+
+    async def read() -> int:
+        async with opened(path) as again:
+            return len(await again.unsettled())
+
+    assert 1 == asyncio.run(read())
+    assert [] == caplog.records
+
+
+# --- files that are no journals, or not to be had --------------------------------------------------------
+
+
+async def refusal(path: Path | str, kind: type[Exception] = JournalError, *, token: str = TOKEN) -> str:
+    """
+    The words with which the file is refused, with and without a thread.
+    """
+    texts = set()
+    for inline in (True, False):
+        journal = Journal(path, inline=inline)
+        with pytest.raises(kind) as caught:
+            await journal.open(token)
+        texts.add(str(caught.value))
+        await journal.close()
+    [text] = texts
+    return text
+
+
+async def test_a_second_session_in_this_process_is_told_who_is_in_the_way(path: Path) -> None:
+    """The error names the file and says that it is in use; the first session goes on undisturbed."""
+    async with opened(path) as journal:
+        await journal.write(intended())
+        text = await refusal(path)
+        assert str(path) in text
+        assert "is in use" in text
+        await journal.write(sending())
+        assert (attempt(),) == (await journal.unsettled())[0].attempts
+
+
+OPENER = """
+import asyncio, sys
+from veo_async._journal import Journal
+from veo_async.errors import JournalError
+async def main():
+    try:
+        await Journal(sys.argv[1]).open(sys.argv[2])
+    except JournalError as error:
+        print(error)
+asyncio.run(main())
+"""
+
+
+async def test_a_second_session_in_another_process_is_told_too(path: Path) -> None:
+    """The lock holds between processes."""
+    async with opened(path):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", OPENER, path, TOKEN, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+    assert f"journal {path} is in use" in output.decode()
+
+
+async def test_the_file_belongs_to_the_account_of_its_token(path: Path) -> None:
+    """Another token is refused with words that say so, and the right one still opens it."""
+    async with opened(path) as journal:
+        await journal.write(intended())
+    assert "another token" in await refusal(path, token="f" * 32)
+    async with opened(path) as journal:
+        assert 1 == len(await journal.unsettled())
+
+
+async def test_the_token_is_not_in_the_file(path: Path) -> None:
+    """Neither the file nor its log holds the token, and two files of one token do not look alike."""
+    async with opened(path) as journal:
+        await journal.write(intended())
+        held = contents(path.parent)
+    assert {path.name, f"{path.name}-wal"} == set(held)
+    assert TOKEN.encode() not in b"".join([*held.values(), *contents(path.parent).values()])
+    other = path.with_name("other.db")
+    async with opened(other):
+        pass
+    assert owner_of(path) != owner_of(other)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in directory.iterdir()}
+
+
+def owner_of(path: Path) -> Any:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("SELECT digest FROM owner").fetchone()
+    finally:
+        connection.close()
+
+
+def a_text(path: Path) -> None:
+    path.write_text("not a database at all\n" * 100)
+
+
+def a_short_text(path: Path) -> None:
+    path.write_text("hello")
+
+
+def anothers(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript("CREATE TABLE jobs (id INTEGER); INSERT INTO jobs VALUES (1)")
+    connection.close()
+
+
+def anothers_by_id(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA application_id = 7")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (a_text, "is not a journal"),
+        (a_short_text, "is not a journal"),
+        (anothers, "belongs to another application"),
+        (anothers_by_id, "belongs to another application"),
+    ],
+)
+async def test_a_foreign_file_is_refused_and_left_alone(
+    path: Path, make: Callable[[Path], None], words: str
+) -> None:
+    """Something else at this path is named, and not one byte of it changes."""
+    make(path)
+    before = contents(path.parent)
+    text = await refusal(path)
+    assert words in text
+    assert str(path) in text
+    assert before == contents(path.parent)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "missing/batch.db",
+        "file/batch.db",
+        ":memory:",
+        "n\0l.db",
+        "\ud800.db",
+        "x" * 300,
+        "dangling",
+        "pipe",
+    ],
+)
+async def test_a_path_where_no_file_can_be_is_a_configuration_error(tmp_path: Path, name: str) -> None:
+    """A directory, a missing or impossible directory, a pipe or a name no file can have is the caller's mistake."""
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "missing" / "file")
+    os.mkfifo(tmp_path / "pipe")
+    assert "journal" in await refusal(os.path.join(tmp_path, name), ConfigurationError)
+
+
+def an_empty_file(path: Path) -> None:
+    path.touch()
+
+
+def an_empty_database(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+
+
+@pytest.mark.parametrize("make", [an_empty_file, an_empty_database])
+async def test_an_empty_file_becomes_a_journal(path: Path, make: Callable[[Path], None]) -> None:
+    """A crash between the creation of the file and its first transaction does no harm."""
+    make(path)
+    async with opened(path) as journal:
+        await journal.write(intended())
+        assert 1 == len(await journal.unsettled())
+
+
+async def test_a_newer_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that a later version of the package made is not touched by an earlier one."""
+    with monkeypatch.context() as later:
+        later.setattr(_journal_schema, "MIGRATIONS", [*_journal_schema.MIGRATIONS, lambda connection: None])
+        async with opened(path):
+            pass
+    assert "newer veo_async" in await refusal(path)
+
+
+async def test_an_older_file_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later version runs only the migrations that the file has not had, once, and keeps the facts."""
+    async with opened(path) as journal:
+        await journal.write(*ACCEPTED)
+    ran = []
+
+    def migrate(connection: sqlite3.Connection) -> None:
+        connection.execute("ALTER TABLE jobs ADD COLUMN priority INTEGER")
+        ran.append(1)
+
+    monkeypatch.setattr(_journal_schema, "MIGRATIONS", [*_journal_schema.MIGRATIONS, migrate])
+    for _ in range(2):
+        async with opened(path) as journal:
+            assert ["t"] == [entry.task_id for entry in await journal.unsettled()]
+    assert [1] == ran
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is of the old version or of the new, never between."""
+    async with opened(path) as journal:
+        await journal.write(*ACCEPTED)
+
+    def migrate(connection: sqlite3.Connection) -> None:
+        connection.execute("ALTER TABLE jobs ADD COLUMN priority INTEGER")
+        connection.execute("SELECT * FROM nowhere")
+
+    with monkeypatch.context() as later:
+        later.setattr(_journal_schema, "MIGRATIONS", [*_journal_schema.MIGRATIONS, migrate])
+        assert "nowhere" in await refusal(path)
+    async with opened(path) as journal:
+        assert 1 == len(await journal.unsettled())
+
+
+# --- damage, and disks that fail -------------------------------------------------------------------------
+
+
+async def filled(path: Path) -> None:
+    async with opened(path) as journal:
+        await journal.write(*(intended(f"{number:04}", request="{}" * 100) for number in range(500)))
+
+
+@pytest.mark.parametrize("page", [0, 1, 2, 3, 10, 20])
+async def test_a_damaged_file_is_refused(path: Path, page: int) -> None:
+    """Garbage in any page of the file is found before anything is done on the strength of it."""
+    await filled(path)
+    with path.open("r+b") as file:
+        file.seek(page * 4096)
+        file.write(b"\xa5" * 4096)
+    text = await refusal(path)
+    assert str(path) in text
+    assert "is not a journal" in text if page == 0 else "is damaged" in text
+
+
+async def test_a_cut_off_file_is_refused(path: Path) -> None:
+    """A file that lost its end is damaged."""
+    await filled(path)
+    os.truncate(path, len(contents(path.parent)[path.name]) // 2)
+    assert "is damaged" in await refusal(path)
+
+
+async def test_a_log_that_is_cut_off_ends_at_its_last_whole_commit(path: Path, tmp_path: Path) -> None:
+    """After a power cut in the middle of a commit, all earlier ones are there."""
+    async with opened(path) as journal:
+        await journal.write(intended("a"))
+        whole = len(contents(path.parent)[f"{path.name}-wal"])
+        await journal.write(intended("b"))
+        for cut, expected in ((whole, ["a"]), (whole + 2000, ["a"])):
+            copy = tmp_path / f"copy{cut}.db"
+            shutil.copy(path, copy)
+            shutil.copy(f"{path}-wal", f"{copy}-wal")
+            os.truncate(f"{copy}-wal", cut)
+            async with opened(copy) as after:
+                assert expected == [entry.key for entry in await after.unsettled()]
+
+
+async def test_damage_that_shows_later_is_an_error(path: Path) -> None:
+    """A file that breaks while it is open fails the question at hand, and every write from then on."""
+    journal = Journal(path)
+    await journal.open(TOKEN)
+    await journal._put(read=lambda store: store.connection.execute("DROP TABLE learned"))
+    with pytest.raises(JournalError, match="no such table"):
+        await journal.learned()
+    with pytest.raises(JournalError, match="no such table"):
+        await journal.write(sending())
+    with pytest.raises(JournalError, match="no such table"):
+        await journal.close()
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_a_full_disk_fails_every_writer_and_all_later_ones(path: Path, *, inline: bool) -> None:
+    """When the file cannot grow, nobody is told that a fact is durable; reads go on, and closing raises."""
+    journal = Journal(path, inline=inline)
+    await journal.open(TOKEN)
+    await journal.write(intended())
+    await journal._put(read=lambda store: store.connection.execute("PRAGMA max_page_count = 1").fetchone())
+    big = "x" * 100_000
+    journal.write_soon(intended("behind", request=big))
+    writes = [journal.write(intended(key, request=big)) for key in "abc"]
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert [JournalError] * 3 == [type(one) for one in results]
+    assert 3 == len({id(one) for one in results})
+    assert "the disk is full; free some space" in str(journal.failure)
+    with pytest.raises(JournalError, match=str(path)):
+        await journal.write(sending())
+    assert ["k"] == [entry.key for entry in await journal.unsettled()]
+    with pytest.raises(JournalError, match="disk is full"):
+        await journal.close()
+    async with opened(path) as again:
+        assert ["k"] == [entry.key for entry in await again.unsettled()]
+
+
+async def test_nothing_is_stored_after_a_failure(path: Path) -> None:
+    """Facts that were waiting behind a commit that failed are not stored either: each builds on those before it."""
+    journal = Journal(path)
+    await journal.open(TOKEN)
+    await journal._put(read=lambda store: store.connection.execute("PRAGMA max_page_count = 1").fetchone())
+    first = asyncio.ensure_future(journal.write(intended("a", request="x" * 100_000)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the first is on its way by now
+    second = asyncio.ensure_future(journal.write(Learned(kind="k", data="small")))
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    assert [JournalError] * 2 == [type(one) for one in results]
+    assert {} == await journal.learned()
+    with pytest.raises(JournalError):
+        await journal.close()
+
+
+@contextmanager
+def small_disk(directory: Path, size: str) -> Iterator[None]:
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("needs to mount a file system")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("may not mount a file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
+def enlarge(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+
+
+async def write_for_ever(journal: Journal, written: list[str]) -> None:
+    for key in map(str, itertools.count()):
+        await journal.write(intended(key, request="x" * 1000))
+        written.append(key)
+
+
+async def test_a_disk_that_fills_up_loses_nothing_that_was_durable(tmp_path: Path) -> None:
+    """On a real full disk the error says so, and once there is room all that was said to be durable is there."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    with small_disk(directory, "400k"):
+        path, written = directory / "batch.db", list[str]()
+        journal = Journal(path)
+        await journal.open(TOKEN)
+        with pytest.raises(JournalError, match="the disk is full"):
+            await write_for_ever(journal, written)
+        with pytest.raises(JournalError, match="the disk is full"):
+            await journal.close()
+        enlarge(directory)
+        async with opened(path) as again:
+            assert written == [entry.key for entry in await again.unsettled()]
+            await again.write(intended("more"))
+
+
+async def test_a_full_disk_at_the_start_is_named(tmp_path: Path) -> None:
+    """A journal that cannot even be created says that the disk is full."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    with small_disk(directory, "16k"):
+        (directory / "ballast").write_bytes(b"x" * 8192)
+        assert "the disk is full" in await refusal(directory / "batch.db")
+
+
+AS_NOBODY = """
+import os
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+"""
+
+
+def refusal_to_nobody(path: Path) -> str:
+    """
+    What a process prints that opens the file as a user for whom permissions count.
+    """
+    program = OPENER.replace("asyncio.run", AS_NOBODY + "asyncio.run")
+    return subprocess.run(
+        [sys.executable, "-c", program, str(path), TOKEN], check=True, stdout=-1, text=True
+    ).stdout
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """
+    A directory that other users may enter, unlike pytest's own.
+    """
+    directory = Path(tempfile.mkdtemp())
+    yield directory
+    directory.chmod(0o700)
+    shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize(
+    ("file_mode", "directory_mode"), [(0o444, 0o777), (0o666, 0o555), (0o000, 0o777), (None, 0o555)]
+)
+def test_a_file_that_may_not_be_written_is_refused(
+    open_directory: Path, file_mode: int | None, directory_mode: int
+) -> None:
+    """A read-only file, or a directory where no log can be created, is named before anything is sent."""
+    path = open_directory / "batch.db"
+    if file_mode is not None:
+        asyncio.run(filled(path))
+        path.chmod(file_mode)
+    open_directory.chmod(directory_mode)
+    text = refusal_to_nobody(path)
+    assert f"journal {path} cannot be" in text
+    assert "this user" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "leave to write"), (errno.EIO, "disk fails")],
+)
+async def test_what_the_system_says_is_put_into_words(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    """A file that the operating system will not create is an error with a remedy."""
+
+    def fail(*args: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", fail)
+    assert words in await refusal(path)
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------
+
+WRITER = """
+import asyncio, os, sys
+from veo_async._journal import *
+
+def facts(key):
+    yield Intended(key=key, request="{}", at=1.0)
+    yield Sending(key=key, attempt=1, at=2.0)
+    yield Accepted(key=key, task_id="task " + key, trace_id=None, at=3.0)
+    yield Settled(key=key, failed=False, outcome="{}", at=4.0)
+
+async def job(journal, key):
+    for number, fact in enumerate(facts(key), 1):
+        await journal.write(fact)
+        os.write(1, f"{key} {number}\\n".encode())
+
+async def worker(journal, name):
+    for number in range(1_000_000):
+        await job(journal, f"{sys.argv[2]}-{name}-{number}")
+
+async def main():
+    journal = Journal(sys.argv[1])
+    await journal.open(sys.argv[3])
+    await asyncio.gather(*(worker(journal, name) for name in range(10)))
+
+asyncio.run(main())
+"""
+
+
+def reached(entry: Entry | None) -> int:
+    if entry is None:
+        return 0
+    return 1 + bool(entry.attempts) + (entry.task_id is not None) + (entry.settled_at is not None)
+
+
+def kill_after(path: Path, run: int, count: int) -> dict[str, int]:
+    """
+    Kill a writing process with SIGKILL once it has reported `count` facts; return how far each key got.
+    """
+    command = [sys.executable, "-c", WRITER, str(path), str(run), TOKEN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(count)]
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.readlines()
+    said: dict[str, int] = {}
+    for line in lines:
+        if line.endswith("\n"):
+            key, number = line.split()
+            said[key] = int(number)
+    return said
+
+
+async def test_nothing_reported_durable_is_lost_by_kill_9(path: Path) -> None:
+    """After SIGKILL at several instants the file opens at once and holds every fact that `write` returned for."""
+    said: dict[str, int] = {}
+    for run, count in enumerate((1, 40, 333, 1500, 4000)):
+        said |= kill_after(path, run, count)
+        async with opened(path) as journal:
+            for key, number in said.items():
+                assert number <= reached(await journal.find(key)) <= number + 1
+            unsettled = [entry.key for entry in await journal.unsettled()]
+            assert len(unsettled) <= 10 * (run + 1)
+
+
+async def test_an_unclean_end_shows_exactly_the_durable_facts(path: Path) -> None:
+    """A copy of the open file and its log, as a crash leaves them, reads as the journal itself does."""
+    async with opened(path) as journal:
+        await journal.write(*SETTLED, intended("a"), sending("a"), intended("b"))
+        copy = path.with_name("copy.db")
+        shutil.copy(path, copy)
+        shutil.copy(f"{path}-wal", f"{copy}-wal")
+        async with opened(copy) as after:
+            for key in "kab":
+                assert await journal.find(key) == await after.find(key)
+            assert await journal.unsettled() == await after.unsettled()
