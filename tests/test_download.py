@@ -376,7 +376,7 @@ async def test_a_stall_is_resumed(origin: Origin, tmp_path: Path, monkeypatch: p
     """A server that goes silent in the middle is left, and the rest is fetched on another connection."""
     monkeypatch.setattr(_download, "FLUSH_EVERY", 3600.0)
     origin.script.append(origin.cut(100_000, silent=True))
-    timeout = aiohttp.ClientTimeout(sock_read=0.05)
+    timeout = aiohttp.ClientTimeout(sock_read=0.15)
     async with aiohttp.ClientSession(timeout=timeout) as impatient:
         plain = Downloader(
             open=lambda url, headers: impatient.get(url, headers=headers), look_up=None, retry=QUICK
