@@ -1,0 +1,96 @@
+"""
+What an error means for the person at the terminal: its own words, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errors import (
+    ApiError,
+    AuthenticationError,
+    BadRequest,
+    ConfigurationError,
+    DownloadError,
+    InsufficientBalance,
+    InvalidRequest,
+    JobFailed,
+    JobTimedOut,
+    JobVanished,
+    JournalError,
+    KeyConflict,
+    PermissionDenied,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    SessionClosed,
+    SubmissionUnknown,
+    SubmitTimedOut,
+    TaskNotFound,
+    TrackingLost,
+    TransportError,
+    VeoError,
+)
+from ._words import printable
+
+__all__ = ["BAD_INPUT", "advice", "lines", "reason"]
+
+BAD_INPUT: Final = (InvalidRequest, ConfigurationError, KeyConflict)  # exit status 2: nothing was sent
+
+# The first row that fits is taken, so a narrower class stands before a wider one.
+_ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
+    (InvalidRequest, "Nothing was sent, and nothing is billed."),
+    (
+        AuthenticationError,
+        "Check the token in ACEDATACLOUD_API_TOKEN: https://platform.acedata.cloud has yours.",
+    ),
+    (InsufficientBalance, "Top up the account at https://platform.acedata.cloud, then run this again."),
+    (
+        PermissionDenied,
+        "The application is disabled, or moderation refused the content: change what is asked for.",
+    ),
+    (BadRequest, "Change what is asked for: `veo-async models` tells what each model takes."),
+    (RateLimited, "Wait a while, then run this again; nothing was bought."),
+    (ServerError, "The server failed; run this again later."),
+    (TaskNotFound, "Check the id: it must be a task's, of this account; a video's id is another one."),
+    (ProtocolError, "Check the base URL: what answers there does not seem to be the API."),
+    (TransportError, "Check the network and the base URL, then run this again."),
+    (SubmitTimedOut, "It was never sent: run this again when less is going on."),
+    (SubmissionUnknown, "It may have been accepted, and billed: look for it before you ask for it again."),
+    (JobFailed, "A failed task is not billed: change the request, or try it again."),
+    (JobTimedOut, "The task goes on: `veo-async wait {task_id}` takes it up again."),
+    (JobVanished, "The server has lost the task: ask for the video again."),
+    (TrackingLost, "The task goes on: renew the token, then `veo-async wait {task_id}` takes it up again."),
+    (SessionClosed, "The task goes on: `veo-async wait {task_id}` takes it up again."),
+    (
+        DownloadError,
+        "The video stays at the server for some time: `veo-async wait {task_id} -o FILE` fetches it.",
+    ),
+    (JournalError, "Nothing more is sent without a journal: check the file and its disk."),
+)
+
+
+def advice(error: VeoError) -> str | None:
+    """
+    Tell what to do about an error, in one sentence; None where nothing useful is known.
+    """
+    for kind, words in _ADVICE:
+        if isinstance(error, kind):
+            return None if "{task_id}" in words and not error.task_id else words.format(task_id=error.task_id)
+    return None
+
+
+def reason(error: VeoError) -> str:
+    """
+    Tell an error without the ids that stand elsewhere.
+    """
+    if isinstance(error, JobFailed | ApiError):
+        return ": ".join(part for part in (error.code, error.message) if part) or str(error)
+    return str(error)
+
+
+def lines(error: VeoError) -> list[str]:
+    """
+    Tell an error in its own words and, on a line of its own, what to do about it.
+    """
+    return [line for line in (printable(str(error)), advice(error)) if line]

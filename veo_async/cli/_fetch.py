@@ -1,0 +1,127 @@
+"""
+Jobs from their submit to their files, shown on a board, and accounted for however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+from attrs import define, field
+
+from .. import Job, JobState, VeoSession
+from ..errors import SessionClosed, VeoError
+from ._advice import lines
+from ._display import DOWNLOADING, SAVED, Board, follow
+from ._options import Target
+from ._outcome import outcome_of
+from ._run import FAILED, FINE, complain
+
+__all__ = ["Piece", "fetch", "interrupted", "tell"]
+
+_ON_THE_WAY: Final = frozenset({JobState.SUBMITTING, JobState.UNKNOWN})
+
+STOPPING: Final = (
+    "stopping: a submit that is on its way gets a moment to be answered; Ctrl-C again leaves at once"
+)
+NO_CANCEL: Final = "The API has no cancel: what it has accepted goes on, and is billed if it succeeds."
+
+
+@define(eq=False, kw_only=True)
+class Piece:
+    """
+    One job to be seen through.
+
+    Attributes:
+        title: what the board calls it.
+        start: submits the request, or attaches to the task.
+        target: where its videos go; None leaves them where they are.
+        job, files, error: what has become of it so far.
+        seconds: how long that took, or None.
+    """
+
+    title: str
+    start: Callable[[VeoSession], Awaitable[Job]]
+    target: Target | None
+    job: Job | None = field(default=None, init=False)
+    files: list[Path] = field(factory=list, init=False)
+    error: VeoError | None = field(default=None, init=False)
+    seconds: float | None = field(default=None, init=False)
+
+    @property
+    def open(self) -> bool:
+        """
+        Whether the server may still be at work on it, or it was never known to have begun.
+        """
+        return self.job is not None and (
+            not self.job.done() or isinstance(self.job.exception(), SessionClosed)
+        )
+
+
+async def fetch(session: VeoSession, pieces: Sequence[Piece], board: Board) -> None:
+    """
+    See all pieces through at once; what goes wrong with one is kept with it.
+    """
+    async with board, session as veo:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for piece in pieces:
+                    group.create_task(_see_through(piece, veo, board), name=f"veo-async {piece.title}")
+        except asyncio.CancelledError:
+            if any(piece.job and piece.job.state in _ON_THE_WAY for piece in pieces):
+                board.say(STOPPING)
+            raise
+
+
+async def _see_through(piece: Piece, veo: VeoSession, board: Board) -> None:
+    row = board.add(piece.title)
+    try:
+        piece.job = await piece.start(veo)
+        await follow(piece.job, board, row)
+        result = await piece.job
+        if piece.target is not None:
+            for index, video in enumerate(result.videos):
+                board.change(row, DOWNLOADING)
+                path = await veo.download(video, piece.target.place(index), progress=board.progress(row))
+                piece.files.append(path)
+            board.change(row, SAVED, ", ".join(path.name for path in piece.files))
+    except VeoError as error:
+        piece.error = error
+        board.fail(row, error)
+    piece.seconds = row.seconds
+
+
+def interrupted(pieces: Sequence[Piece]) -> None:
+    """
+    Tell what was accepted, by its id: nobody here waits for it any more.
+    """
+    ids = [piece.job.task_id for piece in pieces if piece.open and piece.job and piece.job.task_id]
+    if ids:
+        complain("interrupted. The server has accepted:", *(f"task {task_id}" for task_id in ids))
+        complain(
+            NO_CANCEL, f"To go on: veo-async wait {' '.join(ids)} -o {'FILE' if len(ids) == 1 else 'DIR'}"
+        )
+    else:
+        complain("interrupted.")
+    for piece in pieces:
+        error = piece.error or (piece.job.exception() if piece.job and piece.job.done() else None)
+        if error is not None and not (piece.job and piece.job.task_id):
+            complain(*lines(error))
+
+
+def tell(pieces: Sequence[Piece], *, as_json: bool) -> int:
+    """
+    Write results to stdout and errors to stderr, and return the exit status.
+    """
+    for piece in pieces:
+        if piece.error is not None:
+            complain(*lines(piece.error))
+        if as_json and piece.job is not None:
+            click.echo(json.dumps(outcome_of(piece.job, piece.files, piece.error)))
+        for path in [] if as_json else piece.files:
+            click.echo(click.format_filename(path))
+    return FAILED if any(piece.error for piece in pieces) else FINE

@@ -1,0 +1,128 @@
+"""
+`veo-async generate`: a prompt, or images, becomes a file. `veo-async wait`: so does a task that exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import ImageToVideo, IngredientsToVideo, Job, Request, TextToVideo, VeoSession
+from ._display import Board
+from ._fetch import Piece, fetch, interrupted, tell
+from ._options import Target, checked, image_violations, submitting, target_violations, waiting, web_address
+from ._run import new_session, refuse, run
+
+__all__ = ["generate", "wait"]
+
+
+@click.command(short_help="Make a video from a prompt or from images.")
+@click.argument("prompt", required=False)
+@click.option("-m", "--model", metavar="NAME", help="See `veo-async models`. [default: veo31-fast]")
+@click.option("-i", "--image", "images", multiple=True, metavar="URL", help="First, then last frame.")
+@click.option("--ingredients", is_flag=True, help="Put what the images show together instead.")
+@click.option("-r", "--resolution", metavar="WORD", help="1080p, gif, or 4k (veo31). [default: 720p]")
+@click.option("-a", "--aspect-ratio", metavar="RATIO", help="16:9 or 9:16. [default: 16:9]")
+@click.option("--translation", is_flag=True, help="Have the prompt translated first.")
+@submitting
+def generate(*, prompt: str | None, images: tuple[str, ...], ingredients: bool, **options: Any) -> None:
+    """
+    Make a video from PROMPT, or from images, and save it.
+
+    The token is read from ACEDATACLOUD_API_TOKEN.
+    """
+    names = ("model", "resolution", "aspect_ratio", "translation", "callback_url")
+    fields = {name: value for name in names if (value := options.pop(name)) is not None}
+    violations = list(image_violations(images))
+    addresses = tuple(map(web_address, images))
+    request = checked(lambda: _request(prompt, addresses, ingredients, fields), violations)
+    order(request, violations, title=prompt or " ".join(images), **options)
+
+
+def _request(prompt: str | None, images: Sequence[str], ingredients: bool, fields: dict[str, Any]) -> Request:
+    if ingredients:
+        return IngredientsToVideo(images, prompt, **fields)
+    if images:
+        return ImageToVideo(prompt or "", images, **fields)
+    return TextToVideo(prompt or "", **fields)
+
+
+def order(
+    request: Request | None,
+    violations: list[str],
+    *,
+    title: str,
+    key: str | None,
+    timeout: float | None,
+    output: str,
+    overwrite: bool,
+    as_json: bool,
+    base_url: str | None,
+    speed: float,
+) -> None:
+    """
+    Buy one video and save it; or refuse to, with all that is wrong, before anything is sent.
+    """
+    if key is not None and not key:
+        violations.append("--key must not be empty")
+    violations += target_violations(output, overwrite=overwrite)
+    session = new_session(violations, base_url=base_url, speed=speed)
+    refuse(violations)
+    assert session is not None, "what is missing was a violation"
+    assert request is not None, "what is missing was a violation"
+
+    async def start(veo: VeoSession) -> Job:
+        return veo.submit(request, key=key, timeout=timeout)
+
+    target = Target(path=Path(output), overwrite=overwrite)
+    run(_see_through(session, [Piece(title=title, start=start, target=target)], as_json=as_json))
+
+
+@click.command(short_help="Wait for tasks that were asked for earlier.")
+@click.argument("task_ids", metavar="TASK_ID...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="PATH", help="Save the videos: a file, or a directory.")
+@waiting
+def wait(
+    *,
+    task_ids: tuple[str, ...],
+    output: str | None,
+    overwrite: bool,
+    timeout: float | None,
+    as_json: bool,
+    base_url: str | None,
+    speed: float,
+) -> None:
+    """
+    Wait until the tasks have ended, and save their videos if --output says where.
+    """
+    ids = list(dict.fromkeys(task_ids))
+    violations = list(target_violations(output, overwrite=overwrite)) if output else []
+    if output and len(ids) > 1 and not Path(output).is_dir():
+        violations.append(f"--output {output} must be an existing directory for several tasks")
+    session = new_session(violations, base_url=base_url, speed=speed)
+    refuse(violations)
+    assert session is not None, "what is missing was a violation"
+    target = Target(path=Path(output), overwrite=overwrite) if output else None
+    pieces = [Piece(title=f"task {name}", start=_attached(name, timeout), target=target) for name in ids]
+    run(_see_through(session, pieces, as_json=as_json))
+
+
+def _attached(task_id: str, timeout: float | None) -> Callable[[VeoSession], Awaitable[Job]]:
+    async def start(veo: VeoSession) -> Job:
+        return veo.attach(task_id, timeout=timeout)
+
+    return start
+
+
+async def _see_through(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool) -> int:
+    board = Board(total=len(pieces) if len(pieces) > 1 else None)
+    try:
+        await fetch(session, pieces, board)
+    except asyncio.CancelledError:
+        interrupted(pieces)
+        raise
+    return tell(pieces, as_json=as_json)

@@ -1,0 +1,203 @@
+"""
+The options that commands share, and the request that they make, with everything that is wrong with it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+from attrs import frozen
+
+from .. import Request
+from ..errors import InvalidRequest
+from ._run import complain
+
+__all__ = [
+    "Target",
+    "checked",
+    "connecting",
+    "image_violations",
+    "submitting",
+    "target_violations",
+    "waiting",
+    "web_address",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STAND_IN: Final = "https://example.com/"  # for an image that is refused already, so that the rest is checked
+LONGEST_SUFFIX: Final = ".part.json"  # what a download may put behind the file's name while it runs
+
+# A field's name at the head of a violation, as the person at the terminal knows it.
+_OPTIONS: Final = {
+    "prompt": "PROMPT",
+    "image_urls": "--image",
+    "video_id": "VIDEO_ID",
+    "model": "--model",
+    "resolution": "--resolution",
+    "aspect_ratio": "--aspect-ratio",
+    "callback_url": "--callback-url",
+    "translation": "--translation",
+    "target": "--to",
+    "motion_type": "MOTION",
+    "image_mask": "--mask",
+}
+
+_CONNECTION: Final = (
+    click.option("--base-url", metavar="URL", help="Another address of the API."),
+    click.option(
+        "--speed",
+        type=click.FloatRange(min=0, min_open=True),
+        default=1.0,
+        envvar="VEO_ASYNC_SPEED",
+        metavar="N",
+        help="Of a simulator: how much faster than life.",
+    ),
+)
+_WAITING: Final = (
+    click.option("--overwrite", is_flag=True, help="Replace a file that exists."),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="How long to wait at most. [default: 1800]",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Tell the outcome on stdout as a JSON object."),
+)
+_SUBMITTING: Final = (
+    click.option("-o", "--output", metavar="PATH", default=".", help="File or directory. [default: .]"),
+    click.option("--callback-url", metavar="URL", help="Where the API is to POST the result, too."),
+    click.option("--key", metavar="TEXT", help="Your own name for the job."),
+)
+
+
+def _all(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+connecting: Final = _all(*_CONNECTION)
+waiting: Final = _all(*_WAITING, *_CONNECTION)
+submitting: Final = _all(*_SUBMITTING, *_WAITING, *_CONNECTION)
+
+
+# --- the request ---------------------------------------------------------------------------------------
+
+
+def checked(make: Callable[[], Request], violations: list[str]) -> Request | None:
+    """
+    Make a request; its violations are added to those found so far, its cautions are told at once.
+    """
+    with warnings.catch_warnings(record=True) as cautions:
+        warnings.simplefilter("always")
+        try:
+            request = make()
+        except InvalidRequest as error:
+            violations.extend(map(_as_typed, error.violations))
+            return None
+    for caution in cautions:
+        complain(f"note: {caution.message}")
+    return request
+
+
+def _as_typed(violation: str) -> str:
+    field, _, rest = violation.partition(" ")
+    return f"{_OPTIONS.get(field, field)} {rest}"
+
+
+def web_address(image: str) -> str:
+    """
+    Return an image's address, or something in its place where `image_violations` has a better word for it.
+    """
+    return STAND_IN if _is_local(image) else image
+
+
+def image_violations(images: tuple[str, ...]) -> Iterator[str]:
+    """
+    Tell which images are files on this machine.
+    """
+    for image in images:
+        if _is_local(image):
+            yield (
+                f"--image {image} is a file on this machine, and the API takes URLs only:"
+                " put it on the web and pass its https address"
+            )
+
+
+def _is_local(image: str) -> bool:
+    try:
+        return image.lower().startswith("file:") or ("://" not in image and os.path.exists(image))
+    except ValueError:  # a null byte is in no file's name
+        return False
+
+
+# --- the target ----------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Target:
+    """
+    Where a result's videos go.
+
+    Attributes:
+        path: a file, or an existing directory.
+        overwrite: whether a file that is there may be replaced.
+    """
+
+    path: Path
+    overwrite: bool = False
+
+    def place(self, index: int) -> Path:
+        """
+        Return the place of one of several videos: `whale.mp4`, then `whale-2.mp4`.
+        """
+        if self.path.is_dir() or index == 0:
+            return self.path
+        number = index + 1
+        while True:
+            path = self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")
+            if self.overwrite or not path.exists():
+                return path
+            number += 1
+
+
+def target_violations(text: str, *, overwrite: bool) -> Iterator[str]:
+    """
+    Tell why a video could not be saved there: before it is bought, not after.
+    """
+    path = Path(text)
+    try:
+        yield from _directory_violations(path) if path.is_dir() else _file_violations(text, path, overwrite)
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a null byte
+        yield f"--output {text} cannot be written: {getattr(error, 'strerror', None) or error}"
+
+
+def _directory_violations(path: Path) -> Iterator[str]:
+    if not os.access(path, os.W_OK | os.X_OK):
+        yield f"--output {path} is a directory that you may not write to"
+
+
+def _file_violations(text: str, path: Path, overwrite: bool) -> Iterator[str]:
+    missing = path if text.endswith(("/", os.sep)) else path.parent
+    if not missing.is_dir():
+        yield f"--output {text}: there is no directory {missing}; make it first"
+        return
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        yield f"--output {text}: you may not write to the directory {path.parent}"
+    path.with_name(path.name + LONGEST_SUFFIX).exists()  # raises where the name is too long
+    if not path.exists():
+        return
+    if not stat.S_ISREG(path.stat().st_mode):
+        yield f"--output {text} is neither a file nor a directory"
+    elif not overwrite:
+        yield f"--output {text} exists already: choose another name, or pass --overwrite"

@@ -1,0 +1,120 @@
+"""
+From a coroutine to an exit status: 0 all well, 1 something failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
+
+import click
+
+from .. import PollPolicy, RetryPolicy, VeoSession
+from ..errors import ConfigurationError, VeoError
+from ._advice import BAD_INPUT, lines
+from ._words import printable
+
+__all__ = ["FAILED", "FINE", "REFUSED", "complain", "new_session", "refuse", "run"]
+
+FINE: Final = 0
+FAILED: Final = 1
+REFUSED: Final = 2
+INTERRUPTED: Final = 128 + signal.SIGINT
+TERMINATED: Final = 128 + signal.SIGTERM
+
+NO_TOKEN: Final = (
+    "no token: set ACEDATACLOUD_API_TOKEN to yours, from https://platform.acedata.cloud"
+    " (`veo-async demo` and `veo-async simulate` need none)"
+)
+
+
+def run(main: Coroutine[Any, Any, int]) -> None:
+    """
+    Run a command's coroutine, tell its errors in words, and exit with its status.
+    """
+    sys.exit(_status_of(main))
+
+
+def _status_of(main: Coroutine[Any, Any, int]) -> int:
+    handler = _Notes()
+    logging.getLogger("veo_async").addHandler(handler)
+    try:
+        return asyncio.run(_until_terminated(main))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except asyncio.CancelledError:
+        return TERMINATED
+    except VeoError as error:
+        complain(*lines(error))
+        return REFUSED if isinstance(error, BAD_INPUT) else FAILED
+    except OSError as error:
+        complain(str(error))
+        return FAILED
+    finally:
+        logging.getLogger("veo_async").removeHandler(handler)
+
+
+async def _until_terminated(main: Coroutine[Any, Any, int]) -> int:
+    """
+    Take SIGTERM as Ctrl-C is taken: what was bought is told before the process ends.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    with contextlib.suppress(NotImplementedError):  # Windows has no such handler
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await main
+
+
+class _Notes(logging.Handler):
+    """
+    Tells the package's warnings to the person at the terminal.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(f"note: {record.getMessage()}")
+
+
+def complain(first: str, *more: str) -> None:
+    """
+    Write to stderr: a line that names the command, and the lines that belong to it.
+    """
+    click.echo(f"veo-async: {printable(first)}", err=True)
+    for line in more:
+        click.echo(f"  {printable(line)}", err=True)
+
+
+def refuse(violations: Iterable[str]) -> None:
+    """
+    Exit with the status for bad input if there is anything wrong with it, and tell all of it.
+    """
+    found = list(dict.fromkeys(violations))
+    if found:
+        complain("nothing was bought, the input is at fault:", *(f"- {violation}" for violation in found))
+        sys.exit(REFUSED)
+
+
+def new_session(violations: list[str], *, base_url: str | None, speed: float) -> VeoSession | None:
+    """
+    Make a session from the environment and the flags; why there is none is added to the violations.
+
+    Args:
+        speed: how many times faster than life the server is: other than 1 for a simulator only.
+    """
+    if not os.environ.get("ACEDATACLOUD_API_TOKEN"):
+        violations.append(NO_TOKEN)
+        return None
+    try:
+        polling, retry = PollPolicy().scaled(1 / speed), RetryPolicy().scaled(1 / speed)
+        return VeoSession(base_url=base_url, polling=polling, retry=retry)
+    except ConfigurationError as error:
+        violations.append(str(error))
+        return None

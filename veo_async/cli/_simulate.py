@@ -1,0 +1,122 @@
+"""
+`veo-async simulate`: the API on this machine, for any program to test against.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import click
+from attrs import define, field
+
+from ..simulator import Core, Reply, Settings, Simulator
+from ._run import FINE, run
+from ._words import plural, printable, shortened
+
+__all__ = ["simulate"]
+
+PROMPT: Final = 40  # characters
+PORT: Final = 8750
+
+
+@click.command(short_help="Serve the API on this machine: no key, no cost.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes a free one."
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="How many times faster than life tasks run.",
+)
+@click.option("--failures", type=click.FloatRange(0, 1), default=0.0, help="The share of tasks that fail.")
+def simulate(port: int, speed: float, failures: float) -> None:
+    """
+    Serve a simulated API on this machine until Ctrl-C, and show the requests as they come.
+    """
+    settings = Settings(speed=speed, failure_share=failures)
+    run(_serve(Simulator(core=WatchedCore(settings, seen=_show), port=port)))
+
+
+async def _serve(simulator: Simulator) -> int:
+    async with simulator:
+        click.echo(f"export ACEDATACLOUD_API_BASE_URL={simulator.url}")
+        click.echo(f"export ACEDATACLOUD_API_TOKEN={simulator.token}")
+        speed = simulator.settings.speed
+        click.echo(f"export VEO_ASYNC_SPEED={speed:g}")
+        click.echo(
+            "# Put these into another terminal. Requests follow as they come; Ctrl-C ends this.", err=True
+        )
+        # Ctrl-C is how a server is meant to end, so it is no failure.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+    core = simulator.core
+    click.echo(f"# {plural(core.requests.total(), 'request')}, {plural(core.accepted, 'task')}.", err=True)
+    return FINE
+
+
+# --- requests as they come -----------------------------------------------------------------------------
+
+
+@define(eq=False)
+class WatchedCore(Core):
+    """
+    A core that tells of each request: method, path, the fields of its body, and the answer.
+    """
+
+    seen: Callable[[str, str, Mapping[str, Any], Reply], None] = field(kw_only=True)
+
+    def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        reply = super().handle(method, path, headers, body)
+        self.seen(method, path, _fields(body), reply)
+        return reply
+
+
+def _fields(body: bytes) -> Mapping[str, Any]:
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):  # of a GET, or of whoever tries what happens
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _show(method: str, path: str, fields: Mapping[str, Any], reply: Reply) -> None:
+    status = "waits" if reply.later is not None else str(reply.status)
+    words = (
+        datetime.now().strftime("%H:%M:%S"),
+        status,
+        method,
+        printable(path),
+        _gist(fields),
+        _answer(reply),
+    )
+    click.echo("  ".join(word for word in words if word), err=True)
+
+
+def _gist(fields: Mapping[str, Any]) -> str:
+    ids = fields.get("ids")
+    words = [
+        str(fields[name]) for name in ("action", "model", "resolution", "id", "video_id") if fields.get(name)
+    ]
+    if isinstance(ids, list):
+        words.append(plural(len(ids), "task"))
+    if fields.get("prompt"):
+        words.append(f'"{shortened(str(fields["prompt"]), PROMPT)}"')
+    return printable(" ".join(words))
+
+
+def _answer(reply: Reply) -> str:
+    """
+    Tell what an answer is about: the new task's id, or the error's message.
+    """
+    answer = _fields(reply.body)
+    error = answer.get("error")
+    if isinstance(error, dict):
+        return printable(f"{error.get('code')}: {error.get('message')}")
+    return f"-> task {printable(str(answer['task_id']))}" if "task_id" in answer else ""
