@@ -33,6 +33,7 @@ _PER_LOG: Final = 1 / math.log(RATIO)
 PRIOR_MEDIAN: Final = 108.0  # seconds; the documents' examples took 66, 68, 90, 99, 145, 165 and 185
 PRIOR_SPREAD: Final = 0.45  # of the logarithm; the examples' own is 0.40, and they are few
 PRIOR_WEIGHT: Final = 5.0  # lives; so many completions count as much as the documents
+OUTGROWN: Final = 20.0  # lives; so many halve the weight of what came before them
 LEAST_ALIVE: Final = 0.01  # share of the prior's lives that stays in bins which hardly any task reaches
 SMOOTHINGS: Final = 2  # each spreads a count by less than a bin
 MEMORY: Final = 500.0  # lives; older ones fade, so that the table follows a server that changes
@@ -195,8 +196,9 @@ def _updated(prior: Sequence[float], entered: Sequence[float], ended: Sequence[f
     """
     Return the chances of the prior, moved towards what was counted.
     """
+    lives_before = PRIOR_WEIGHT / (1 + sum(ended) / OUTGROWN)
     reached = [1.0, *_survival(prior)[:-1]]
-    weights = [PRIOR_WEIGHT * max(share, LEAST_ALIVE) for share in reached]
+    weights = [lives_before * max(share, LEAST_ALIVE) for share in reached]
     rows = zip(weights, prior, _smooth(entered), _smooth(ended), strict=True)
     return [(weight * chance + died) / (weight + lives) for weight, chance, lives, died in rows]
 

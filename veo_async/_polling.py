@@ -64,7 +64,7 @@ BACKOFF_FACTOR: Final = 1.3
 BACKOFF_MAX: Final = 10.0  # seconds
 BACKOFF_STEPS: Final = 99  # past any maximum, and short of an overflow
 LONE_FIRST: Final = 10.0  # seconds until an id that a reply left out is asked alone: a replica may lag
-LONE_GAP: Final = 40.0  # seconds between lone looks: four of them span two minutes
+LONE_GAP: Final = 41.0  # seconds between lone looks: four of them span just over two minutes
 LONE_MISSES: Final = 4
 LONE_SPAN: Final = 120.0  # seconds
 FORGOTTEN: Final = 1000  # forgotten tasks that the heap of deadlines may hold besides as many as are known
@@ -269,6 +269,8 @@ class Schedule:
         """
         task = self._tasks.pop(task_id, None)
         if task is not None:
+            if task.group is not None and task.group.due_at <= self._horizon:
+                self._request_at = None
             task.group = None
             self._suspects.pop(task_id, None)
             self._nudged.discard(task_id)
@@ -542,8 +544,7 @@ class Schedule:
         """
         policy = self._policy
         age = (now - task.started_at) / policy._scale
-        bin_now = bin_of(age)
-        if bin_now > task.bin:
+        if (bin_now := bin_of(age)) > task.bin:
             self._durations.survived(task.kind, task.bin, bin_now)
             task.bin = bin_now
         if policy.mode == "fixed":
