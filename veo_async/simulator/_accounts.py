@@ -23,15 +23,13 @@ class Rate:
     Allows so many requests a second, with a burst of one second's worth.
     """
 
-    per_second: float | None
+    per_second: float
     _free_at: float = field(default=-inf, init=False)
 
     def wait(self, now: float) -> float:
         """
         Take a request into account and return 0, or return the seconds until there is room for it.
         """
-        if self.per_second is None:
-            return 0.0
         step = 1 / self.per_second
         free_at = max(now, self._free_at)
         if free_at - now > max(1.0 - step, 0.0) + 1e-9:

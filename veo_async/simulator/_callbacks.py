@@ -41,15 +41,15 @@ class Callbacks:
         """
         return "callback_url" in task.body and self.settings.callbacks != "off"
 
-    def plan(self, task: Task, hit: Hit | None = None) -> None:
+    def plan(self, task: Task, now: float, hit: Hit | None = None) -> None:
         """
-        Note what is to be sent about a task.
+        Note what is to be sent about a task that was accepted, or steered, just now.
         """
         kind, seconds = (hit.fault.kind, hit.fault.seconds) if hit else ("", 0.0)
         if kind == "early":
-            self._add(task, task.created_at, self._claim(task))
+            self._add(task, now, self._claim(task))
         elif kind == "forged":
-            self._forge(task)
+            self._forge(task, now)
         for lag in _LAGS.get(kind, (0.0,)):
             self._add(task, task.ends_at + lag * seconds, None)
 
@@ -59,7 +59,7 @@ class Callbacks:
     def _claim(self, task: Task) -> dict[str, Any]:
         return result(evolve(task, error=None), self.settings, self.link)
 
-    def _forge(self, task: Task) -> None:
+    def _forge(self, task: Task, now: float) -> None:
         """
         Claim that this task failed, that a task nobody has succeeded, and that ours lies at another host.
         """
@@ -69,7 +69,7 @@ class Callbacks:
             evolve(task, error=None), self.settings, lambda *_: "http://127.0.0.1:9/forged.mp4"
         )
         for body in (failure(task), self._claim(bogus), elsewhere):
-            self._add(task, task.created_at, body)
+            self._add(task, now, body)
 
     def next_at(self) -> float | None:
         """

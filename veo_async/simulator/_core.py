@@ -11,7 +11,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from math import ceil, exp, inf, log
+from math import ceil, exp, floor, inf, log
 from typing import Any, Final
 
 from attrs import define, evolve, field
@@ -224,7 +224,7 @@ class Core:
         self._check_limits(call)
         self._clean_up(call.account, call.now)
         task = self._accept(call, body, source, hit)
-        early = self._promise(task)
+        early = self._promise(task, call.now)
         if not body.get("async") and "callback_url" not in body:
             return self._when_ended(task)
         extras = {"success": True, "trace_id": task.trace_id} if self.settings.submit_extras else {}
@@ -242,7 +242,7 @@ class Core:
         raise Refusal("bad_request", "video_id is invalid")
 
     def _accept(self, call: Call, body: dict[str, Any], source: Task | None, hit: Hit | None) -> Task:
-        number, created_at = self._new_number(), round(call.now, 3)
+        number, created_at = self._new_number(), floor(call.now * 1000) / 1000
         late = self.settings.late + (hit.fault.seconds if hit and hit.fault.kind == "late" else 0.0)
         task = Task(
             id=dashed(number),
@@ -307,14 +307,14 @@ class Core:
 
     # --- callbacks -------------------------------------------------------------------------------------
 
-    def _promise(self, task: Task) -> bool:
+    def _promise(self, task: Task, now: float) -> bool:
         """
         Plan the callbacks of a new task, and tell whether one comes before the submit's own answer.
         """
         if not self._callbacks.owes(task):
             return False
         hit = self.faults.strike("callback", [task.id], task.body) if self.faults else None
-        self._callbacks.plan(task, hit)
+        self._callbacks.plan(task, now, hit)
         self._wake()
         return hit is not None and hit.fault.kind == "early"
 
@@ -360,7 +360,7 @@ class Core:
         task.error, task.ends_at = error, self.clock()
         self._accounts[task.account].watch(task)
         if self._callbacks.owes(task):
-            self._callbacks.plan(task)
+            self._callbacks.plan(task, task.ends_at)
         self._wake()
         return task
 
