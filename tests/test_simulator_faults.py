@@ -402,3 +402,13 @@ def test_forged_callbacks_lie(clock: Clock) -> None:
     assert task_id != stranger["task_id"]
     assert "http://127.0.0.1:9/forged.mp4" == elsewhere["data"][0]["video_url"]
     assert (task_id, True) == (truth["task_id"], truth["success"])
+
+
+def test_an_early_callback_is_due_at_once(clock: Clock) -> None:
+    """Whatever the fraction of the millisecond in which the submit came, its early callback is due."""
+    core = make(clock, Faults().add("early", on="callback"))
+    clock.now += 0.0006
+    task_id = submit(core, callback_url=HOOK).json()["task_id"]
+
+    assert [task_id] == [callback.task_id for callback in core.callbacks_due(clock.now)]
+    assert START == core.tasks[task_id].created_at
