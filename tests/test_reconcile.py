@@ -835,7 +835,7 @@ class World:
         )
         self._journal[key] = sent
         self.reconciler.sending(sent, now=self.now)
-        killed_at = min((instant for instant in self.kills if instant > self.now), default=inf)
+        killed_at = min((instant for instant in self.kills if instant >= self.now), default=inf)
         ends_at = min(self.now + fate.lasts, killed_at)
         task_id = f"task {number} of {key}"
         if fate.accepted:
