@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
+import yarl
 from aiohttp.abc import AbstractStreamWriter
 from attrs import define, field
 
@@ -222,13 +223,15 @@ class AiohttpTransport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self.session.trust_env,
                 auto_decompress=False,
+                requote_redirect_url=False,
             )
         limits = self._limits
         timeout = aiohttp.ClientTimeout(
             total=None, connect=None, sock_connect=limits.connect, sock_read=limits.read
         )
         return self._files.get(
-            url,
+            # A signed link must travel as it was signed: yarl would write some of its escapes anew.
+            yarl.URL(url, encoded=True) if url.isascii() and " " not in url else url,
             headers={"accept-encoding": "identity", **headers},
             timeout=timeout,
             max_redirects=DOWNLOAD_REDIRECTS,
