@@ -22,8 +22,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from veo_async._durations import Durations
-from veo_async._polling import PollPolicy, Schedule
+from veo_async._polling import Durations, PollPolicy, Schedule
 
 Row = dict[str, Any]
 KIND: Final = "text2video"

@@ -56,7 +56,9 @@ TYPICAL_HAZARD: Final = (
 LONELY: Final = 2.0  # looks; what a request costs beyond the looks in it
 EVEN_GAP: Final = 10.0  # seconds; the longest gap until a task is well past the median
 STRAGGLER: Final = 3.0  # medians; from this age on the gaps grow
+LEAST_PRICE: Final = 1e-9  # seconds of lag; keeps the arithmetic of absurdly short intervals finite
 ALIKE: Final = 0.25  # intervals; gaps that differ by less share a group
+LEAST_ALIKE: Final = 1e-3  # seconds
 RETRY: Final = 1.0  # seconds until the tasks of a failed poll are asked again; the gate does the backing off
 HEAD_START: Final = 60.0  # seconds; a task known to have ended passes looks that are overdue by less
 BACKOFF_FIRST: Final = 2.0  # seconds
@@ -121,6 +123,8 @@ class PollPolicy:
         """
         Return the policy for a server that is slower by `factor`: durations times it, rates divided by it.
         """
+        if not 0 < factor < math.inf:
+            raise ConfigurationError(f"factor must be a finite number above 0, not {factor!r}")
         return evolve(
             self,
             interval=self.interval * factor,
@@ -195,6 +199,7 @@ class Schedule:
     _durations: Durations = field(kw_only=True)
     _batch_size: int = field(init=False)
     _price: float = field(init=False)  # of a look in a full request, in unscaled seconds of expected lag
+    _alike: float = field(init=False)  # seconds
     _patience: float = field(init=False)  # seconds that a due look may wait for company
     _even_gap: float = field(init=False)  # seconds
     _tasks: dict[str, _Task] = field(init=False, factory=dict)
@@ -213,7 +218,9 @@ class Schedule:
     def __attrs_post_init__(self) -> None:
         policy = self._policy
         self._batch_size = policy.batch_size
-        self._price = (policy.interval / policy._scale) ** 2 * TYPICAL_HAZARD / 2
+        interval = policy.interval / policy._scale
+        self._price = max(TYPICAL_HAZARD * interval * interval / 2, LEAST_PRICE)
+        self._alike = max(ALIKE * interval, LEAST_ALIKE) * policy._scale
         first_gap = BACKOFF_FIRST * policy._scale
         self._patience = min(policy.interval, first_gap) if policy.mode == "backoff" else policy.interval
         self._even_gap = max(EVEN_GAP * policy._scale, policy.interval)
@@ -440,7 +447,7 @@ class Schedule:
             task.looks += 1
             self._suspects.pop(task.id, None)
             gap = self._gap(task, now, dearer)
-            alike.setdefault(int(gap / self._policy.interval / ALIKE), (gap, []))[1].append(task)
+            alike.setdefault(int(gap / self._alike), (gap, []))[1].append(task)
         for gap, group in alike.values():
             self._put(group, now + gap, now + max(gap, self._even_gap))
         self._renew_nudges(tasks, now)
