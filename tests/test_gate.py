@@ -454,6 +454,18 @@ class TestLateAnswers:
 
         assert ("widening", 1, 2.0) == (gate.state, gate.pauses, gate.opens_at(2.0))
 
+    @pytest.mark.parametrize("end", ["throttled", "failed"])
+    def test_a_late_retry_after_does_not_close_a_lane_that_reopened(self, end: str) -> None:
+        """A Retry-After that comes when the lane is open again, from before the pause, is stale."""
+        gate = gate_of()
+        send(gate, 0.0)
+        throttle(gate, 0.0)
+        pass_through(gate, 1.0)
+
+        getattr(gate, end)(2.0, sent_at=0.0, retry_after=60)
+
+        assert 2.0 == gate.opens_at(2.0)
+
     def test_late_failures_do_not_count_towards_five(self) -> None:
         """Failures of requests from before the pause do not pause the lane after it."""
         gate = gate_of()
@@ -675,6 +687,29 @@ class TestRates:
 
         assert 2.5 == pytest.approx(gate.rate_at(4.0), abs=0.1)
 
+    def test_a_probe_that_fails_after_a_relapse_leaves_the_rate_alone(self) -> None:
+        """One relapse halves the rate once, however many probes fail after it."""
+        gate = gate_of(rate=16, retry=RetryPolicy(max_pause=1e9))
+        throttle(gate, 0.0)
+        pass_through(gate, 1.0)
+        throttle(gate, 2.0)
+
+        throttle(gate, 3.0)
+        throttle(gate, 5.0)
+
+        assert 8 == pytest.approx(gate.rate_at(5.0))
+
+    def test_a_429_after_an_outage_is_a_relapse(self) -> None:
+        """A 429 soon after a read opened the lane halves the rate."""
+        gate = gate_of(rate=16, paid=True)
+        gate.unreachable(0.0, sent_at=send(gate, 0.0))
+        send(gate, 1.0)
+        gate.probed(1.0, ok=True)
+
+        throttle(gate, 2.0)
+
+        assert 8 == gate.rate_at(2.0)
+
     def test_a_429_long_after_the_last_is_no_relapse(self) -> None:
         """A 429 more than max_delay after the lane reopened is a first one again."""
         gate = gate_of(rate=10)
@@ -756,9 +791,13 @@ class TestCapInFlight:
         gate = gate_of(max_in_flight=2)
         send(gate, 0.0)
         throttle(gate, 0.0)
+        pass_through(gate, 1.0)
         send(gate, 1.0)
-
         assert None is gate.opens_at(1.0)
+
+        gate.withdrawn(2.0, sent_at=0.0)
+
+        assert 2.0 == gate.opens_at(2.0)
 
     def test_a_429_suggests_the_number_of_unsettled_tasks(self) -> None:
         """A 429 while k tasks are unsettled holds the lane at k."""
