@@ -7,13 +7,13 @@ The whole matrix runs in memory and virtual time; `test_fault_sockets` takes a p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.virtual import World, run
-from veo_async import Job, JobState, RetryPolicy, TextToVideo, VeoError
+from veo_async import Job, JobState, RetryPolicy, TextToVideo
 from veo_async.simulator import Faults, Settings
 
 JOBS = 100
@@ -70,14 +70,6 @@ def _cells() -> Iterator[Any]:
                 yield pytest.param(endpoint, kind, details, selector, id=f"{endpoint}-{kind}-{said}-{name}")
 
 
-async def _settled(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        try:
-            await job
-        except VeoError:
-            pass
-
-
 async def _play(endpoint: Any, kind: str, details: dict[str, Any], selector: dict[str, Any]) -> None:
     faults = Faults(seed=1).add(kind, on=endpoint, **selector, **details)
     if endpoint == "list":  # so that there is something to reconcile
@@ -85,9 +77,7 @@ async def _play(endpoint: Any, kind: str, details: dict[str, Any], selector: dic
     world = World(Settings(), faults=faults)
     async with world.session() as veo:
         jobs = veo.submit_many([TextToVideo(f"prompt {number}") for number in range(JOBS)])
-        settled: list[Job] = []
-        async for job in veo.as_completed(jobs):
-            settled.append(job)
+        settled: list[Job] = [job async for job in veo.as_completed(jobs)]
     assert set(jobs) == set(settled)
     assert JOBS == len(settled)
     assert [] == [(job, job.exception()) for job in jobs if job.state is not JobState.SUCCEEDED]
