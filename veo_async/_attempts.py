@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import define, field, frozen
 
-from ._echo import Verdict, compare, fingerprint
+from ._echo import Verdict, compare, fingerprint, prompt_of
 from .errors import SubmissionUnknown
 
 __all__ = [
@@ -125,6 +125,11 @@ class Task:
     id: str
     created_at: float | None
     raw: Mapping[str, Any]
+    prompt: str | None = field(init=False)
+
+    @prompt.default
+    def _echoed(self) -> str | None:
+        return prompt_of(self.raw.get("request"))
 
     def may_be_since(self, instant: float) -> bool:
         return self.created_at is None or self.created_at >= instant
@@ -159,6 +164,7 @@ class OpenAttempt:
         since: tasks created before this cannot be its own (server's clock).
         told_at: of its sending (caller's clock, as all that follows but `reach`).
         mark: the fingerprint of its body.
+        prompt: what a record must echo to come into question, or None where that is not all there is to it.
         reach: tasks created before this are not assigned to it; earlier than `since` after an identical
             attempt took a task that may have been its own, since it may then have to take the other's.
         claim: the task that it was told to adopt; decided, save for the journal's word.
@@ -173,6 +179,7 @@ class OpenAttempt:
     since: float
     told_at: float
     mark: str = field(init=False)
+    prompt: str | None = field(init=False)
     reach: float = field(init=False)
     ended_at: float | None = None
     trace_id: str | None = None
@@ -184,7 +191,9 @@ class OpenAttempt:
     soon: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self.mark = fingerprint(self.attempt.body)
+        body = self.attempt.body
+        self.mark = fingerprint(body)
+        self.prompt = None if body.get("translation") or self.attempt.nonce else prompt_of(body)
         self.reach = self.since
 
     @property
@@ -213,5 +222,7 @@ class OpenAttempt:
         """
         Pick the tasks that this attempt, or an identical one, may have bought.
         """
-        judged = [(task, self.judge(task)) for task in tasks]
+        # Most records are of other prompts, which is soon seen: a thousand attempts may face a thousand records.
+        near = [task for task in tasks if self.prompt is None or task.prompt in (None, self.prompt)]
+        judged = [(task, self.judge(task)) for task in near]
         return [(task, verdict) for task, verdict in judged if verdict is not Verdict.DIFFERENT]

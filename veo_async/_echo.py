@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ._models import SMALLEST
 
-__all__ = ["Verdict", "compare", "fingerprint"]
+__all__ = ["Verdict", "compare", "fingerprint", "prompt_of"]
 
 
 class Verdict(IntEnum):
@@ -105,6 +105,14 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value] or None
     return value
+
+
+def prompt_of(request: object) -> str | None:
+    """
+    Return the prompt of a body or an echo as it is compared, or None where there is none.
+    """
+    prompt = _plain(request.get("prompt")) if isinstance(request, Mapping) else None
+    return prompt if isinstance(prompt, str) else None
 
 
 def fingerprint(body: Mapping[str, Any]) -> str:
