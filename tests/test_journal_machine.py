@@ -1,0 +1,327 @@
+"""
+The journal's store against a model of plain dicts: any facts, in any batches, with reopenings and crashes between.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from veo_async._journal_facts import (
+    Accepted,
+    AlreadyClaimed,
+    AttemptClosed,
+    Downloaded,
+    Entry,
+    Fact,
+    Intended,
+    Learned,
+    Sending,
+    Settled,
+    Withdrawn,
+)
+from veo_async._journal_store import Store, Work
+from veo_async.errors import JournalError
+
+# Few values, so that facts meet; among them what text may hold at worst.
+KEYS = ("a", "b", "\0\ud800")
+TASKS = ("t1", "t2", "t3", "\udfff")
+ATTEMPTS = (1, 2, 3)
+
+
+class Refused(Exception):
+    """
+    The model's word for a fact that cannot follow.
+    """
+
+
+class Claimed(Refused):
+    """
+    The model's word for a task that is another purchase's.
+    """
+
+
+class Model:
+    """
+    What the journal is to hold: for each key its purchases, oldest first, as dicts.
+    """
+
+    def __init__(self) -> None:
+        self.purchases: list[dict[str, Any]] = []  # of all keys, in the order of intention
+        self.learned: dict[str, str] = {}
+
+    def latest(self, key: str) -> dict[str, Any] | None:
+        own = [one for one in self.purchases if one["key"] == key]
+        return own[-1] if own else None
+
+    def write(self, facts: tuple[Fact, ...]) -> type[Exception] | None:
+        """
+        Take all facts or none; return what the store is to raise.
+        """
+        before = deepcopy((self.purchases, self.learned))
+        try:
+            for fact in facts:
+                self._take(fact)
+        except Refused as error:
+            self.purchases, self.learned = before
+            return AlreadyClaimed if isinstance(error, Claimed) else JournalError
+        return None
+
+    def _take(self, fact: Any) -> None:
+        rules: dict[type, Callable[[Any], None]] = {
+            Intended: self._intended,
+            Sending: self._sending,
+            AttemptClosed: self._closed,
+            Accepted: self._accepted,
+            Settled: self._settled,
+            Downloaded: self._downloaded,
+            Withdrawn: self._withdrawn,
+            Learned: self._learned,
+        }
+        rules[type(fact)](fact)
+
+    def _intended(self, fact: Intended) -> None:
+        latest = self.latest(fact.key)
+        if latest is None or latest["failed"]:
+            self.purchases.append(
+                {
+                    "key": fact.key,
+                    "request": fact.request,
+                    "intended_at": fact.at,
+                    "attempts": {},
+                    "task_id": None,
+                }
+                | {
+                    "trace_id": None,
+                    "accepted_at": None,
+                    "settled_at": None,
+                    "failed": False,
+                    "outcome": None,
+                }
+                | {"downloads": {}}
+            )
+        elif latest["request"] != fact.request:
+            raise Refused
+
+    def _sending(self, fact: Sending) -> None:
+        latest = self.latest(fact.key)
+        if latest is None:
+            raise Refused
+        known = latest["attempts"].get(fact.attempt)
+        if known is not None and (known["at"], known["nonce"]) == (fact.at, fact.nonce):
+            return
+        if latest["task_id"] is not None or fact.attempt <= max(latest["attempts"], default=0):
+            raise Refused
+        latest["attempts"][fact.attempt] = {"at": fact.at, "nonce": fact.nonce, "closed": None}
+
+    def _closed(self, fact: AttemptClosed) -> None:
+        latest = self.latest(fact.key)
+        if latest is None and fact.outcome == "refused":
+            return
+        if latest is None:
+            raise Refused
+        if latest["failed"]:
+            return
+        known = latest["attempts"].get(fact.attempt)
+        if known is None or known["closed"] not in (None, fact.outcome):
+            raise Refused
+        known["closed"] = fact.outcome
+        if fact.outcome == "refused" and latest["task_id"] is None:
+            self.purchases.remove(latest)
+
+    def _accepted(self, fact: Accepted) -> None:
+        latest = self.latest(fact.key)
+        if latest is not None and latest["task_id"] == fact.task_id:
+            return
+        if any(one["task_id"] == fact.task_id for one in self.purchases):
+            raise Claimed
+        if latest is None or latest["task_id"] is not None:
+            raise Refused
+        latest |= {"task_id": fact.task_id, "trace_id": fact.trace_id, "accepted_at": fact.at}
+
+    def _settled(self, fact: Settled) -> None:
+        latest = self.latest(fact.key)
+        if latest is None or latest["task_id"] is None:
+            raise Refused
+        if latest["settled_at"] is not None:
+            if (latest["failed"], latest["outcome"]) != (fact.failed, fact.outcome):
+                raise Refused
+            return
+        latest |= {"failed": fact.failed, "outcome": fact.outcome, "settled_at": fact.at}
+
+    def _downloaded(self, fact: Downloaded) -> None:
+        latest = self.latest(fact.key)
+        if latest is None or latest["settled_at"] is None or latest["failed"]:
+            raise Refused
+        latest["downloads"][fact.video_id] = fact.path
+
+    def _withdrawn(self, fact: Withdrawn) -> None:
+        latest = self.latest(fact.key)
+        if latest is None or latest["failed"]:
+            return
+        if latest["task_id"] is not None or any(one["closed"] is None for one in latest["attempts"].values()):
+            raise Refused
+        self.purchases.remove(latest)
+
+    def _learned(self, fact: Learned) -> None:
+        self.learned[fact.kind] = fact.data
+
+
+def plain(entry: Entry | None) -> dict[str, Any] | None:
+    """
+    An entry in the model's form.
+    """
+    if entry is None:
+        return None
+    attempts = {
+        one.number: {"at": one.at, "nonce": one.nonce, "closed": one.closed} for one in entry.attempts
+    }
+    return asdict(entry) | {"attempts": attempts}
+
+
+keys = st.sampled_from(KEYS)
+numbers = st.sampled_from(ATTEMPTS)
+times = st.sampled_from((1.0, 2.5))
+texts = st.sampled_from(("{}", '{"prompt": "\ud800"}'))
+facts = st.one_of(
+    st.builds(Intended, key=keys, request=texts, at=times),
+    st.builds(Sending, key=keys, attempt=numbers, at=times, nonce=st.sampled_from((None, "n"))),
+    st.builds(
+        AttemptClosed, key=keys, attempt=numbers, outcome=st.sampled_from(("refused", "not_sent")), at=times
+    ),
+    st.builds(Accepted, key=keys, task_id=st.sampled_from(TASKS), trace_id=st.just("trace"), at=times),
+    st.builds(Settled, key=keys, failed=st.booleans(), outcome=texts, at=times),
+    st.builds(Downloaded, key=keys, video_id=st.sampled_from(("v", "w")), path=texts, at=times),
+    st.builds(Withdrawn, key=keys, at=times),
+    st.builds(Learned, kind=keys, data=texts),
+)
+
+
+@st.composite
+def life(draw: st.DrawFn) -> tuple[Fact, ...]:
+    """
+    Facts of one key in the order of a life, so that the later states are reached often.
+    """
+    key, at = draw(keys), draw(times)
+    number, task_id = draw(numbers), draw(st.sampled_from(TASKS))
+    whole = (
+        Intended(key=key, request="{}", at=at),
+        Sending(key=key, attempt=number, at=at),
+        Accepted(key=key, task_id=task_id, trace_id=None, at=at),
+        Settled(key=key, failed=draw(st.booleans()), outcome="{}", at=at),
+        Downloaded(key=key, video_id="v", path="p", at=at),
+    )
+    return whole[draw(st.integers(0, 2)) : draw(st.integers(1, 5))]
+
+
+writes = st.one_of(
+    facts.map(lambda fact: (fact,)), facts.map(lambda fact: (fact,)), life(), st.tuples(facts, facts)
+)
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """
+    The store and the model, told the same.
+    """
+
+    @initialize()
+    def start(self) -> None:
+        self.directory = Path(tempfile.mkdtemp())
+        self.copies = 0
+        self.path = self.directory / "batch.db"
+        self.model = Model()
+        self.store = Store.open(self.path, "token", durable=False)
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+            shutil.rmtree(self.directory)
+
+    @rule(batch=st.lists(writes, min_size=1, max_size=6))
+    def commit(self, batch: list[tuple[Fact, ...]]) -> None:
+        """
+        Writers who share a commit: each is told what the model says, whatever the others did.
+        """
+        works = [Work(facts=facts) for facts in batch]
+        assert None is self.store.do(works)
+        expected = [self.model.write(facts) for facts in batch]
+        assert expected == [type(work.error) if work.error is not None else None for work in works]
+
+    @rule(facts=writes)
+    def repeat(self, facts: tuple[Fact, ...]) -> None:
+        """
+        Facts that were just taken may be written again at once.
+        """
+        for _ in range(2):
+            [work] = works = [Work(facts=facts[:1])]
+            self.store.do(works)
+            expected = self.model.write(facts[:1])
+            assert expected == (type(work.error) if work.error is not None else None)
+            if expected is not None:
+                return
+
+    @rule(key=keys)
+    def ask_in_company(self, key: str) -> None:
+        """
+        A question between two facts sees the first and not the second.
+        """
+        before, after = (Learned(kind=key, data=text) for text in ("before", "after"))
+        question = Work(read=Store.learned)
+        self.store.do([Work(facts=(before,)), question, Work(facts=(after,))])
+        self.model.write((before,))
+        assert self.model.learned == question.result
+        self.model.write((after,))
+
+    @rule()
+    def reopen(self) -> None:
+        """
+        End in good order, and go on with the same file.
+        """
+        self.store.close()
+        self.store = Store.open(self.path, "token", durable=False)
+
+    @rule()
+    def crash(self) -> None:
+        """
+        Go on with the files as they lie there now, as after a crash.
+        """
+        self.copies += 1
+        copy = self.directory / f"copy{self.copies}.db"
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{self.path}{suffix}", f"{copy}{suffix}")
+        self.store.close()
+        self.path = copy
+        self.store = Store.open(self.path, "token", durable=False)
+
+    @invariant()
+    def tells_what_the_model_knows(self) -> None:
+        """
+        Every key, every task, what is unsettled and what was learned read the same.
+        """
+        for key in KEYS:
+            assert self.model.latest(key) == plain(self.store.find(key))
+        for task_id in TASKS:
+            owner = next((one for one in self.model.purchases if one["task_id"] == task_id), None)
+            assert owner == plain(self.store.find_task(task_id))
+        unsettled = [one for one in self.model.purchases if one["settled_at"] is None]
+        assert unsettled == [plain(entry) for entry in self.store.unsettled()]
+        assert self.model.learned == self.store.learned()
+
+
+# The file system and fresh databases make the first example slow, which says nothing about the store.
+JournalMachine.TestCase.settings = settings(
+    max_examples=50,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestJournalMachine = JournalMachine.TestCase
