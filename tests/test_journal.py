@@ -262,6 +262,14 @@ async def test_a_later_download_takes_the_place_of_an_earlier(journal: Journal) 
     assert entry.downloads == {"v": "/elsewhere.mp4"}
 
 
+async def test_many_keys_are_looked_up_at_once(journal: Journal) -> None:
+    """Those of the keys that are known come back with their latest purchases, the others not at all."""
+    await journal.write(*(intended(key) for key in "abc"))
+    found = await journal.find_many(iter("cxa"))
+    assert {key: await journal.find(key) for key in "ca"} == found
+    assert {} == await journal.find_many([])
+
+
 async def test_what_is_learned_is_replaced(journal: Journal) -> None:
     """Each kind of request has the data that were written last."""
     await journal.write(Learned(kind="a", data="1"), Learned(kind="b", data="2"))
@@ -393,7 +401,20 @@ async def test_a_wrong_fact_harms_no_other_writer(journal: Journal) -> None:
     assert ["claimed", "a", "b", "c"] == [entry.key for entry in await journal.unsettled()]
 
 
-@pytest.mark.parametrize("fact", [object(), Learned(kind="k", data=object()), sending(attempt=1 << 70)])  # type: ignore[arg-type]
+NOTHING: Any = None
+SOMETHING: Any = object()
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        SOMETHING,
+        Learned(kind="k", data=SOMETHING),
+        Learned(kind="k", data=NOTHING),
+        sending("x", attempt=SOMETHING),
+        sending("x", attempt=1 << 70),
+    ],
+)
 async def test_what_cannot_be_held_is_its_writers_error(journal: Journal, fact: Any) -> None:
     """A value that SQLite has no type for fails its own write and leaves the journal in order."""
     with pytest.raises(JournalError, match="cannot hold"):
@@ -1015,6 +1036,18 @@ async def test_a_full_disk_fails_every_writer_and_all_later_ones(path: Path, *, 
         await journal.close()
     async with opened(path) as again:
         assert ["k"] == [entry.key for entry in await again.unsettled()]
+
+
+async def test_a_full_disk_outweighs_a_wrong_fact(path: Path) -> None:
+    """Where a commit holds a wrong fact and the disk fails too, everybody hears of the disk."""
+    journal = Journal(path)
+    await journal.open(TOKEN)
+    await journal._put(read=lambda store: store.connection.execute("PRAGMA max_page_count = 1").fetchone())
+    writes = [journal.write(settled("x")), journal.write(intended(request="x" * 100_000))]
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert [True, True] == ["disk is full" in str(one) for one in results]
+    with pytest.raises(JournalError, match="disk is full"):
+        await journal.close()
 
 
 async def test_nothing_is_stored_after_a_failure(path: Path) -> None:

@@ -281,8 +281,9 @@ class Store:
         try:
             self._insert([_ROWS[type(fact)](fact)])
         except sqlite3.IntegrityError:
-            if not isinstance(fact, Learned):
-                self._look_into(fact)
+            if isinstance(fact, Learned):
+                raise
+            self._look_into(fact)
 
     def _look_into(self, fact: Any) -> None:
         """
