@@ -317,6 +317,30 @@ def test_who_lost_a_task_to_an_identical_attempt_takes_the_others() -> None:
     assert [Adopt(attempt=young, task_id="theirs")] == listed(reconciler, yours, theirs, at=30.0)
 
 
+def test_a_record_older_than_what_was_taken_stays_a_strangers() -> None:
+    """Of two records before its time, one goes to an older attempt; that does not make the other its own."""
+    reconciler = Reconciler(GRACE)
+    old, young = attempt("old", at=0.0), attempt("young", at=20.0)
+    for one, ended in [(old, 1.0), (young, 21.0)]:
+        reconciler.sending(one, now=one.began_at - SERVER)
+        reconciler.unknown(one, now=ended)
+    records = [record("ours", at=0.2), record("a stranger's", at=0.5)]
+    assert [Adopt(attempt=old, task_id="ours")] == listed(reconciler, *records, at=22.0)
+    assert [SendAgain(attempt=young)] == listed(reconciler, *records, at=81.0)
+
+
+def test_no_attempt_reaches_back_for_ever() -> None:
+    """However long one attempt takes the task of the next, the listing goes back a few graces at most."""
+    reconciler = Reconciler(GRACE)
+    for key, at in [("old", 0.0), ("young", 400.0)]:
+        reconciler.unknown(attempt(key, at=at), now=at + 1.0)
+    adopt = only(listed(reconciler, record("t", at=400.5), at=402.0))
+    assert Adopt(attempt=attempt("old", at=0.0), task_id="t") == adopt
+    assert isinstance(adopt, Adopt)
+    reconciler.adopted(adopt, now=403.0)
+    assert SERVER + 90.0 == reconciler.listing(410.0).created_from
+
+
 # --- doubt -----------------------------------------------------------------------------------------------
 
 

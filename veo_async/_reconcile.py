@@ -96,7 +96,7 @@ class _Answer:
     listing: Listing
     evidence: bool
     held: set[str]
-    rest: Sequence[tuple[Task, Verdict]]
+    rest: Sequence[Task]
 
     def counts_for(self, unknown: OpenAttempt) -> bool:
         """
@@ -249,7 +249,7 @@ class Reconciler:
             members = self._groups[mark]
             same = [task for task, verdict in matches if verdict is Verdict.SAME and task.id not in held]
             decisions += self._assign(members, same)
-            rest = [match for match in matches if match[0].id not in self._claims]
+            rest = [task for task, _ in matches if task.id not in self._claims]
             answer = _Answer(listing, evidence, held, rest)
             for unknown in [member for member in members.values() if member.undecided]:
                 decisions += self._judge(unknown, answer)
@@ -319,19 +319,24 @@ class Reconciler:
             key=lambda member: member.ended_at or 0.0,
         )
         decisions: list[Decision] = []
-        reach = math.inf
         for task in sorted(same, key=lambda task: task.created_at or 0.0):
             taker = next((member for member in undecided if task.may_be_since(member.reach)), None)
             if taker:
                 undecided.remove(taker)
                 decisions += self._claim(taker, task.id, task.raw)
-                reach = min(reach, taker.reach)
-        for (
-            member
-        ) in members.values():  # one of these may have lost its task to a taker, and need the taker's
-            farthest = member.since - PATIENCE * self.grace  # lest it go back for ever, from one to the next
-            member.reach = max(min(member.reach, reach), farthest)
+                self._pass_on(members.values(), task, taker)
         return decisions
+
+    def _pass_on(self, members: Iterable[OpenAttempt], task: Task, taker: OpenAttempt) -> None:
+        """
+        Let those whose task this may have been take the taker's instead, should it turn up.
+        """
+        for member in members:
+            if taker.reach < member.reach and task.may_be_since(member.reach):
+                farthest = (
+                    member.since - PATIENCE * self.grace
+                )  # lest it go back for ever, from one to the next
+                member.reach = max(taker.reach, min(member.reach, farthest))
 
     def _claim(
         self, unknown: OpenAttempt, task_id: str, record: Mapping[str, Any] | None = None
@@ -350,8 +355,8 @@ class Reconciler:
         """
         if not answer.counts_for(unknown):
             return []
-        mine = [(task, verdict) for task, verdict in answer.rest if task.may_be_since(unknown.reach)]
-        waits = any(task.id in answer.held or verdict is Verdict.SAME for task, verdict in mine)
+        mine = [task for task in answer.rest if task.may_be_since(unknown.reach)]
+        waits = any(task.id in answer.held for task in mine)
         elapsed = unknown.elapsed(answer.listing.asked_at)
         unknown.asked_at = answer.listing.asked_at
         unknown.late += elapsed >= self.grace
@@ -359,7 +364,7 @@ class Reconciler:
         unknown.soon = waits or not answer.evidence or not self._proven
         if waits or elapsed < self.grace:
             return []
-        return self._end(unknown, elapsed, tuple(task.id for task, _ in mine), evidence=answer.evidence)
+        return self._end(unknown, elapsed, tuple(task.id for task in mine), evidence=answer.evidence)
 
     def _end(
         self, unknown: OpenAttempt, elapsed: float, unsure: tuple[str, ...], *, evidence: bool
