@@ -1,0 +1,430 @@
+"""
+The seam of HTTP over real sockets: well-behaved servers, and raw ones that misbehave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from veo_async import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailed,
+    Limits,
+    ProtocolError,
+    RateLimited,
+    RetryPolicy,
+    ServerError,
+    TransportError,
+    TransportTimedOut,
+    UsageError,
+)
+from veo_async._gate import Gate
+from veo_async._http import READ_TRIES, AiohttpTransport, Http, Outgoing, ServerClock
+from veo_async._lane import Lane
+
+TOKEN = "sk-very-secret"
+QUICK = Limits(connect=5.0, read=0.2, max_reply=1 << 16)
+HASTY = RetryPolicy(first=0.001, max_delay=0.002, max_pause=0.002)
+Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def raw_server(peer: Peer) -> AsyncIterator[str]:
+    """
+    A server that does with each connection whatever it likes.
+    """
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await peer(reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def request_of(reader: asyncio.StreamReader) -> bytes:
+    """
+    Read one request whole.
+    """
+    head = await reader.readuntil(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    length = next((int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")), 0)
+    return head + await reader.readexactly(length)
+
+
+def answering(answer: bytes) -> Peer:
+    """
+    A peer that reads one request, writes these bytes, and closes.
+    """
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(answer)
+        await writer.drain()
+
+    return peer
+
+
+@asynccontextmanager
+async def transport(limits: Limits = QUICK) -> AsyncIterator[AiohttpTransport]:
+    opened = AiohttpTransport.over(None, limits=limits, token=TOKEN)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def error_at(url: str, limits: Limits = QUICK) -> tuple[TransportError, bool]:
+    """
+    Send one request; give its error, and whether the body had begun to leave.
+    """
+    outgoing = Outgoing(b"{}")
+    async with transport(limits) as link:
+        with pytest.raises(TransportError) as caught:
+            await link.send("POST", url, outgoing)
+    assert TOKEN not in str(caught.value)
+    return caught.value, outgoing.left
+
+
+async def test_a_request_says_everything_explicitly() -> None:
+    """
+    Token, accepted type and body go out; the reply comes back whole with lower-case header names.
+    """
+    seen: list[bytes] = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await request_of(reader))
+        writer.write(b"HTTP/1.1 201 Created\r\nX-Trace-Id: t\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    outgoing = Outgoing(b'{"a": 1}')
+    async with raw_server(peer) as url, transport() as link:
+        reply = await link.send("POST", f"{url}/veo/tasks", outgoing)
+    assert (201, b"{}", "t") == (reply.status, reply.body, reply.headers["x-trace-id"])
+    assert outgoing.left
+    request = seen[0].lower()
+    assert request.startswith(b"post /veo/tasks http/1.1\r\n")
+    for line in (
+        b"authorization: bearer sk-very-secret",
+        b"content-type: application/json",
+        b"accept: application/json",
+    ):
+        assert b"\r\n" + line + b"\r\n" in request
+    assert request.endswith(b'\r\n\r\n{"a": 1}')
+
+
+async def test_a_refused_connection_never_left() -> None:
+    """
+    Where nobody listens, the error is a connection's and the body has not left.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    error, left = await error_at(f"http://127.0.0.1:{port}")
+    assert isinstance(error, ConnectionFailed)
+    assert isinstance(error, ConnectionError)
+    assert not left
+
+
+async def test_a_timeout_in_the_pool_never_left() -> None:
+    """
+    A request that waited for a free connection and got none has not left, unlike the one that holds it.
+    """
+    held = asyncio.Event()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        held.set()
+        await reader.read()
+
+    limits = Limits(connections=1, connect=0.2, read=5.0)
+    first, second = Outgoing(b"{}"), Outgoing(b"{}")
+    async with raw_server(peer) as url, transport(limits) as link:
+        holder = asyncio.create_task(link.send("POST", url, first))
+        await held.wait()
+        with pytest.raises(TransportTimedOut):
+            await link.send("POST", url, second)
+        holder.cancel()
+        await asyncio.gather(holder, return_exceptions=True)
+    assert first.left
+    assert not second.left
+
+
+async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await request_of(reader)
+
+
+async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await request_of(reader)
+    await reader.read()
+
+
+async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await request_of(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b"1\r\n \r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await request_of(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(1600):  # 100 MB
+        writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+        await writer.drain()
+
+
+@pytest.mark.parametrize(
+    ("peer", "kind"),
+    [
+        (drop, ConnectionFailed),
+        (hang, TransportTimedOut),
+        (drip, TransportTimedOut),
+        (flood, ProtocolError),
+        (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n"), ProtocolError),
+        (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), ProtocolError),
+        (answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"), ProtocolError),
+        (answering(b"\x00\x01\x02 this is not HTTP\r\n\r\n"), ProtocolError),
+        (answering(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n"), ProtocolError),
+        (
+            answering(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"),
+            ProtocolError,
+        ),
+    ],
+    ids=["drop", "hang", "drip", "flood", "announced", "cut", "chunk", "noise", "headers", "encoding"],
+)
+async def test_a_peer_that_misbehaves_after_reading_leaves_the_outcome_open(
+    peer: Peer, kind: type[TransportError]
+) -> None:
+    """
+    Drops, stalls, floods and noise end in time with our own error, and the body counts as having left.
+    """
+    async with raw_server(peer) as url:
+        error, left = await error_at(url, Limits(connect=0.3, read=0.3, max_reply=1 << 16))
+    assert kind is type(error)
+    assert left
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    """
+    A 307 is an answer: following it would send the POST a second time.
+    """
+    answer = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n"
+    async with raw_server(answering(answer)) as url, transport() as link:
+        assert 307 == (await link.send("POST", url, Outgoing(b"{}"))).status
+
+
+async def test_a_server_that_repeats_the_token_does_not_get_it_into_an_error() -> None:
+    """
+    The token is struck out of whatever comes back.
+    """
+    body = b'{"error": "bad token sk-very-secret"}'
+    answer = b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    async with raw_server(answering(answer)) as url, transport() as link:
+        assert b'{"error": "bad token [token]"}' == (await link.send("POST", url, Outgoing(b"{}"))).body
+
+
+# --- the caller's own session ------------------------------------------------------------------------------
+
+
+async def test_the_callers_session_is_used_and_left_open() -> None:
+    """
+    Its connections serve; its redirects, its `raise_for_status` and its closing are its own.
+    """
+    answer = b"HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\n{}"
+    async with aiohttp.ClientSession(raise_for_status=True, headers={"Authorization": "other"}) as session:
+        link = AiohttpTransport.over(session, limits=QUICK, token=TOKEN)
+        async with raw_server(answering(answer)) as url:
+            assert 500 == (await link.send("POST", url, Outgoing(b"{}"))).status
+        await link.close()
+        assert not session.closed
+
+
+@pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")
+async def test_a_session_with_default_auth_is_refused() -> None:
+    """
+    aiohttp would refuse our token beside it, so it is said at once.
+    """
+    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth("a", "b")) as session:
+        with pytest.raises(ConfigurationError, match="default auth"):
+            AiohttpTransport.over(session, limits=QUICK, token=TOKEN)
+
+
+async def test_a_closed_session_is_a_mistake_of_use() -> None:
+    """
+    A session that the caller closed too early is named as the reason.
+    """
+    session = aiohttp.ClientSession()
+    link = AiohttpTransport.over(session, limits=QUICK, token=TOKEN)
+    await session.close()
+    with pytest.raises(UsageError, match="closed"):
+        await link.send("POST", "http://127.0.0.1:1", Outgoing(b"{}"))
+
+
+async def test_downloads_carry_neither_token_nor_cookies() -> None:
+    """
+    A file's host gets none of the caller's secrets, though the caller's session holds some.
+    """
+    seen: list[bytes] = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await request_of(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+        await writer.drain()
+
+    headers, cookies = {"X-Secret": "mine"}, {"sid": "mine"}
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with aiohttp.ClientSession(headers=headers, cookies=cookies, cookie_jar=jar) as session:
+        link = AiohttpTransport.over(session, limits=QUICK, token=TOKEN)
+        async with (
+            raw_server(peer) as url,
+            link.open_file(f"{url}/a%2Fb?s=c%2Fd", {"range": "bytes=3-"}) as response,
+        ):
+            assert b"x" == await response.read()
+        await link.close()
+    assert b"mine" not in seen[0]
+    assert TOKEN.encode() not in seen[0]
+    assert b"GET /a%2Fb?s=c%2Fd HTTP/1.1" in seen[0], "a signed link travels as it was signed"
+    assert b"range: bytes=3-" in seen[0].lower()
+
+
+# --- questions ---------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def asked(*answers: web.Response) -> AsyncIterator[tuple[Http, list[object]]]:
+    """
+    An API that gives these answers in turn, and then the last for ever.
+    """
+    bodies: list[object] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        answer = answers[min(len(bodies), len(answers)) - 1]
+        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+
+    app = web.Application()
+    app.router.add_post("/veo/tasks", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    async with transport(Limits()) as link:
+        lane = Lane(Gate(retry=HASTY, random=Random(1)))
+        yield Http(transport=link, base_url=f"http://{host}:{port}", polls=lane, retry=HASTY), bodies
+    await runner.cleanup()
+
+
+GOOD = web.json_response({"items": []})
+BAD = web.Response(status=502, text="<html>")
+BUSY = web.Response(status=429, headers={"Retry-After": "1"})
+FORBIDDEN = web.json_response({"error": {"code": "invalid_token", "message": "no"}}, status=401)
+QUESTION = {"action": "retrieve_batch", "ids": ["1"]}
+
+
+async def test_a_question_is_repeated_until_it_is_answered() -> None:
+    """
+    A gateway's 502 and a 429 are asked again; the question itself stays the same.
+    """
+    async with asked(BAD, BUSY, GOOD) as (http, bodies):
+        assert {"items": []} == await http.read(QUESTION)
+    assert [QUESTION] * 3 == bodies
+    assert 2 == http.retries
+    assert {"retrieve_batch": 3} == dict(http.requests)
+
+
+async def test_a_question_is_not_repeated_for_ever() -> None:
+    """
+    After a bounded number of tries the last error comes out.
+    """
+    async with asked(BAD) as (http, bodies):
+        with pytest.raises(ServerError):
+            await http.read(QUESTION)
+    assert READ_TRIES == len(bodies)
+
+
+async def test_a_refused_question_is_not_repeated() -> None:
+    """
+    A dead token is said at once.
+    """
+    async with asked(FORBIDDEN) as (http, bodies):
+        with pytest.raises(AuthenticationError):
+            await http.read(QUESTION)
+    assert 1 == len(bodies)
+
+
+async def test_a_question_is_asked_once_where_that_is_wanted() -> None:
+    """
+    `ask` leaves the repeating to its caller, and tells the lane.
+    """
+    async with asked(BUSY, GOOD) as (http, _):
+        with pytest.raises(RateLimited) as caught:
+            await http.ask(QUESTION)
+        assert 1.0 == caught.value.retry_after
+        assert 1 == http.polls.gate.pauses
+        assert {"items": []} == await http.ask(QUESTION)
+
+
+async def test_a_cancelled_question_gives_its_place_back() -> None:
+    """
+    Who stops waiting for an answer does not block the lane.
+    """
+    async with raw_server(hang) as url, transport(Limits()) as link:
+        lane = Lane(Gate(retry=HASTY))
+        http = Http(transport=link, base_url=url, polls=lane, retry=HASTY)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await http.ask(QUESTION)
+        assert 0 == lane.gate.requests_out
+
+
+async def test_questions_are_counted_by_kind() -> None:
+    """
+    One task, a batch of ids, and a listing are told apart.
+    """
+    async with asked(GOOD) as (http, _):
+        for question in ({"action": "retrieve", "id": "1"}, QUESTION, {"action": "retrieve_batch"}):
+            await http.ask(question)
+    assert {"retrieve": 1, "retrieve_batch": 1, "list": 1} == dict(http.requests)
+
+
+# --- the server's clock --------------------------------------------------------------------------------------
+
+
+def test_the_servers_clock_is_narrowed_down_by_each_reply() -> None:
+    """
+    A `Date` is cut to whole seconds: replies at different moments leave less and less doubt.
+    """
+    clock = ServerClock()
+    assert clock.at(0.0) is None
+    for moment in (10.0, 11.3, 12.6, 13.9):  # at a server whose clock is 1000.25 s ahead
+        clock.note(float(int(moment + 1000.25)), sent_at=moment, received_at=moment)
+    assert 1000.25 == pytest.approx(clock.at(0.0), abs=0.2)
+
+
+def test_a_clock_that_was_set_is_learned_anew() -> None:
+    """
+    A reply that contradicts all earlier ones makes them void.
+    """
+    clock = ServerClock()
+    clock.note(1000.0, sent_at=0.0, received_at=0.1)
+    clock.note(5000.0, sent_at=1.0, received_at=1.1)
+    assert 4999.0 == pytest.approx(clock.at(0.0), abs=1.0)
