@@ -82,15 +82,23 @@ def advice(error: VeoError) -> str | None:
 
 def reason(error: VeoError) -> str:
     """
-    Tell an error without the ids that stand elsewhere.
+    Tell an error in its own words, without the ids.
     """
     if isinstance(error, JobFailed | ApiError):
-        return ": ".join(part for part in (error.code, error.message) if part) or str(error)
-    return str(error)
+        return ": ".join(part for part in (error.code, error.message) if part) or type(error).__name__
+    return "; ".join(map(str, error.args)) or type(error).__name__
 
 
 def lines(error: VeoError) -> list[str]:
     """
-    Tell an error in its own words and, on a line of its own, what to do about it.
+    Tell an error in its own words, with the ids that help, and on a line of its own what to do about it.
     """
-    return [line for line in (printable(str(error)), advice(error)) if line]
+    # Not the key: nobody has seen it unless they chose it themselves.
+    ids = {
+        "task": error.task_id,
+        "trace": getattr(error, "trace_id", None),
+        "candidates": " ".join(getattr(error, "candidates", ())),
+    }
+    known = ", ".join(f"{name} {value}" for name, value in ids.items() if value)
+    words = printable(reason(error)) + (f" ({printable(known)})" if known else "")
+    return [line for line in (words, advice(error)) if line]

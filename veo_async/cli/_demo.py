@@ -33,7 +33,7 @@ from ._advice import reason
 from ._display import Board
 from ._facts import details, facts
 from ._fetch import Piece, fetch
-from ._options import Target
+from ._options import Positive, Target
 from ._page import Entry, Note, page
 from ._run import FAILED, FINE, complain, refuse, run
 from ._words import duration, plural, printable
@@ -103,8 +103,10 @@ SCENES: Final = (
         ),
     ),
     Scene(
-        name="cranes",
-        make=lambda _: TextToVideo("丹顶鹤在晨雾中的湿地起飞", translation=True),
+        name="tram",
+        make=lambda _: TextToVideo(
+            "Um elétrico amarelo sobe uma ladeira de Lisboa ao amanhecer", translation=True
+        ),
     ),
     Scene(
         name="portrait",
@@ -163,11 +165,10 @@ SCENES: Final = (
 )
 @click.option(
     "--speed",
-    type=click.FloatRange(min=0.1),
+    type=Positive(),
     default=SPEED,
-    show_default=True,
     metavar="N",
-    help="How many times faster than life.",
+    help=f"How many times faster than life. [default: {SPEED:g}]",
 )
 @click.option("--open/--no-open", "show", default=False, help="Open the page in a browser.")  # fmt: skip
 def demo(out: Path, speed: float, show: bool) -> None:

@@ -1,5 +1,5 @@
 """
-What happens, while it happens: rows that change on a terminal, one line per change elsewhere.
+What happens, while it happens: rows that change on a terminal, one line per event elsewhere.
 
 Everything goes to stderr, so that stdout holds nothing but results.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
@@ -23,17 +24,17 @@ from .. import Job, JobFailed, JobState, VeoError
 from ._advice import reason
 from ._words import duration, printable, shortened, size
 
-__all__ = ["Board", "Row", "follow"]
+__all__ = ["DOWNLOADING", "SAVED", "Board", "Row", "follow"]
 
 REFRESH: Final = 0.1  # seconds between two pictures: fluent, and cheap enough to forget
-REMINDER: Final = 15.0  # seconds of silence after which a line says that somebody still asks
+TICK: Final = 1.0  # seconds between two looks at whether there is something to say, off a terminal
+REMINDER: Final = 15.0  # seconds of silence after which a line says how things stand
 TITLE: Final = 60  # characters of a title in a line
+ROOM: Final = 3  # lines of the terminal that rows leave to others
 
 DOWNLOADING: Final = "downloading"
 SAVED: Final = "saved"
-_ENDED: Final = frozenset({SAVED, JobState.FAILED, JobState.STOPPED})
-# Not worth a line each where there are many rows.
-_PASSING: Final = frozenset({JobState.QUEUED, JobState.SUBMITTING, JobState.SUCCEEDED, DOWNLOADING})
+_PATIENCE: Final = "the API cannot be reached, or asks to wait"  # why a job stays queued for long
 
 # state: (mark, mark where only ASCII can be written, style)
 _MARKS: Final = {
@@ -47,6 +48,11 @@ _MARKS: Final = {
     JobState.FAILED: ("✗", "x", "red"),
     JobState.STOPPED: ("✗", "x", "red"),
 }
+_ENDED: Final = frozenset({SAVED, JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED})
+
+
+def _standard_error() -> Console:
+    return Console(stderr=True, highlight=False)
 
 
 @define(eq=False)
@@ -74,6 +80,12 @@ class Row:
         """
         return None if self.began_at is None or self.ended_at is None else self.ended_at - self.began_at
 
+    def age(self, now: float) -> float:
+        """
+        How long it has been at work, or took, in seconds.
+        """
+        return 0.0 if self.began_at is None else (self.ended_at or now) - self.began_at
+
 
 @define(eq=False)
 class Board:
@@ -81,32 +93,33 @@ class Board:
     Shows rows of work while inside `async with`.
 
     Args:
-        console: where to.
         total: how many rows there will be; None where there is only one, and nothing to count.
+        console: where to.
     """
 
-    console: Console = field(factory=lambda: Console(stderr=True, highlight=False))
     total: int | None = None
+    console: Console = field(factory=_standard_error)
     clock: Callable[[], float] = time.monotonic
     rows: list[Row] = field(factory=list, init=False)
     _live: Live | None = field(default=None, init=False)
-    _painting: asyncio.Task[None] | None = field(default=None, init=False)
+    _ticking: asyncio.Task[None] | None = field(default=None, init=False)
     _began_at: float = field(default=0.0, init=False)
+    _said_at: float = field(default=0.0, init=False)
 
     async def __aenter__(self) -> Self:
-        self._began_at = self.clock()
+        self._began_at = self._said_at = self.clock()
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._live = Live(console=self.console, auto_refresh=False, get_renderable=self._picture)
             self._live.start()
-            self._painting = asyncio.create_task(self._paint(self._live), name="veo-async display")
+        self._ticking = asyncio.create_task(self._tick(), name="veo-async display")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._painting is not None:
-            self._painting.cancel()
-            await asyncio.gather(self._painting, return_exceptions=True)
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, return_exceptions=True)
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -118,6 +131,8 @@ class Board:
         """
         return self.clock() - self._began_at
 
+    # --- what happens -----------------------------------------------------------------------------------
+
     def add(self, title: str) -> Row:
         """
         Put up one more row.
@@ -128,15 +143,23 @@ class Board:
 
     def change(self, row: Row, state: str, detail: str = "") -> None:
         """
-        Show a row's new state.
+        Show a row's new state; off a terminal, an end is worth a line.
         """
         now = self.clock()
         row.state, row.detail = state, detail
         row.began_at = now if row.began_at is None else row.began_at
         if state in _ENDED:
             row.ended_at = now
-        if self._live is None and (self.total is None or state not in _PASSING):
-            self.say(f"{shortened(row.title, TITLE)}: {' '.join(word for word in (state, detail) if word)}")
+            if self._live is None:
+                self._tell(row, state, detail)
+
+    def accepted(self, row: Row, task_id: str) -> None:
+        """
+        Show that the server has a row's task; its id is worth a line that stays, wherever there is room.
+        """
+        self.change(row, JobState.PENDING)
+        if self._live is None or self.total is None:
+            self._tell(row, "accepted as task", task_id)
 
     def fail(self, row: Row, error: VeoError) -> None:
         """
@@ -145,31 +168,61 @@ class Board:
         state = JobState.FAILED if isinstance(error, JobFailed) else JobState.STOPPED
         self.change(row, state, "" if self.total is None else reason(error))
 
-    def touch(self, row: Row, detail: str) -> None:
+    def progress(self, row: Row) -> Callable[[int, int | None], None]:
         """
-        Show a new detail where that costs no line.
+        Make what a download calls: its bytes go into the row's detail.
         """
-        row.detail = detail
+
+        def show(done: int, total: int | None) -> None:
+            row.detail = size(done) if total is None else f"{size(done)} of {size(total)}"
+
+        return show
 
     def say(self, text: str) -> None:
         """
         Write a line that stays.
         """
+        self._said_at = self.clock()
         line = Text.assemble((f"{duration(self.elapsed):>7}  ", "dim"), printable(text))
         self.console.print(line, soft_wrap=True)
 
-    # --- the picture ------------------------------------------------------------------------------------
+    def _tell(self, row: Row, *words: str) -> None:
+        self.say(f"{shortened(row.title, TITLE)}: {' '.join(word for word in words if word)}")
 
-    async def _paint(self, live: Live) -> None:
+    # --- in the background ------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
         while True:
-            live.refresh()
-            await asyncio.sleep(REFRESH)
+            if self._live is not None:
+                self._live.refresh()
+            elif self.clock() - self._said_at >= REMINDER:
+                self.say(self._standing())
+            await asyncio.sleep(TICK if self._live is None else REFRESH)
+
+    def _standing(self) -> str:
+        """
+        Tell in one line how things stand.
+        """
+        if self.total is None:
+            return "; ".join(f"still {self._status(row)}" for row in self.rows)
+        counts = Counter(row.state for row in self.rows if row.ended_at is None)
+        states = ", ".join(f"{count} {state}" for state, count in counts.items())
+        return f"{self._ended()} of {self.total} ended; {states}"
+
+    def _ended(self) -> int:
+        return sum(row.ended_at is not None for row in self.rows)
+
+    def _status(self, row: Row) -> str:
+        stuck = row.state == JobState.QUEUED and row.age(self.clock()) >= REMINDER
+        return " ".join(word for word in (row.state, _PATIENCE if stuck else row.detail) if word)
+
+    # --- the picture ------------------------------------------------------------------------------------
 
     def _picture(self) -> RenderableType:
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(width=1)
-        table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
-        table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
+        table.add_column(ratio=5, no_wrap=True, overflow="ellipsis")
+        table.add_column(ratio=4, no_wrap=True, overflow="ellipsis")
         table.add_column(justify="right", width=7, no_wrap=True)
         for row in self._fitting():
             table.add_row(*self._cells(row))
@@ -177,56 +230,43 @@ class Board:
 
     def _fitting(self) -> Iterable[Row]:
         """
-        Choose the rows that fit on the screen: those at work first, in their order.
+        Choose the rows that fit on the screen, in their order: those at work go before those that have ended.
         """
-        room = max(3, self.console.height - 3)
+        room = max(ROOM, self.console.height - ROOM)
         if len(self.rows) <= room:
             return self.rows
         chosen = sorted(self.rows, key=lambda row: (row.ended_at is not None, -(row.ended_at or 0.0)))[:room]
         return [row for row in self.rows if row in chosen]
 
     def _cells(self, row: Row) -> tuple[Text, ...]:
-        mark, plain, style = _MARKS.get(row.state, ("·", ".", ""))
-        since = "" if row.began_at is None else duration((row.ended_at or self.clock()) - row.began_at)
+        mark, plain, style = _MARKS[row.state]
         return (
             Text(mark if self.console.encoding.lower().startswith("utf") else plain, style=style),
             Text(printable(row.title)),
-            Text(printable(" ".join(word for word in (row.state, row.detail) if word)), style=style),
-            Text(since, style="dim"),
+            Text(printable(self._status(row)), style=style),
+            Text("" if row.began_at is None else duration(row.age(self.clock())), style="dim"),
         )
 
     def _bar(self) -> RenderableType:
-        ended = sum(row.ended_at is not None for row in self.rows)
         grid = Table.grid(padding=(0, 1))
         grid.add_row(
-            ProgressBar(total=self.total, completed=ended, width=30),
-            Text(f"{ended} of {self.total}"),
+            ProgressBar(total=self.total, completed=self._ended(), width=30),
+            Text(f"{self._ended()} of {self.total}"),
             Text(duration(self.elapsed), style="dim"),
         )
         return grid
-
-    def progress(self, row: Row) -> Callable[[int, int | None], None]:
-        """
-        Make what a download calls: its bytes go into the row's detail.
-        """
-
-        def show(done: int, total: int | None) -> None:
-            self.touch(row, size(done) if total is None else f"{size(done)} of {size(total)}")
-
-        return show
 
 
 async def follow(job: Job, board: Board, row: Row) -> None:
     """
     Show a job's way until it is settled; how it ended is left to whoever asks for the outcome.
     """
-    state, said_at = None, board.elapsed
+    state = None
     async for update in job.updates():
-        if job.done():
-            return
-        if update.state is not state:
-            state, said_at = update.state, board.elapsed
-            board.change(row, state, f"task {update.task_id}" if state is JobState.PENDING else "")
-        elif board.elapsed - said_at >= REMINDER:
-            said_at = board.elapsed
-            board.change(row, state, f"asked {update.looks} times")
+        if job.done() or update.state is state:
+            continue
+        state = update.state
+        if state is JobState.PENDING and update.task_id is not None:
+            board.accepted(row, update.task_id)
+        else:
+            board.change(row, state)

@@ -89,6 +89,8 @@ async def _see_through(piece: Piece, veo: VeoSession, board: Board) -> None:
                 path = await veo.download(video, piece.target.place(index), progress=board.progress(row))
                 piece.files.append(path)
             board.change(row, SAVED, ", ".join(path.name for path in piece.files))
+        else:
+            board.change(row, JobState.SUCCEEDED)
     except VeoError as error:
         piece.error = error
         board.fail(row, error)

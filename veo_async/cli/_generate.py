@@ -56,6 +56,7 @@ def order(
     violations: list[str],
     *,
     title: str,
+    journal: Path | None,
     key: str | None,
     timeout: float | None,
     output: str,
@@ -70,7 +71,9 @@ def order(
     if key is not None and not key:
         violations.append("--key must not be empty")
     violations += target_violations(output, overwrite=overwrite)
-    session = new_session(violations, base_url=base_url, speed=speed)
+    if journal is not None and not journal.absolute().parent.is_dir():
+        violations.append(f"--journal {journal}: there is no directory {journal.parent}; make it first")
+    session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
     refuse(violations)
     assert session is not None, "what is missing was a violation"
     assert request is not None, "what is missing was a violation"

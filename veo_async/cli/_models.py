@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import click
@@ -17,7 +17,8 @@ from .. import MODELS, Model
 
 __all__ = ["models"]
 
-WIDEST: Final = 100  # columns: what is wider is harder to read, not easier
+WIDEST: Final = 80  # columns: what is wider is harder to read, not easier
+MEANINGS: Final = tuple(dict.fromkeys(word for model in MODELS.values() for word in model.images.values()))
 
 
 @click.command(short_help="Show the table of models.")
@@ -26,42 +27,48 @@ def models() -> None:
     Show the models: what each takes, and which may be refused today.
     """
     console = Console(highlight=False)
-    console.print(_table(), width=min(console.width, WIDEST))
-    for model in MODELS.values():
-        if model.retired:
-            console.print(
-                f"{model.name}: retired; {model.retired}", style="dim", width=min(console.width, WIDEST)
-            )
+    width = min(console.width, WIDEST)
+    console.print(_table(), width=width)
+    for line in _remarks():
+        console.print(Text(line), width=width)
 
 
 def _table() -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("model", "tier", "text alone", "images", "resolutions"):
-        table.add_column(heading, no_wrap=heading == "model")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("model", no_wrap=True)
+    for heading in ("tier", "text"):
+        table.add_column(heading, vertical="bottom")
+    for meaning in MEANINGS:
+        table.add_column(meaning, max_width=10, vertical="bottom")
+    table.add_column("resolutions", no_wrap=True)
     for model in MODELS.values():
-        table.add_row(*_cells(model), style="dim" if model.retired else None)
+        table.add_row(*map(Text, _cells(model)), style="dim" if model.retired else None)
     return table
 
 
-def _cells(model: Model) -> tuple[Text, ...]:
-    return (
-        Text(model.name + (" (retired)" if model.retired else "")),
-        Text(model.tier),
-        Text("yes" if model.text else "no"),
-        Text(_images(model.images)),
-        Text(", ".join(("720p", *model.resolutions))),
-    )
+def _cells(model: Model) -> Iterator[str]:
+    yield model.name + (" (retired)" if model.retired else "")
+    yield model.tier
+    yield "yes" if model.text else "no"
+    for meaning in MEANINGS:
+        yield _range([count for count, meant in model.images.items() if meant == meaning])
+    yield " ".join(model.resolutions)
 
 
-def _images(images: Mapping[int, str]) -> str:
+def _range(counts: Sequence[int]) -> str:
     """
-    Read `{1: a, 2: b, 3: b}` as `1: a; 2-3: b`.
+    Write neighbouring counts: `2-3`.
     """
-    counts: dict[str, list[int]] = {}
-    for count, meaning in images.items():
-        counts.setdefault(meaning, []).append(count)
-    return "; ".join(f"{_range(found)}: {meaning}" for meaning, found in counts.items())
+    return "-".join(dict.fromkeys(map(str, (min(counts), max(counts))))) if counts else "-"
 
 
-def _range(counts: list[int]) -> str:
-    return str(counts[0]) if len(counts) == 1 else f"{min(counts)}-{max(counts)}"
+def _remarks() -> Iterator[str]:
+    meanings = ", ".join(MEANINGS)
+    yield f"{meanings}: how many images mean that."
+    yield "text: whether a prompt alone is enough. Every model makes 720p unless told otherwise."
+    reasons: dict[str, list[str]] = {}
+    for model in MODELS.values():
+        if model.retired:
+            reasons.setdefault(model.retired, []).append(model.name)
+    for reason, names in reasons.items():
+        yield f"{', '.join(names)} may be refused: {reason}."

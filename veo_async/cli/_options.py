@@ -4,6 +4,7 @@ The options that commands share, and the request that they make, with everything
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import warnings
@@ -19,6 +20,7 @@ from ..errors import InvalidRequest
 from ._run import complain
 
 __all__ = [
+    "Positive",
     "Target",
     "checked",
     "connecting",
@@ -49,11 +51,29 @@ _OPTIONS: Final = {
     "image_mask": "--mask",
 }
 
+
+class Positive(click.ParamType[float]):
+    """
+    A finite number above 0.
+    """
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is not a number above 0.", param, ctx)
+        return number
+
+
 _CONNECTION: Final = (
     click.option("--base-url", metavar="URL", help="Another address of the API."),
     click.option(
         "--speed",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Positive(),
         default=1.0,
         envvar="VEO_ASYNC_SPEED",
         metavar="N",
@@ -64,7 +84,7 @@ _WAITING: Final = (
     click.option("--overwrite", is_flag=True, help="Replace a file that exists."),
     click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Positive(),
         metavar="SECONDS",
         help="How long to wait at most. [default: 1800]",
     ),
@@ -73,7 +93,8 @@ _WAITING: Final = (
 _SUBMITTING: Final = (
     click.option("-o", "--output", metavar="PATH", default=".", help="File or directory. [default: .]"),
     click.option("--callback-url", metavar="URL", help="Where the API is to POST the result, too."),
-    click.option("--key", metavar="TEXT", help="Your own name for the job."),
+    click.option("--journal", type=click.Path(path_type=Path), metavar="FILE", help="What survives a crash."),
+    click.option("--key", metavar="TEXT", help="With --journal: the same key is never bought twice."),
 )
 
 

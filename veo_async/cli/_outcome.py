@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import Job, Video
 from ..errors import VeoError
+from ._advice import reason
 
 __all__ = ["outcome_of"]
 
@@ -49,5 +50,5 @@ def _error(error: VeoError) -> dict[str, Any]:
     return {
         "type": type(error).__name__,
         "code": getattr(error, "code", None),
-        "message": str(error),
+        "message": reason(error),
     }

@@ -179,7 +179,7 @@ def _card(entry: Entry, number: int) -> str:
             '<div class="words">',
             _paragraph("prompt", entry.prompt),
             _facts(entry),
-            _details(entry),
+            _foot(entry),
             "</div></article>",
         )
     )
@@ -199,15 +199,14 @@ def _frame(entry: Entry, number: int) -> str:
 
 def _facts(entry: Entry) -> str:
     items = "".join(f"<li>{_text(fact)}</li>" for fact in entry.facts if fact)
-    link = f'<li class="file"><a href="{_text(_address(entry.file))}">file</a></li>' if entry.file else ""
-    return f'<ul class="facts">{items}{link}</ul>' if items or link else ""
+    return f'<ul class="facts">{items}</ul>' if items else ""
 
 
-def _details(entry: Entry) -> str:
-    if not entry.details:
-        return ""
+def _foot(entry: Entry) -> str:
     rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in entry.details)
-    return f"<details><summary>more</summary><dl>{rows}</dl></details>"
+    more = f"<details><summary>more</summary><dl>{rows}</dl></details>" if rows else ""
+    link = f'<a href="{_text(_address(entry.file))}">file</a>' if entry.file else ""
+    return f'<div class="foot">{more}{link}</div>' if more or link else ""
 
 
 def _notes(notes: Iterable[Note]) -> Iterator[str]:

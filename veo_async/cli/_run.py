@@ -11,11 +11,12 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from .. import PollPolicy, RetryPolicy, VeoSession
+from .. import Limits, PollPolicy, RetryPolicy, VeoSession
 from ..errors import ConfigurationError, VeoError
 from ._advice import BAD_INPUT, lines
 from ._words import printable
@@ -102,19 +103,30 @@ def refuse(violations: Iterable[str]) -> None:
         sys.exit(REFUSED)
 
 
-def new_session(violations: list[str], *, base_url: str | None, speed: float) -> VeoSession | None:
+def new_session(
+    violations: list[str],
+    *,
+    base_url: str | None,
+    speed: float,
+    timeout: float | None = None,
+    max_in_flight: int | None = None,
+    journal: Path | None = None,
+) -> VeoSession | None:
     """
     Make a session from the environment and the flags; why there is none is added to the violations.
 
     Args:
         speed: how many times faster than life the server is: other than 1 for a simulator only.
+        timeout: how long a job may wait to be sent, in seconds; None: for as long as it takes.
+        journal: a journal's file, or None.
     """
     if not os.environ.get("ACEDATACLOUD_API_TOKEN"):
         violations.append(NO_TOKEN)
         return None
     try:
         polling, retry = PollPolicy().scaled(1 / speed), RetryPolicy().scaled(1 / speed)
-        return VeoSession(base_url=base_url, polling=polling, retry=retry)
+        limits = Limits(max_in_flight=max_in_flight, max_queue_wait=timeout)
+        return VeoSession(base_url=base_url, polling=polling, retry=retry, limits=limits, journal=journal)
     except ConfigurationError as error:
         violations.append(str(error))
         return None

@@ -15,6 +15,7 @@ import click
 from attrs import define, field
 
 from ..simulator import Core, Reply, Settings, Simulator
+from ._options import Positive
 from ._run import FINE, run
 from ._words import plural, printable, shortened
 
@@ -22,20 +23,32 @@ __all__ = ["simulate"]
 
 PROMPT: Final = 40  # characters
 PORT: Final = 8750
+SPEED: Final = 20.0  # a task then takes about five seconds
 
 
 @click.command(short_help="Serve the API on this machine: no key, no cost.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    metavar="N",
+    help="0 takes a free one.",
 )
 @click.option(
     "--speed",
-    type=click.FloatRange(min=0, min_open=True),
-    default=20.0,
-    show_default=True,
-    help="How many times faster than life tasks run.",
+    type=Positive(),
+    default=SPEED,
+    metavar="N",
+    help=f"How many times faster than life tasks run. [default: {SPEED:g}]",
 )
-@click.option("--failures", type=click.FloatRange(0, 1), default=0.0, help="The share of tasks that fail.")
+@click.option(
+    "--failures",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="SHARE",
+    help="How many tasks fail, 0 to 1.",
+)
 def simulate(port: int, speed: float, failures: float) -> None:
     """
     Serve a simulated API on this machine until Ctrl-C, and show the requests as they come.
