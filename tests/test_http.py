@@ -257,7 +257,7 @@ async def test_the_callers_session_is_used_and_left_open() -> None:
         assert not session.closed
 
 
-@pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_a_session_with_default_auth_is_refused() -> None:
     """
     aiohttp would refuse our token beside it, so it is said at once.

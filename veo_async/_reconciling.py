@@ -8,6 +8,7 @@ import asyncio
 import logging
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from attrs import define, evolve, field
@@ -50,6 +51,7 @@ class Reconciling:
         attempt = submission.attempt
         assert attempt is not None, "only what was sent can be unknown"
         self._unknown[attempt.key] = submission
+        submission.trace_id = trace_id
         if attempt.uncertainty:
             self._unclocked.append(submission)
         else:
@@ -112,7 +114,8 @@ class Reconciling:
             attempt = submission.attempt = self._clocked(submission)
             if submission.began_at is not None:
                 self.reconciler.sending(attempt, now=self._now())
-            self._decisions += self.reconciler.unknown(attempt, now=self._now())
+            trace_id = submission.trace_id
+            self._decisions += self.reconciler.unknown(attempt, now=self._now(), trace_id=trace_id)
 
     def _clocked(self, submission: Submission) -> Attempt:
         attempt, clock, now = submission.attempt, self.http.clock, self._now()
@@ -138,11 +141,11 @@ class Reconciling:
             if not self.reconciler.proven:
                 await self._look_for_proof()
             records = await self._list(listing)
-        except TransportError as error:
-            log.info("a listing failed, and is asked for again: %s", error)
-        except ApiError as error:
+        except (ApiError, ProtocolError) as error:  # an answer, and none that a listing gives
             log.warning("the listing is off: %s", error)
             self._decisions += self.reconciler.listed(listing, [], well_formed=False, complete=False)
+        except TransportError as error:
+            log.info("a listing failed, and is asked for again: %s", error)
         else:
             self._decisions += self.reconciler.listed(listing, records, well_formed=True, complete=True)
 
@@ -152,7 +155,7 @@ class Reconciling:
         """
         try:
             page = await self._page(0)
-        except ApiError:
+        except (ApiError, ProtocolError):
             return
         # It reaches back to no particular time, so it says nothing of absence.
         anything = Listing(created_from=math.inf, asked_at=self._now())
@@ -166,7 +169,7 @@ class Reconciling:
         known: set[str | None] = {None}
         for _ in range(MOST_PAGES):
             page = await self._page(len(records), created_at_min=listing.created_from)
-            records += page
+            records += page[_overlap(records, page) :]
             ids = {task_id_of(record) for record in page}
             if ids <= known:
                 return records
@@ -214,3 +217,17 @@ class Reconciling:
         log.info("job %s has task %s after all", adopt.attempt.key, adopt.task_id)
         self.submitters.lane.gate.entered()
         await self.host.accepted(submission.job, found)
+
+
+def _overlap(records: Sequence[object], page: Sequence[object]) -> int:
+    """
+    How many records at the head of a page are those at the end of what was read before.
+
+    On a busy account new tasks come in at the head of the listing while it is read, and push the others down:
+    each page then begins where the last one ended, so nothing was passed over.
+    Any other repetition stays, for the reconciler to see that the listing moved under it.
+    """
+    for length in range(min(len(records), len(page)), 0, -1):
+        if [*map(task_id_of, records[-length:])] == [*map(task_id_of, page[:length])]:
+            return length
+    return 0

@@ -66,6 +66,7 @@ class Submission:
         attempt: the attempt that may have bought something, or None.
         sent_at: when that attempt began, in Unix seconds by the local clock.
         began_at: the same on the event loop's clock, or None after a crash.
+        trace_id: what an answer of unknown meaning gave, or None.
     """
 
     job: Job
@@ -78,6 +79,7 @@ class Submission:
     attempt: Attempt | None = None
     sent_at: float = 0.0
     began_at: float | None = None
+    trace_id: str | None = None
 
 
 class SubmitterHost(Protocol):
