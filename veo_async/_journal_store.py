@@ -142,10 +142,10 @@ _MOST_ROWS: Final = 128
 _ENTRY: Final = "SELECT id, key, request, intended_at, task_id, trace_id, accepted_at, settled_at, failed, outcome FROM jobs "
 # The open purchase before the failed ones, and of those the latest.
 _BY_KEY: Final = (
-    _ENTRY + "WHERE key = ?1 AND failed = 0",
-    _ENTRY + "WHERE key = ?1 AND failed = 1 ORDER BY id DESC LIMIT 1",
+    _ENTRY + "WHERE key = ? AND failed = 0",
+    _ENTRY + "WHERE key = ? AND failed = 1 ORDER BY id DESC LIMIT 1",
 )
-_BY_TASK: Final = (_ENTRY + "WHERE task_id = ?1",)
+_BY_TASK: Final = (_ENTRY + "WHERE task_id = ?",)
 _UNSETTLED: Final = _ENTRY + "WHERE settled_at IS NULL ORDER BY id"
 _ATTEMPTS: Final = "SELECT number, at, nonce, closed FROM attempts WHERE job = ? ORDER BY number"
 _UNSETTLED_ATTEMPTS: Final = """SELECT job, number, at, nonce, closed FROM attempts
