@@ -26,6 +26,7 @@ from .errors import (
     ProtocolError,
     RateLimited,
     ServerError,
+    VeoError,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "SubmitOutcome",
     "Unknown",
     "error_from",
+    "is_dead_token",
     "read_answer",
     "read_submit",
     "retry_after",
@@ -103,6 +105,14 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Any:
     if isinstance(data, dict) and "id" not in data and (data.get("success") is False or data.get("error")):
         raise error_from(status, headers, body)
     return data
+
+
+def is_dead_token(error: VeoError) -> bool:
+    """
+    Tell whether an answer to a free question says that the token is worth nothing any more.
+    """
+    kinds = (AuthenticationError, PermissionDenied)
+    return isinstance(error, kinds) and not isinstance(error, InsufficientBalance)
 
 
 def _class_by_status(status: int) -> type[ApiError]:

@@ -15,9 +15,10 @@ import json
 import logging
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from copy import copy
+from random import Random
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from . import _journal as facts
 from ._answers import Accepted, Unknown
@@ -84,6 +85,7 @@ class Engine:
     journal: Journal | None
     registry: Registry
     clock: ServerClock
+    random: Random
     looks: int = field(init=False, default=0)
     closing: bool = field(init=False, default=False)
     http: Http = field(init=False)
@@ -99,9 +101,16 @@ class Engine:
     _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
-        polls = Lane(Gate(retry=self.retry, rate=self.polling.budget, burst=BURST))
+        # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
+        patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
+        polls = Lane(Gate(retry=patience, rate=self.polling.budget, burst=BURST, random=self.random))
         self.http = Http(
-            transport=self.transport, base_url=self.base_url, polls=polls, retry=self.retry, clock=self.clock
+            transport=self.transport,
+            base_url=self.base_url,
+            polls=polls,
+            retry=self.retry,
+            clock=self.clock,
+            random=self.random,
         )
         limits = self.limits
         self.submits = Lane(
@@ -110,6 +119,7 @@ class Engine:
                 rate=limits.submits_per_second,
                 max_in_flight=limits.max_in_flight,
                 paid=True,
+                random=self.random,
             )
         )
         reconciler = Reconciler(grace=self.retry.grace)
@@ -241,6 +251,7 @@ class Engine:
         self.registry.add(job)
         self.submits.gate.entered()
         self._track(job, task_id, None)
+        self.tracker.nudge(task_id)  # it may have ended long ago
         return job
 
     async def resume(self) -> list[Job]:
@@ -280,6 +291,7 @@ class Engine:
             self.submits.gate.entered()
             self.reconciling.reconciler.owned(entry.task_id, now=self.loop.time())
             self._track(job, entry.task_id, entry.trace_id)
+            self.tracker.nudge(entry.task_id)  # it may have ended while nobody looked
         elif still_open:
             self._reopen(submission, still_open[-1])
         else:

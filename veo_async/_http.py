@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from itertools import islice
+from random import Random
 from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
@@ -23,7 +23,7 @@ import yarl
 from aiohttp.abc import AbstractStreamWriter
 from attrs import define, field
 
-from ._answers import read_answer, server_time
+from ._answers import is_dead_token, read_answer, server_time
 from ._gate import Limits, RetryPolicy
 from ._lane import Lane
 from .errors import (
@@ -36,9 +36,19 @@ from .errors import (
     TransportError,
     TransportTimedOut,
     UsageError,
+    VeoError,
 )
 
-__all__ = ["AiohttpTransport", "Http", "Outgoing", "Reply", "ServerClock", "Transport", "tell"]
+__all__ = [
+    "AiohttpTransport",
+    "Http",
+    "Outgoing",
+    "Reply",
+    "ServerClock",
+    "Transport",
+    "is_dead_token",
+    "tell",
+]
 
 TASKS_PATH: Final = "/veo/tasks"
 READ_TRIES: Final = 6  # with the default policy about half a minute, as long as a gateway's restart
@@ -301,7 +311,7 @@ class Http:
     clock: ServerClock = field(factory=ServerClock)
     requests: Counter[str] = field(init=False, factory=Counter)
     retries: int = field(init=False, default=0)
-    _random: random.Random = field(init=False, factory=random.Random, repr=False)
+    random: Random = field(factory=Random, repr=False)
 
     async def post(self, path: str, outgoing: Outgoing, *, kind: str) -> Reply:
         """
@@ -352,7 +362,7 @@ class Http:
             ApiError: the server answered with an error.
             TransportError: no answer came, or none of the API's.
         """
-        for delay in islice(self.retry.delays(self._random), READ_TRIES - 1):
+        for delay in islice(self.retry.delays(self.random), READ_TRIES - 1):
             try:
                 return await self.ask(question)
             except RateLimited:
@@ -388,6 +398,8 @@ def tell(lane: Lane, error: BaseException | None, *, left: bool, sent_at: float)
             gate.failed(now, sent_at=sent_at, retry_after=error.retry_after)
         case TransportError():
             gate.failed(now, sent_at=sent_at)
+        case VeoError() if not gate.paid and is_dead_token(error):
+            gate.unreachable(now, sent_at=sent_at)  # one probe at a time, ever more rarely
         case None | ApiError():
             gate.succeeded(now, sent_at=sent_at)  # the lane works, whatever it said of this one
         case _:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from random import Random
 from types import TracebackType
 from typing import Any, Self
 
@@ -104,6 +105,7 @@ class VeoSession:
     _journal: Journal | None = field(default=None, converter=_journal_at, kw_only=True)
     _transport: Transport | None = field(init=False, default=None)  # a test's, in place of aiohttp
     _clock: ServerClock = field(init=False, factory=ServerClock)
+    _random: Random = field(init=False, factory=Random)  # of the jitter
     _registry: Registry = field(init=False, factory=Registry)
     _engine: Engine | None = field(init=False, default=None)
 
@@ -132,6 +134,7 @@ class VeoSession:
                 journal=self._journal,
                 registry=self._registry,
                 clock=self._clock,
+                random=self._random,
             )
             await self._engine.start()
         except BaseException:

@@ -258,6 +258,7 @@ class Submitters:
             self._workers[worker] = submission
             await self._send(submission, entered_at)
             self._workers[worker] = None
+            del submission  # while it waits for the next one, the last one's job may go
             self._idle += 1
 
     async def _next(self) -> tuple[Submission, float]:
@@ -301,13 +302,16 @@ class Submitters:
         gate, sent_at = self.lane.gate, self.lane.now()
         gate.take(sent_at)
         try:
-            await self.http.ask({"action": "retrieve_batch", "offset": 0, "limit": 1})
+            async with asyncio.timeout_at(self._next_late_at()):
+                await self.http.ask({"action": "retrieve_batch", "offset": 0, "limit": 1})
         except (RateLimited, ServerError) as error:
             gate.probed(self.lane.now(), ok=False, retry_after=error.retry_after)
         except TransportError:
             gate.probed(self.lane.now(), ok=False)
         except ApiError:
             gate.probed(self.lane.now(), ok=True)  # it is back, whatever it says of the question
+        except TimeoutError:  # somebody's patience at the gate has ended
+            gate.withdrawn(self.lane.now(), sent_at=sent_at)
         except BaseException:
             gate.withdrawn(self.lane.now(), sent_at=sent_at)
             raise

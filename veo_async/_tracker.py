@@ -15,23 +15,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import define, field
 
+from ._answers import is_dead_token
 from ._lane import Lane
 from ._models import TaskState
 from ._polling import Schedule
 from ._wire import classify, task_id_of
 from .errors import (
-    AuthenticationError,
     BadRequest,
-    InsufficientBalance,
     JobError,
     JobTimedOut,
     JobVanished,
-    PermissionDenied,
     TrackingLost,
     VeoError,
 )
@@ -166,30 +164,31 @@ class Tracker:
     async def _look(self, batch: list[str], entered_at: float) -> None:
         try:
             records = await self.poll(batch, entered_at)
-        except (AuthenticationError, PermissionDenied) as error:
-            self.schedule.unanswered(batch, self.lane.now())
-            if not isinstance(error, InsufficientBalance):
-                await self._suspect_the_token(error, entered_at)
         except BadRequest as error:
             self._refused(batch, error)
         except VeoError as error:
             log.debug("a look at %d tasks failed: %s", len(batch), error)
             self.schedule.unanswered(batch, self.lane.now())
+            if is_dead_token(error):
+                await self._suspect_the_token(error, entered_at)
         else:
             self._dead_probes = 0
-            await self._learn(set(batch), records)
+            await self._learn(batch, records)
 
     def _refused(self, batch: list[str], error: BadRequest) -> None:
+        log.warning("the server refused to be asked about %d tasks: %s", len(batch), error)
         if len(batch) > 1:
-            log.warning("the server refused to be asked about %d tasks at once: %s", len(batch), error)
             self.schedule.too_large(len(batch))
-        self.schedule.unanswered(batch, self.lane.now())
+            self.schedule.unanswered(batch, self.lane.now())
+        else:
+            self.schedule.looked(batch, self.lane.now())  # it may think better of it, but not in a second
 
-    async def _learn(self, asked: Collection[str], records: Iterable[Mapping[str, Any]]) -> None:
+    async def _learn(self, batch: Sequence[str], records: Iterable[Mapping[str, Any]]) -> None:
         """
         Take in what a well-formed reply says of those asked about; what it says of others is nobody's business.
         """
         now = self.lane.now()
+        asked = frozenset(batch)
         ended: dict[str, Mapping[str, Any]] = {}
         pending: set[str] = set()
         for record in records:
@@ -201,9 +200,9 @@ class Tracker:
             else:
                 ended[task_id] = record
         pending -= ended.keys()  # the same id twice: an end, once seen, outranks
-        self.schedule.looked(pending, now)
-        self.schedule.missing([task_id for task_id in asked if task_id not in pending | ended.keys()], now)
-        self.looked(asked)
+        self.schedule.looked([task_id for task_id in batch if task_id in pending], now)
+        self.schedule.missing([task_id for task_id in batch if task_id not in pending | ended.keys()], now)
+        self.looked(batch)
         for task_id, record in ended.items():
             self.schedule.ended(task_id, now, duration=_duration(record))
         if ended:
@@ -214,8 +213,6 @@ class Tracker:
         if not self._dead_probes:
             self._dead_since = at
         self._dead_probes += 1
-        self.lane.gate.unreachable(now, sent_at=at)  # one probe at a time, ever more rarely
-        self.lane.changed()
         if self._dead_probes < DEAD_PROBES or now - self._dead_since < self.dead_after:
             return
         words = f"the token no longer works, so nobody can ask about the task: {error}"

@@ -100,6 +100,8 @@ class Outcome:
     accepted: Counter[str] = field(factory=Counter)
     struck: Counter[tuple[str, str]] = field(factory=Counter)
     problems: list[str] = field(factory=list)
+    requests: Counter[str] = field(factory=Counter)
+    lasted: float = 0.0
 
 
 @define(eq=False)
@@ -125,6 +127,7 @@ class _Life:
         assert isinstance(loop, VirtualLoop)
         session = VeoSession(TOKEN, base_url="http://127.0.0.1", journal=self.journal)
         session._transport, session._clock.wall = self.transport, loop.unix_time
+        session._random = random.Random(self.world.settings.seed)
         async with session as veo:
             if self.resume:
                 await veo.resume()
@@ -185,6 +188,8 @@ async def _verdict(outcome: Outcome, world: World, life: _Life, requests: dict[s
     outcome.accepted = Counter(task.body["prompt"] for task in tasks.values())
     assert world.faults is not None
     outcome.struck = world.faults.struck
+    outcome.requests = world.core.requests
+    outcome.lasted = asyncio.get_running_loop().time()
     complain = outcome.problems.append
     if len(life.jobs) != len(requests):
         complain(f"{len(requests) - len(life.jobs)} jobs were never made")

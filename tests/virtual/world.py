@@ -5,6 +5,7 @@ A server, a clock and sessions in them: what a test in virtual time begins with.
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
 from attrs import define, field
@@ -42,4 +43,5 @@ class World:
         session = VeoSession(TOKEN, base_url="http://127.0.0.1", **options)
         session._transport = InMemoryTransport(self.core, TOKEN)
         session._clock.wall = loop.unix_time
+        session._random = Random(self.settings.seed)
         return session
