@@ -19,15 +19,8 @@ from hypothesis import strategies as st
 
 from veo_async import _models
 from veo_async._models import (
-    ASPECT_RATIOS,
-    DEFAULT_MODEL,
-    INGREDIENTS_MODEL,
     MODELS,
-    MOTION_TYPES,
     REQUEST_TYPES,
-    RESOLUTIONS,
-    RETIRED_ASPECT_RATIOS,
-    UPSAMPLE_TARGETS,
     Extend,
     Get1080p,
     ImageToVideo,
@@ -45,6 +38,15 @@ from veo_async._models import (
     Upsample,
     Video,
     VideoResult,
+)
+from veo_async._rules import (
+    ASPECT_RATIOS,
+    DEFAULT_MODEL,
+    INGREDIENTS_MODEL,
+    MOTION_TYPES,
+    RESOLUTIONS,
+    RETIRED_ASPECT_RATIOS,
+    UPSAMPLE_TARGETS,
 )
 from veo_async.errors import InvalidRequest
 

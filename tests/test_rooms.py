@@ -82,6 +82,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_journal_schema": "_journal",
     "_journal_store": "_journal",
     "_part": "_download",
+    "_rules": "_models",
 }
 
 PURE: Final = frozenset({"errors", "_models", "_wire", "_polling", "_gate", "_reconcile"})

@@ -10,7 +10,7 @@ from enum import IntEnum
 from itertools import chain
 from typing import Any, Final
 
-from ._models import SMALLEST
+from ._rules import SMALLEST
 
 __all__ = ["Verdict", "compare", "fingerprint", "prompt_of"]
 

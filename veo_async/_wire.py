@@ -20,7 +20,6 @@ from cattrs.gen import make_dict_unstructure_fn, override
 
 from ._models import (
     REQUEST_TYPES,
-    SMALLEST,
     Request,
     TaskError,
     TaskRecord,
@@ -28,6 +27,7 @@ from ._models import (
     Video,
     VideoResult,
 )
+from ._rules import SMALLEST
 from .errors import JobFailed, ProtocolError
 
 __all__ = [
