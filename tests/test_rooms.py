@@ -109,6 +109,7 @@ EXTRAS: Final[Mapping[str, frozenset[str]]] = {
 
 # Which room of no public name a benchmark is about.
 MEASURED_BY: Final[Mapping[str, Set[str]]] = {
+    "journal.py": {"_journal"},
     "schedule.py": {"_polling"},
 }
 

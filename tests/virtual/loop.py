@@ -62,5 +62,7 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     """
     Run a coroutine to its end in virtual time.
     """
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    # Without asyncio's debug mode, whose book-keeping would double the time of the thousands of runs made here;
+    # the tests over sockets have it.
+    with asyncio.Runner(loop_factory=VirtualLoop, debug=False) as runner:
         return runner.run(main)
