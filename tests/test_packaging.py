@@ -204,9 +204,6 @@ def test_the_policies_have_the_designs_defaults(policy: type, defaults: dict[str
     assert all(one.kind is one.KEYWORD_ONLY for one in public.values())
 
 
-@pytest.mark.xfail(
-    reason="the session shows its submitters' side: loop, moved, abandon, accepted, stop, failed"
-)
 def test_the_session_shows_nothing_else() -> None:
     """Whoever completes `veo.` in an editor sees the contract, and not what the rooms tell each other."""
     shown = {name for name in dir(VeoSession) if not name.startswith("_")}
