@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from copy import copy
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -30,7 +32,7 @@ from ._job import Job, JobState, advance, looked, settle
 from ._journal import Journal
 from ._lane import Lane
 from ._listing import or_none, retrieve
-from ._models import Request, TaskRecord, TaskState, VideoResult
+from ._models import Request, TaskRecord, TaskState, Video, VideoResult
 from ._polling import PollPolicy, Schedule
 from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
@@ -264,9 +266,13 @@ class Engine:
     def _resumed(self, entry: facts.Entry) -> Job:
         if known := self.registry.unsettled.get(entry.key):
             return known
-        request = load_request(entry.request)
+        request = _read_request(entry)
         job = Job(entry.key, request, self, None, True)
         self.registry.add(job)
+        if request is None:
+            words = "this version cannot read the journalled request; the one that wrote it can resume it"
+            self.stop(job, JournalError(words, task_id=entry.task_id))
+            return job
         submission = Submission(job, request, self.loop.time(), keyed=True)
         if not self.take_up(submission, entry):
             self.submitters.enqueue(submission)
@@ -350,7 +356,8 @@ class Engine:
         if job.done():  # abandoned meanwhile
             log.info("task %s was accepted for the abandoned job %s", outcome.task_id, job.key)
             job.task_id = outcome.task_id
-            self.registry.remember(job)
+            if job.keyed and self.journal is None:
+                self.registry.remember(job)
             self._left()
         elif other is not None:
             log.warning("task %s answers two jobs, %s and %s", outcome.task_id, other.key, job.key)
@@ -460,8 +467,21 @@ class Engine:
         try:
             await self.journal.write(*lasting)
         except JournalError as error:
-            for fact in lasting:
-                log.error("the journal failed (%s) and does not hold: %r", error, fact)
+            keys = " ".join(fact.key for fact in lasting)
+            log.error("the journal failed (%s) and does not hold the outcomes of the jobs %s", error, keys)
+
+    async def note_download(self, video: Video, path: Path) -> None:
+        """
+        Write down where a video lies, if the journal knows its task.
+        """
+        if self.journal is None or self.journal.failure is not None:
+            return
+        entry = await self.journal.find_task(video.task_id)
+        if entry is not None and entry.settled_at is not None and not entry.failed:
+            now = self.clock.wall()
+            await self.journal.write(
+                facts.Downloaded(key=entry.key, video_id=video.id, path=os.path.abspath(path), at=now)
+            )
 
     def _settle(self, job: Job, outcome: VideoResult | VeoError) -> None:
         state = JobState.STOPPED
@@ -478,6 +498,14 @@ class Engine:
             self.journal.write_soon(
                 *(facts.Learned(kind=kind, data=json.dumps(data)) for kind, data in learned)
             )
+
+
+def _read_request(entry: facts.Entry) -> Request | None:
+    try:
+        return load_request(entry.request)
+    except (VeoError, LookupError, ValueError, TypeError) as error:
+        log.error("the journalled request of job %s cannot be read: %s", entry.key, error)
+        return None
 
 
 def _outcome_of(job: Job, task_id: str, record: Mapping[str, Any]) -> VideoResult | VeoError:

@@ -43,7 +43,7 @@ from ._models import (
 from ._polling import PollPolicy
 from ._registry import Registry
 from ._wire import is_id
-from .errors import InvalidRequest, JournalError, UsageError
+from .errors import InvalidRequest, JournalError, KeyConflict, UsageError
 
 __all__ = ["SessionStats", "VeoSession"]
 
@@ -137,8 +137,9 @@ class VeoSession:
                 random=self._random,
             )
             await self._engine.start()
-        except BaseException:
+        except BaseException as error:
             await transport.close()
+            await self._close_journal(error)
             raise
         return self
 
@@ -230,10 +231,13 @@ class VeoSession:
         """
         self._entered()
         items = [_pair(item) for item in requests]
+        keyed: dict[str, Request] = {}
         for key, request in items:
             _check(request, key, None)
             if key is not None:
                 self._registry.find(key, request)
+                if keyed.setdefault(key, request) != request:
+                    raise KeyConflict(f"the key {key!r} comes twice, with different requests", key=key)
         return [self.submit(request, key=key) for key, request in items]
 
     def map(
@@ -414,8 +418,12 @@ class VeoSession:
 
         Raises:
             DownloadError: the file could not be fetched whole, or could not be written.
+            JournalError: the file is whole, and the journal could not write down where it lies.
         """
-        return await self._entered().downloader.download(video, destination, progress=progress)
+        engine = self._entered()
+        path = await engine.downloader.download(video, destination, progress=progress)
+        await engine.note_download(video, path)
+        return path
 
     def notify(self, payload: object) -> bool:
         """

@@ -459,13 +459,14 @@ class Submitters:
         if self.journal is not None:
             await self.journal.write(fact)
 
-    async def _note_or_log(self, fact: facts.Fact) -> None:
+    async def _note_or_log(self, fact: facts.Accepted | facts.AttemptClosed) -> None:
         try:
             await self._note(fact)
         except facts.AlreadyClaimed:
             raise
         except JournalError as error:
-            log.error("the journal failed (%s) and does not hold: %r", error, fact)
+            task_id = getattr(fact, "task_id", None)
+            log.error("the journal failed (%s): not held are job %s, task %s", error, fact.key, task_id)
 
 
 def _ended_early(submission: Submission) -> VeoError:
