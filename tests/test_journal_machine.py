@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import asdict
 from hypothesis import HealthCheck, settings
@@ -34,8 +34,9 @@ from veo_async.errors import JournalError
 
 # Few values, so that facts meet; among them what text may hold at worst.
 KEYS = ("a", "b", "\0\ud800")
-TASKS = ("t1", "t2", "t3", "\udfff")
+TASKS = ("t1", "t2", "t3", "t4", "t5", "\udfff")
 ATTEMPTS = (1, 2, 3)
+OUTCOMES: tuple[Literal["refused", "not_sent"], ...] = ("refused", "not_sent")
 
 
 class Refused(Exception):
@@ -195,9 +196,7 @@ texts = st.sampled_from(("{}", '{"prompt": "\ud800"}'))
 facts = st.one_of(
     st.builds(Intended, key=keys, request=texts, at=times),
     st.builds(Sending, key=keys, attempt=numbers, at=times, nonce=st.sampled_from((None, "n"))),
-    st.builds(
-        AttemptClosed, key=keys, attempt=numbers, outcome=st.sampled_from(("refused", "not_sent")), at=times
-    ),
+    st.builds(AttemptClosed, key=keys, attempt=numbers, outcome=st.sampled_from(OUTCOMES), at=times),
     st.builds(Accepted, key=keys, task_id=st.sampled_from(TASKS), trace_id=st.just("trace"), at=times),
     st.builds(Settled, key=keys, failed=st.booleans(), outcome=texts, at=times),
     st.builds(Downloaded, key=keys, video_id=st.sampled_from(("v", "w")), path=texts, at=times),
@@ -206,26 +205,36 @@ facts = st.one_of(
 )
 
 
-@st.composite
-def life(draw: st.DrawFn) -> tuple[Fact, ...]:
+writes = st.one_of(facts.map(lambda fact: (fact,)), st.tuples(facts, facts))
+
+
+def next_facts(latest: dict[str, Any] | None, key: str, at: float) -> list[Fact]:
     """
-    Facts of one key in the order of a life, so that the later states are reached often.
+    What may well happen next to a key: without such steps most facts would be refused, and few states reached.
     """
-    key, at = draw(keys), draw(times)
-    number, task_id = draw(numbers), draw(st.sampled_from(TASKS))
-    whole = (
-        Intended(key=key, request="{}", at=at),
+    if latest is None or latest["failed"]:
+        return [Intended(key=key, request="{}", at=at)]
+    if latest["settled_at"] is not None:
+        return [Downloaded(key=key, video_id="v", path="p", at=at), *_closings(latest, key, at)]
+    if latest["task_id"] is not None:
+        ends = [Settled(key=key, failed=failed, outcome="{}", at=at) for failed in (False, True)]
+        return [*ends, *_closings(latest, key, at)]
+    number = max(latest["attempts"], default=0) + 1
+    claims = [Accepted(key=key, task_id=task_id, trace_id=None, at=at) for task_id in TASKS]
+    return [
         Sending(key=key, attempt=number, at=at),
-        Accepted(key=key, task_id=task_id, trace_id=None, at=at),
-        Settled(key=key, failed=draw(st.booleans()), outcome="{}", at=at),
-        Downloaded(key=key, video_id="v", path="p", at=at),
-    )
-    return whole[draw(st.integers(0, 2)) : draw(st.integers(1, 5))]
+        Withdrawn(key=key, at=at),
+        *claims,
+        *_closings(latest, key, at),
+    ]
 
 
-writes = st.one_of(
-    facts.map(lambda fact: (fact,)), facts.map(lambda fact: (fact,)), life(), st.tuples(facts, facts)
-)
+def _closings(latest: dict[str, Any], key: str, at: float) -> list[Fact]:
+    return [
+        AttemptClosed(key=key, attempt=number, outcome=outcome, at=at)
+        for number in latest["attempts"]
+        for outcome in OUTCOMES
+    ]
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -256,18 +265,23 @@ class JournalMachine(RuleBasedStateMachine):
         expected = [self.model.write(facts) for facts in batch]
         assert expected == [type(work.error) if work.error is not None else None for work in works]
 
-    @rule(facts=writes)
-    def repeat(self, facts: tuple[Fact, ...]) -> None:
+    @rule(key=keys, at=times, data=st.data(), twice=st.booleans())
+    def advance(self, key: str, at: float, data: st.DataObject, *, twice: bool) -> None:
         """
-        Facts that were just taken may be written again at once.
+        One more step in the life of a key, said once or twice.
         """
-        for _ in range(2):
-            [work] = works = [Work(facts=facts[:1])]
-            self.store.do(works)
-            expected = self.model.write(facts[:1])
-            assert expected == (type(work.error) if work.error is not None else None)
-            if expected is not None:
-                return
+        fact = data.draw(st.sampled_from(next_facts(self.model.latest(key), key, at)))
+        self.commit([(fact,)] * (1 + twice))
+
+    @rule(key=keys, at=times, task_id=st.sampled_from(TASKS), failed=st.booleans())
+    def live(self, key: str, at: float, task_id: str, *, failed: bool) -> None:
+        """
+        A whole life in one commit.
+        """
+        sending = Sending(key=key, attempt=4, at=at)
+        accepted = Accepted(key=key, task_id=task_id, trace_id=None, at=at)
+        settled = Settled(key=key, failed=failed, outcome="{}", at=at)
+        self.commit([(Intended(key=key, request="{}", at=at),), (sending, accepted), (settled,)])
 
     @rule(key=keys)
     def ask_in_company(self, key: str) -> None:
@@ -319,7 +333,7 @@ class JournalMachine(RuleBasedStateMachine):
 
 # The file system and fresh databases make the first example slow, which says nothing about the store.
 JournalMachine.TestCase.settings = settings(
-    max_examples=50,
+    max_examples=120,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
