@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.virtual import World, run
-from veo_async import Job, JobState, RetryPolicy, TextToVideo
+from veo_async import Job, JobState, PollPolicy, RetryPolicy, TextToVideo
 from veo_async.simulator import Faults, Settings
 
 JOBS = 100
@@ -35,7 +35,10 @@ CONNECTION: tuple[tuple[str, dict[str, Any]], ...] = tuple(
 ANSWERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("slow", {"seconds": 20.0}),
     ("oversized", {"size": 100 << 20}),
-    *((kind, {}) for kind in ("bad_json", "bad_text", "cut_off", "deep", "empty", "html", "null", "wrong_type")),
+    *(
+        (kind, {})
+        for kind in ("bad_json", "bad_text", "cut_off", "deep", "empty", "html", "null", "wrong_type")
+    ),
     *(
         (when, {"status": status, **patience})
         for when in ("status_before", "status_after")
@@ -56,16 +59,22 @@ SELECTORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("10%", {"share": 0.1}),
     ("40%", {"share": 0.4}),
 )
+# Asked for alone, a task that is not found four times running is one that has vanished: with four in ten answers
+# saying so by mistake, that happens.
+VANISHING = {"null", "missing", "strangers"}
 
 
 def _cells() -> Iterator[Any]:
     for endpoint, faults in (
         ("submit", (*CONNECTION, *ANSWERS, *RESTARTS, ("late", {"seconds": LATE}))),
         ("retrieve_batch", (*CONNECTION, *ANSWERS, *RESTARTS, *RECORDS)),
+        ("retrieve", (*CONNECTION, *ANSWERS, *RESTARTS, ("missing", {}), ("strangers", {}), ("stale", {}))),
         ("list", (*CONNECTION, *ANSWERS, *RECORDS)),
     ):
         for kind, details in faults:
             for name, selector in SELECTORS:
+                if endpoint == "retrieve" and kind in VANISHING and name == "40%":
+                    continue
                 said = " ".join(str(value) for value in details.values())
                 yield pytest.param(endpoint, kind, details, selector, id=f"{endpoint}-{kind}-{said}-{name}")
 
@@ -75,7 +84,9 @@ async def _play(endpoint: Any, kind: str, details: dict[str, Any], selector: dic
     if endpoint == "list":  # so that there is something to reconcile
         faults.add("drop_after", on="submit", share=0.2)
     world = World(Settings(), faults=faults)
-    async with world.session() as veo:
+    # One by one, a hundred stalls or restarts take longer than the deadline.
+    polling = PollPolicy(batch_size=1, deadline=None) if endpoint == "retrieve" else PollPolicy()
+    async with world.session(polling=polling) as veo:
         jobs = veo.submit_many([TextToVideo(f"prompt {number}") for number in range(JOBS)])
         settled: list[Job] = [job async for job in veo.as_completed(jobs)]
     assert set(jobs) == set(settled)

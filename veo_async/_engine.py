@@ -480,7 +480,7 @@ class Engine:
         if entry is not None and entry.settled_at is not None and not entry.failed:
             now = self.clock.wall()
             await self.journal.write(
-                facts.Downloaded(key=entry.key, video_id=video.id, path=os.path.abspath(path), at=now)
+                facts.Downloaded(key=entry.key, video_id=video.id, path=_absolute(path), at=now)
             )
 
     def _settle(self, job: Job, outcome: VideoResult | VeoError) -> None:
@@ -498,6 +498,10 @@ class Engine:
             self.journal.write_soon(
                 *(facts.Learned(kind=kind, data=json.dumps(data)) for kind, data in learned)
             )
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # touches no disk, so it may be called from a coroutine
 
 
 def _read_request(entry: facts.Entry) -> Request | None:
