@@ -40,6 +40,7 @@ BAD_INPUT: Final = (InvalidRequest, ConfigurationError, KeyConflict)  # exit sta
 # The first row that fits is taken, so a narrower class stands before a wider one.
 _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
     (InvalidRequest, "Nothing was sent, and nothing is billed."),
+    (KeyConflict, "Nothing was sent: choose another key, or ask for what it belongs to."),
     (
         AuthenticationError,
         "Check the token in ACEDATACLOUD_API_TOKEN: https://platform.acedata.cloud has yours.",
@@ -55,7 +56,10 @@ _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
     (TaskNotFound, "Check the id: it must be a task's, of this account; a video's id is another one."),
     (ProtocolError, "Check the base URL: what answers there does not seem to be the API."),
     (TransportError, "Check the network and the base URL, then run this again."),
-    (SubmitTimedOut, "It was never sent: run this again when less is going on."),
+    (
+        SubmitTimedOut,
+        "The API could not be reached, or asked to wait: check the network, then run this again.",
+    ),
     (SubmissionUnknown, "It may have been accepted, and billed: look for it before you ask for it again."),
     (JobFailed, "A failed task is not billed: change the request, or try it again."),
     (JobTimedOut, "The task goes on: `veo-async wait {task_id}` takes it up again."),

@@ -266,7 +266,7 @@ async def follow(job: Job, board: Board, row: Row) -> None:
         if job.done() or update.state is state:
             continue
         state = update.state
-        if state is JobState.PENDING and update.task_id is not None:
+        if state is JobState.PENDING and update.task_id is not None and job.request is not None:
             board.accepted(row, update.task_id)
         else:
             board.change(row, state)

@@ -15,11 +15,11 @@ from attrs import define, field
 
 from .. import Job, JobState, VeoSession
 from ..errors import SessionClosed, VeoError
-from ._advice import lines
+from ._advice import BAD_INPUT, lines
 from ._display import DOWNLOADING, SAVED, Board, follow
 from ._options import Target
 from ._outcome import outcome_of
-from ._run import FAILED, FINE, complain
+from ._run import FAILED, FINE, REFUSED, complain
 
 __all__ = ["Piece", "fetch", "interrupted", "tell"]
 
@@ -126,4 +126,7 @@ def tell(pieces: Sequence[Piece], *, as_json: bool) -> int:
             click.echo(json.dumps(outcome_of(piece.job, piece.files, piece.error)))
         for path in [] if as_json else piece.files:
             click.echo(click.format_filename(path))
-    return FAILED if any(piece.error for piece in pieces) else FINE
+    errors = [piece.error for piece in pieces if piece.error]
+    if any(isinstance(error, BAD_INPUT) for error in errors):
+        return REFUSED
+    return FAILED if errors else FINE

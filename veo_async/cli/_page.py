@@ -193,8 +193,9 @@ def _frame(entry: Entry, number: int) -> str:
     address = _text(_address(entry.file))
     if entry.file.lower().endswith(PICTURES):
         return f'<div class="frame"><img loading="lazy" src="{address}" alt="{label}"></div>'
-    video = f'<video muted loop playsinline preload="none" tabindex="0" data-src="{address}" aria-label="{label}">'
-    return f'<div class="frame">{video}</video></div>'
+    # The controls are for a browser without scripts; the script takes them away, and plays what is seen.
+    attributes = f'src="{address}" aria-label="{label}" preload="none" muted loop playsinline controls'
+    return f'<div class="frame"><video {attributes}></video></div>'
 
 
 def _facts(entry: Entry) -> str:

@@ -1,16 +1,20 @@
 "use strict";
 (() => {
   // A browser opens a few dozen players at most, so a video has one only while it is near the window.
-  const videos = [...document.querySelectorAll("video[data-src]")];
+  const videos = [...document.querySelectorAll("video")];
+  const addresses = new Map(videos.map((video) => [video, video.getAttribute("src")]));
+  const opened = new Set();
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
   const play = (video) => video.play().catch(() => {}); // refused or interrupted: the picture stays, no harm
   const near = new IntersectionObserver((changes) => {
     for (const { target, isIntersecting } of changes) {
-      if (isIntersecting && !target.src) {
+      if (isIntersecting) {
+        opened.add(target);
         target.preload = "metadata";
-        target.src = target.dataset.src;
-      } else if (!isIntersecting && target.src) {
+        if (!target.hasAttribute("src")) target.setAttribute("src", addresses.get(target));
+      } else if (opened.delete(target)) {
+        target.preload = "none";
         target.removeAttribute("src");
         target.load();
       }
@@ -21,7 +25,7 @@
       if (!isIntersecting) target.pause();
       else if (!still && !target.dataset.paused) play(target);
     }
-  }, { threshold: 0.25 });
+  }, { threshold: 0.1 });
 
   const toggle = (video) => {
     if (video.paused) {
@@ -35,6 +39,7 @@
   for (const video of videos) {
     video.muted = true; // the attribute alone does not count everywhere, and sound would forbid playing
     video.controls = still;
+    video.tabIndex = 0;
     if (!still) video.addEventListener("click", () => toggle(video));
     video.addEventListener("keydown", (event) => {
       if (event.key !== " " && event.key !== "Enter") return;
