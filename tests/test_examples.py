@@ -1,0 +1,162 @@
+"""
+The examples as a reader runs them: by themselves, without a key, with every warning an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from veo_async.simulator import Settings, Simulator
+
+EXAMPLES: Final = Path(__file__).parent.parent / "examples"
+ENVIRONMENT: Final = {
+    name: value for name, value in os.environ.items() if not name.startswith("ACEDATACLOUD_")
+}
+SPEED: Final = 100.0
+SLOW: Final = re.compile(
+    r"^Executing <.* took [0-9.]+ seconds\n", re.MULTILINE
+)  # says -X dev of a busy machine
+
+# Runs an example as if a token were set, against a server that runs faster than life and a session that keeps step.
+HURRIED: Final = f"""
+import runpy, sys, veo_async
+
+class Hurried(veo_async.VeoSession):
+    def __init__(self, *arguments, **options):
+        options["polling"] = veo_async.PollPolicy().scaled(1 / {SPEED})
+        options["retry"] = veo_async.RetryPolicy().scaled(1 / {SPEED})
+        super().__init__(*arguments, **options)
+
+veo_async.VeoSession = Hurried
+sys.argv = sys.argv[1:]
+sys.path.insert(0, {str(EXAMPLES)!r})
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+async def _start(*arguments: str, where: Path, server: Simulator | None = None) -> Process:
+    environment = dict(ENVIRONMENT)
+    if server is not None:
+        arguments = ("-c", HURRIED, *arguments)
+        environment |= {"ACEDATACLOUD_API_TOKEN": server.token, "ACEDATACLOUD_API_BASE_URL": server.url}
+    flags = ("-X", "dev", "-W", "error", "-u")
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *flags, *arguments, cwd=where, env=environment, stdout=PIPE, stderr=PIPE
+    )
+
+
+async def _run(name: str, *arguments: str, where: Path, server: Simulator | None = None) -> list[str]:
+    """
+    Run an example to its end; it must succeed, and say nothing on stderr.
+    """
+    process = await _start(str(EXAMPLES / name), *arguments, where=where, server=server)
+    try:
+        out, complaints = await asyncio.wait_for(process.communicate(), timeout=60)
+    except TimeoutError:
+        process.kill()
+        await process.communicate()
+        raise
+    assert (0, "") == (process.returncode, SLOW.sub("", complaints.decode()))
+    return out.decode().splitlines()
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    """
+    A directory to run in, which is to stay empty.
+    """
+    path = tmp_path / "empty"
+    path.mkdir()
+    return path
+
+
+def _left_in(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
+async def test_a_web_application_streams_each_step_and_ends_with_the_link(empty: Path) -> None:
+    """Each of the three requests goes from queued to succeeded, line by line, and then names its file."""
+    lines = await _run("awaited_in_an_app.py", where=empty)
+    for prompt in ("a whale", "a heron", "an owl"):
+        told = [
+            json.loads(line.removeprefix(f"{prompt}: ")) for line in lines if line.startswith(f"{prompt}: ")
+        ]
+        states = list(dict.fromkeys(update["state"] for update in told[:-1]))
+        assert ("queued", "pending", "succeeded") == (states[0], *states[-2:])
+        assert told[-1]["url"].endswith(".mp4")
+    assert [] == _left_in(empty)
+
+
+KEYS: Final = {"whale", "kettle", "dunes", "lighthouse", "tram", "orchard"}
+
+
+def _saved(directory: Path) -> set[str]:
+    return {path.stem for path in directory.glob("*.mp4") if path.stat().st_size > 0}
+
+
+async def test_a_batch_run_twice_buys_nothing_twice(empty: Path, tmp_path: Path) -> None:
+    """The first run submits each prompt once; the second finds every video in its journal, and sends nothing."""
+    first = await _run("batch_script.py", str(tmp_path), where=empty)
+    assert "6 of 6 videos saved, 6 submits sent" == first[-1]
+    assert KEYS == _saved(tmp_path)
+    second = await _run("batch_script.py", str(tmp_path), where=empty)
+    assert "6 of 6 videos saved, 0 submits sent" == second[-1]
+    assert KEYS == {line.partition(":")[0] for line in second[:-1]}
+
+
+async def test_a_batch_that_was_killed_goes_on_where_it_was(empty: Path, tmp_path: Path) -> None:
+    """Killed when its first video is there, and run again: it saves the others, and no prompt is bought again."""
+    async with Simulator(Settings(speed=SPEED)) as server:
+        process = await _start(str(EXAMPLES / "batch_script.py"), str(tmp_path), where=empty, server=server)
+        assert process.stdout is not None
+        assert await process.stdout.readline()
+        process.kill()
+        await process.communicate()
+        assert -signal.SIGKILL == process.returncode
+        lines = await _run("batch_script.py", str(tmp_path), where=empty, server=server)
+        assert "6 of 6 videos saved, 0 submits sent" == lines[-1]
+        assert (6, KEYS) == (server.core.accepted, _saved(tmp_path))
+
+
+async def test_a_batch_without_a_directory_leaves_nothing_behind(empty: Path) -> None:
+    """What it writes by itself lies in a temporary directory, and goes with it."""
+    lines = await _run("batch_script.py", where=empty)
+    assert "6 of 6 videos saved, 6 submits sent" == lines[-1]
+    assert [] == _left_in(empty)
+
+
+async def test_a_pipeline_takes_each_clip_through_every_stage(empty: Path, tmp_path: Path) -> None:
+    """Each subject is saved as it was made, and again in 1080p."""
+    lines = await _run("pipeline_workers.py", str(tmp_path), where=empty)
+    assert "6 of 6 clips went all the way" == lines[-1]
+    subjects = {"heron", "steam train", "paper boat", "owl", "glacier", "carousel"}
+    expected = {f"{subject}, {quality}" for subject in subjects for quality in ("720p", "1080p")}
+    assert expected == _saved(tmp_path)
+    assert [] == _left_in(empty)
+
+
+async def test_a_million_prompts_are_read_as_fast_as_videos_come_out(empty: Path) -> None:
+    """Every prompt gets its video, and the jobs at once stay within the window."""
+    done, at_once = await _run("million_prompts.py", "250", where=empty)
+    assert "250 succeeded" == done
+    found = re.match(r"never more than (\d+) at once", at_once)
+    assert found
+    assert 1 <= int(found[1]) <= 100
+    assert [] == _left_in(empty)
+
+
+def test_every_example_is_tested() -> None:
+    """No example is forgotten here; a name with an underscore is what they share."""
+    here = Path(__file__).read_text(encoding="utf-8")
+    names = {path.name for path in EXAMPLES.glob("*.py") if not path.name.startswith("_")}
+    assert {name for name in names if f'"{name}"' in here} == names

@@ -1,0 +1,253 @@
+"""
+The README does what it says: its programs run, its tables are the package's, its commands are understood.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+import shlex
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from inspect import CO_COROUTINE
+from pathlib import Path
+from types import CodeType
+from typing import Any, Final
+
+import click
+import pytest
+from attrs import fields_dict
+
+import veo_async
+from veo_async import MODELS, JobState, Limits, Model, PollPolicy, RetryPolicy, VeoSession, errors
+from veo_async.cli._group import command
+from veo_async.simulator import Settings, Simulator
+
+ROOT: Final = Path(__file__).parent.parent
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+SPEED: Final = 200.0
+
+
+# --- reading it ------------------------------------------------------------------------------------------
+
+
+def _blocks(language: str) -> list[Any]:
+    """
+    The fenced blocks of a language, each named after the line in which it begins.
+    """
+    blocks = []
+    for match in re.finditer(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+        line = README[: match.start(1)].count("\n")
+        blocks.append(pytest.param(match[1], line, id=f"line {line + 1}"))
+    return blocks
+
+
+def _rows(heading: str) -> list[list[str]]:
+    """
+    The cells of the table whose first row begins like this.
+    """
+    lines = README.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(heading))
+    rows: list[list[str]] = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+# --- the programs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Simulator]:
+    """
+    A simulator in a thread of its own, as the programs have their own event loops.
+    """
+    started: Future[Simulator] = Future()
+    loop = asyncio.new_event_loop()
+    leave = asyncio.Event()
+
+    async def serve() -> None:
+        async with Simulator(Settings(speed=SPEED)) as simulator:
+            started.set_result(simulator)
+            await leave.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    yield started.result(timeout=10)
+    loop.call_soon_threadsafe(leave.set)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def hurried(server: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., VeoSession]:
+    """
+    What stands for `VeoSession` in the README's programs: itself, as patient as a fast server deserves.
+    """
+
+    def make(*arguments: Any, **options: Any) -> VeoSession:
+        if "base_url" not in options:  # else it is the program's own server, at the program's own pace
+            options["polling"] = options.get("polling", PollPolicy()).scaled(1 / SPEED)
+            options["retry"] = options.get("retry", RetryPolicy()).scaled(1 / SPEED)
+        return VeoSession(*arguments, **options)
+
+    monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", server.token)
+    monkeypatch.setenv("ACEDATACLOUD_API_BASE_URL", server.url)
+    monkeypatch.setattr(veo_async, "VeoSession", make)
+    monkeypatch.chdir(tmp_path)
+    return make
+
+
+def _compiled(source: str, line: int) -> CodeType:
+    """
+    Compile so that a traceback shows the README's lines; `await` may stand at the top level.
+    """
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    code: CodeType = compile("\n" * line + source, str(ROOT / "README.md"), "exec", flags, dont_inherit=True)
+    return code
+
+
+async def _inside_a_session(code: CodeType, make: Callable[..., VeoSession]) -> None:
+    public = {name: getattr(veo_async, name) for name in veo_async.__all__}
+    async with make() as veo:
+        outcome = eval(code, public | {"asyncio": asyncio, "veo": veo})
+        if code.co_flags & CO_COROUTINE:
+            await outcome
+
+
+@pytest.mark.parametrize(("source", "line"), _blocks("python"))
+def test_each_program_runs(source: str, line: int, hurried: Callable[..., VeoSession]) -> None:
+    """A whole program runs by itself, a shorter piece inside a session, both against the simulator."""
+    code = _compiled(source, line)
+    if "asyncio.run(" in source:
+        exec(code, {"__name__": "__main__"})
+    else:
+        asyncio.run(_inside_a_session(code, hurried))
+
+
+@pytest.mark.usefixtures("hurried")
+def test_the_batch_buys_nothing_twice(server: Simulator, tmp_path: Path) -> None:
+    """Run again, the README's batch sends no submit; and it has saved the files that it names."""
+    (batch,) = (block.values for block in _blocks("python") if "submit_many(" in str(block.values[0]))
+    bought = []
+    for _ in range(2):
+        before = server.core.accepted
+        exec(_compiled(str(batch[0]), 0), {"__name__": "__main__"})
+        bought.append(server.core.accepted - before)
+    assert [2, 0] == bought
+    assert ["kettle.mp4", "whale.mp4"] == sorted(path.name for path in tmp_path.glob("*.mp4"))
+
+
+# --- the tables ------------------------------------------------------------------------------------------
+
+
+def _images(model: Model) -> str:
+    counts: dict[str, list[int]] = {}
+    for count, meaning in sorted(model.images.items()):
+        counts.setdefault(meaning, []).append(count)
+    ranges = {meaning: "-".join(dict.fromkeys(map(str, (min(n), max(n))))) for meaning, n in counts.items()}
+    return ", ".join(f"{numbers}: {meaning}" for meaning, numbers in ranges.items())
+
+
+def _default(name: str) -> str:
+    if veo_async.TextToVideo("a whale").model == name:
+        return "default"
+    if veo_async.IngredientsToVideo(["https://example.com/a.jpg"]).model == name:
+        return "default for ingredients"
+    return ""
+
+
+def test_the_models_are_those_of_the_table() -> None:
+    """Each row of the table of models is generated from `MODELS`."""
+    rows = [
+        [
+            f"`{model.name}`",
+            model.tier,
+            "yes" if model.text else "no",
+            _images(model),
+            ", ".join(model.resolutions),
+            "retired" if model.retired else _default(model.name),
+        ]
+        for model in MODELS.values()
+    ]
+    assert rows == _rows("| model |")
+
+
+def test_every_kind_of_request_is_in_the_table() -> None:
+    """Each request has its row, which names its fields and the session's method."""
+    rows = [re.findall(r"`(\w+)(?:\((.*?)\))?`", " ".join(row[:2])) for row in _rows("| request |")]
+    kinds = {kind.__name__: kind for kind in veo_async.Request.__subclasses__()}
+    assert set(kinds) == {row[0][0] for row in rows}
+    for (name, arguments), (method, _) in rows:
+        places = [argument.strip() for argument in arguments.split(",")]
+        wanted = ["video" if field == "video_id" else field for field in fields_dict(kinds[name])]
+        assert places == [field for field in wanted if field in places], name
+        assert hasattr(VeoSession, method)
+
+
+def test_every_state_is_in_the_table() -> None:
+    """The states of a job are told in the order in which they are defined."""
+    assert [f"`{state}`" for state in JobState] == [row[0] for row in _rows("| state |")]
+
+
+def test_every_error_is_told() -> None:
+    """Each class of error that is raised has one row; those that only gather others are named below."""
+    named = [row[1].strip("`") for row in _rows("| who |")]
+    assert len(set(named)) == len(named)
+    gathering = {"VeoError", "ApiError", "TransportError", "JobError"}
+    assert set(errors.__all__) == set(named) | gathering
+    assert gathering.isdisjoint(named)
+
+
+@pytest.mark.parametrize(("name", "default", "_"), _rows("| setting |"))
+def test_each_default_is_the_packages(name: str, default: str, _: str) -> None:
+    """A setting's default in the README is the one that the policy has."""
+    policy, field = name.strip("`").split(".")
+    made: object = {"PollPolicy": PollPolicy, "RetryPolicy": RetryPolicy, "Limits": Limits}[policy]()
+    assert default.strip("`") == str(getattr(made, field))
+
+
+# --- the commands and the links --------------------------------------------------------------------------
+
+
+def _command_lines() -> list[str]:
+    lines = [line for block in _blocks("sh") for line in str(block.values[0]).splitlines()]
+    return [line for line in lines if line.startswith("veo-async ")]
+
+
+@pytest.mark.parametrize("line", _command_lines())
+def test_each_command_is_understood(line: str) -> None:
+    """The command takes the arguments that the README gives it."""
+    _, name, *arguments = shlex.split(line)
+    chosen = command.commands[name]
+    with chosen.make_context(name, arguments, parent=click.Context(command)) as context:
+        assert name == context.info_name
+
+
+def test_every_command_is_told() -> None:
+    """The README shows each of the commands."""
+    assert set(command.commands) == {line.split()[1] for line in _command_lines()}
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_links_lead_somewhere() -> None:
+    """A link into the repository names a file, and one into the README a heading."""
+    anchors = {_anchor(heading) for heading in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if not link.startswith("https://")]
+    assert links
+    for link in links:
+        assert link[1:] in anchors if link.startswith("#") else (ROOT / link).exists(), link
+
+
+def test_every_public_name_that_it_uses_exists() -> None:
+    """What stands in code after `veo.` or `job.` is there."""
+    for owner, kind in (("veo", VeoSession), ("job", veo_async.Job)):
+        for name in re.findall(rf"\b{owner}\.([a-z_0-9]+)", README):
+            assert hasattr(kind, name), f"{owner}.{name}"
