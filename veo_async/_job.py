@@ -236,8 +236,11 @@ class Job:
     def _waiting(self, futures: list[asyncio.Future[None]] | None) -> list[asyncio.Future[None]]:
         if asyncio.get_running_loop() is not self._owner.loop:
             raise UsageError("a job is awaited in the event loop of its session, and no other", key=self.key)
-        waiting = [future for future in futures or () if not future.done()]
-        return [*waiting, self._owner.loop.create_future()]
+        waiting = [] if futures is None else futures
+        if len(waiting) & (len(waiting) - 1) == 0:  # at powers of two: each time, ten thousand would take seconds
+            waiting = [future for future in waiting if not future.done()]
+        waiting.append(self._owner.loop.create_future())
+        return waiting
 
 
 # --- what the session does to a job ------------------------------------------------------------------------
