@@ -23,7 +23,7 @@ from attrs import fields_dict
 import veo_async
 from veo_async import MODELS, JobState, Limits, Model, PollPolicy, RetryPolicy, VeoSession, errors
 from veo_async.cli._group import command
-from veo_async.simulator import Settings, Simulator
+from veo_async.simulator import Faults, Settings, Simulator
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -140,6 +140,30 @@ def test_the_batch_buys_nothing_twice(server: Simulator, tmp_path: Path) -> None
         bought.append(server.core.accepted - before)
     assert [2, 0] == bought
     assert ["kettle.mp4", "whale.mp4"] == sorted(path.name for path in tmp_path.glob("*.mp4"))
+
+
+# --- the promise -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "details"),
+    [(1, "drop_after", {}), (2, "status_after", {"status": 502}), (3, "stall_after", {})],
+)
+async def test_our_row_is_true(column: int, kind: str, details: dict[str, Any]) -> None:
+    """One call, whose submit is accepted and then not answered: one submit is sent, and its video arrives."""
+    faults = Faults().add(kind, on="submit", first=True, **details)
+    async with Simulator(Settings(speed=SPEED), faults=faults) as simulator:
+        async with VeoSession(
+            simulator.token,
+            base_url=simulator.url,
+            polling=PollPolicy().scaled(1 / SPEED),
+            retry=RetryPolicy().scaled(1 / SPEED),
+            limits=Limits(read=0.5),  # seconds: the time-out that is hung past
+        ) as veo:
+            result = await veo.text_to_video("a whale")
+        assert [result.task_id] == list(simulator.core.tasks)
+        (row,) = (row for row in _rows("| client |") if row[0] == "veo_async")
+        assert f"{simulator.core.requests['submit']}, and the id is kept" == row[column]
 
 
 # --- the tables ------------------------------------------------------------------------------------------
