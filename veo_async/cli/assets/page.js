@@ -1,53 +1,63 @@
 "use strict";
 (() => {
-  // A browser opens a few dozen players at most, so a video has one only while it is near the window.
   const videos = [...document.querySelectorAll("video")];
   const addresses = new Map(videos.map((video) => [video, video.getAttribute("src")]));
-  const opened = new Set();
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const opened = new Set(); // has a player: a browser has a few dozen at most, so only what is near the window
+  const seen = new Set();
+  const stopped = new Set(); // by hand
 
-  const play = (video) => video.play().catch(() => {}); // refused or interrupted: the picture stays, no harm
-  const near = new IntersectionObserver((changes) => {
-    for (const { target, isIntersecting } of changes) {
-      if (isIntersecting) {
-        opened.add(target);
-        target.preload = "metadata";
-        if (!target.hasAttribute("src")) target.setAttribute("src", addresses.get(target));
-      } else if (opened.delete(target)) {
-        target.preload = "none";
-        target.removeAttribute("src");
-        target.load();
-      }
-    }
-  }, { rootMargin: "400px 0px" });
-  const seen = new IntersectionObserver((changes) => {
-    for (const { target, isIntersecting } of changes) {
-      if (!isIntersecting) target.pause();
-      else if (!still && !target.dataset.paused) play(target);
-    }
-  }, { threshold: 0.1 });
-
-  const toggle = (video) => {
-    if (video.paused) {
-      delete video.dataset.paused;
-      play(video);
-    } else {
-      video.dataset.paused = "yes";
+  // One rule for all events, since they come in any order: loading an address undoes an earlier play().
+  const settle = (video) => {
+    if (seen.has(video) && opened.has(video) && !still && !stopped.has(video)) {
+      video.play().catch(() => {}); // refused or interrupted: the picture stays, no harm
+    } else if (!still) {
       video.pause();
     }
   };
+  const open = (video) => {
+    opened.add(video);
+    video.preload = "metadata";
+    if (!video.hasAttribute("src")) video.setAttribute("src", addresses.get(video));
+  };
+  const close = (video) => {
+    if (!opened.delete(video)) return;
+    video.preload = "none";
+    video.removeAttribute("src");
+    video.load();
+  };
+  const near = new IntersectionObserver((changes) => {
+    for (const { target, isIntersecting } of changes) {
+      (isIntersecting ? open : close)(target);
+      settle(target);
+    }
+  }, { rootMargin: "400px 0px" });
+  const inWindow = new IntersectionObserver((changes) => {
+    for (const { target, isIntersecting } of changes) {
+      if (isIntersecting) seen.add(target);
+      else seen.delete(target);
+      settle(target);
+    }
+  }, { threshold: 0.1 });
+  const toggle = (video) => {
+    if (!stopped.delete(video)) stopped.add(video);
+    settle(video);
+  };
+
   for (const video of videos) {
     video.muted = true; // the attribute alone does not count everywhere, and sound would forbid playing
     video.controls = still;
     video.tabIndex = 0;
-    if (!still) video.addEventListener("click", () => toggle(video));
+    near.observe(video);
+    inWindow.observe(video);
+    video.addEventListener("canplay", () => settle(video));
+    if (still) continue; // the browser's own controls do the rest
+    video.addEventListener("click", () => toggle(video));
     video.addEventListener("keydown", (event) => {
       if (event.key !== " " && event.key !== "Enter") return;
       event.preventDefault();
       toggle(video);
     });
-    near.observe(video);
-    seen.observe(video);
   }
 
   const bar = document.getElementById("filter");
