@@ -134,7 +134,7 @@ def judge(rows: Sequence[Row]) -> list[Row]:
         base = by[jobs, "floor"]
 
         def ratio(name: str, base: Row = base, our: Row = our) -> float:
-            return float(our[name] / base[name])
+            return float(our[name]) / float(base[name])
 
         if jobs in MOST_REQUESTS:
             verdicts.append(judged("requests per job", jobs, our["requests per job"], MOST_REQUESTS[jobs]))
