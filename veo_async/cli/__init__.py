@@ -26,4 +26,4 @@ def main() -> None:
         sys.exit("veo-async: this command needs two more packages: pip install 'veo-async[cli]'")
     except KeyboardInterrupt:  # while the packages were loading
         sys.exit(130)
-    command()
+    command(prog_name="veo-async")

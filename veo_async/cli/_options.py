@@ -4,6 +4,7 @@ The options that commands share, and the request that they make, with everything
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import stat
@@ -133,6 +134,7 @@ def checked(make: Callable[[], Request], violations: list[str]) -> Request | Non
 
 def _as_typed(violation: str) -> str:
     field, _, rest = violation.partition(" ")
+    field = field.partition("[")[0]  # which image it is, the quoted address tells better than a number
     return f"{_OPTIONS.get(field, field)} {rest}"
 
 
@@ -156,10 +158,7 @@ def image_violations(images: tuple[str, ...]) -> Iterator[str]:
 
 
 def _is_local(image: str) -> bool:
-    try:
-        return image.lower().startswith("file:") or ("://" not in image and os.path.exists(image))
-    except ValueError:  # a null byte is in no file's name
-        return False
+    return image.lower().startswith("file:") or ("://" not in image and os.path.exists(image))
 
 
 # --- the target ----------------------------------------------------------------------------------------
@@ -215,7 +214,8 @@ def _file_violations(text: str, path: Path, overwrite: bool) -> Iterator[str]:
         return
     if not os.access(path.parent, os.W_OK | os.X_OK):
         yield f"--output {text}: you may not write to the directory {path.parent}"
-    path.with_name(path.name + LONGEST_SUFFIX).exists()  # raises where the name is too long
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(f"{path}{LONGEST_SUFFIX}")  # refuses a name that is too long, or holds a null byte
     if not path.exists():
         return
     if not stat.S_ISREG(path.stat().st_mode):

@@ -54,23 +54,21 @@ def simulate(port: int, speed: float, failures: float) -> None:
     Serve a simulated API on this machine until Ctrl-C, and show the requests as they come.
     """
     settings = Settings(speed=speed, failure_share=failures)
-    run(_serve(Simulator(core=WatchedCore(settings, seen=_show), port=port)))
+    run(_serve(WatchedCore(settings, seen=_show), port))
 
 
-async def _serve(simulator: Simulator) -> int:
-    async with simulator:
+async def _serve(core: WatchedCore, port: int) -> int:
+    async with Simulator(core=core, port=port) as simulator:
         click.echo(f"export ACEDATACLOUD_API_BASE_URL={simulator.url}")
         click.echo(f"export ACEDATACLOUD_API_TOKEN={simulator.token}")
-        speed = simulator.settings.speed
-        click.echo(f"export VEO_ASYNC_SPEED={speed:g}")
+        click.echo(f"export VEO_ASYNC_SPEED={core.settings.speed:g}")
         click.echo(
             "# Put these into another terminal. Requests follow as they come; Ctrl-C ends this.", err=True
         )
         # Ctrl-C is how a server is meant to end, so it is no failure.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-    core = simulator.core
-    click.echo(f"# {plural(core.requests.total(), 'request')}, {plural(core.accepted, 'task')}.", err=True)
+    click.echo(f"# {plural(core.count, 'request')}, {plural(core.accepted, 'task')}.", err=True)
     return FINE
 
 
@@ -84,9 +82,11 @@ class WatchedCore(Core):
     """
 
     seen: Callable[[str, str, Mapping[str, Any], Reply], None] = field(kw_only=True)
+    count: int = field(default=0, init=False)
 
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         reply = super().handle(method, path, headers, body)
+        self.count += 1
         self.seen(method, path, _fields(body), reply)
         return reply
 

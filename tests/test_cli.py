@@ -1,0 +1,193 @@
+"""
+The command as a whole: its help, its table, its words, and what it needs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import veo_async
+from veo_async import MODELS, errors
+from veo_async.cli import _advice
+from veo_async.cli._group import command
+from veo_async.cli._words import duration, plural, printable, shortened, size
+
+from .terminal import invoke
+
+_WITHOUT_EXTRA = """
+import sys
+sys.modules["click"] = None  # as good as not installed
+from veo_async.cli import main
+main()
+"""
+
+
+def _run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+# --- help ------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_packages() -> None:
+    """`--version` prints one line with the package's version."""
+    result = invoke("--version")
+    assert (0, f"veo-async {veo_async.__version__}\n") == (result.status, result.out)
+
+
+@pytest.mark.parametrize("name", ["", *command.commands])
+def test_help_fits_on_a_screen(name: str) -> None:
+    """Every help text is at most 80 columns wide and one screen of 40 lines high."""
+    result = invoke(*filter(None, [name]), "--help")
+    lines = result.out.splitlines()
+    assert 0 == result.status
+    assert 80 >= max(map(len, lines))
+    assert 40 >= len(lines)
+
+
+def test_no_command_is_a_usage_error() -> None:
+    """Without a command there is the help, and the exit status for bad input."""
+    result = invoke()
+    assert 2 == result.status
+    assert "Commands:" in result.out + result.err
+
+
+def test_an_unknown_option_is_a_usage_error() -> None:
+    """An option that does not exist exits with 2 and names it."""
+    result = invoke("models", "--colour")
+    assert 2 == result.status
+    assert "--colour" in result.err
+
+
+def test_without_the_extra_it_says_how_to_get_it() -> None:
+    """A plain install has no click: one sentence says what to install, with no traceback."""
+    done = _run(_WITHOUT_EXTRA)
+    assert 1 == done.returncode
+    assert ["veo-async: this command needs two more packages: pip install 'veo-async[cli]'"] == (
+        done.stderr.splitlines()
+    )
+
+
+def test_a_broken_install_is_not_blamed_on_the_extra() -> None:
+    """Where another module is missing, the error is that module's own."""
+    done = _run(_WITHOUT_EXTRA.replace('"click"', '"veo_async.simulator"'))
+    assert "ModuleNotFoundError" in done.stderr
+    assert "veo_async.simulator" in done.stderr
+
+
+# --- models ----------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_models_is_readable_in_80_columns() -> None:
+    """Each model has its one line, retired ones are marked, and nothing is wider than 80 columns."""
+    result = invoke("models")
+    lines = result.out.splitlines()
+    assert 0 == result.status
+    assert 80 >= max(map(len, lines))
+    for model in MODELS.values():
+        [row] = [line for line in lines if line.split()[:1] == [model.name] and "be refused" not in line]
+        assert bool(model.retired) == ("(retired)" in row)
+        assert model.tier in row
+        assert " ".join(model.resolutions) in row
+    assert "may be refused" in result.out
+
+
+# --- words -----------------------------------------------------------------------------------------------
+
+
+@given(st.text())
+def test_printable_text_cannot_steer_a_terminal(text: str) -> None:
+    """Whatever comes from elsewhere is one line without control characters, and can be written as UTF-8."""
+    line = printable(text)
+    assert line.encode() or not line
+    assert not {*map(chr, range(32)), *map(chr, range(127, 160)), "\u202e", "\u2028"} & set(line)
+
+
+def test_printable_text_keeps_what_is_harmless() -> None:
+    """Letters of all scripts and joined emoji stay as they are; white space becomes single spaces."""
+    assert "丹顶鹤 👨‍👩‍👧 çà" == printable("丹顶鹤\n👨‍👩‍👧\t  çà ")
+
+
+@given(st.text(), st.integers(min_value=2, max_value=50))
+def test_shortened_text_is_never_longer(text: str, width: int) -> None:
+    """A title keeps within its width."""
+    assert width >= len(shortened(text, width))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.04, "0.0 s"), (4.23, "4.2 s"), (42.3, "42 s"), (59.7, "1:00"), (66, "1:06"), (7390, "2:03:10")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    """A duration is as precise as anybody wants it."""
+    assert words == duration(seconds)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1023, "1,023 bytes"),
+        (1024, "1.0 KB"),
+        (14_400, "14 KB"),
+        (3_500_000, "3.3 MB"),
+        (5 << 40, "5120 GB"),
+    ],
+)
+def test_sizes(count: int, words: str) -> None:
+    """A size has two digits or a little more."""
+    assert words == size(count)
+
+
+def test_plurals() -> None:
+    """One of a thing is not two of it."""
+    assert ("1 video", "0 videos", "1,200 videos") == tuple(plural(count, "video") for count in (1, 0, 1200))
+
+
+# --- advice ----------------------------------------------------------------------------------------------
+
+
+def _error_types() -> list[type[errors.VeoError]]:
+    found: list[type[errors.VeoError]] = [getattr(errors, name) for name in errors.__all__]
+    # The root and the two unions have no advice of their own; the others are what a command can end with.
+    return [kind for kind in found if kind not in (errors.VeoError, errors.ApiError, errors.JobError)]
+
+
+@pytest.mark.parametrize("kind", _error_types(), ids=lambda kind: kind.__name__)
+def test_every_error_comes_with_advice(kind: type[errors.VeoError]) -> None:
+    """An error that a command can end with says in a second line what to do, and repeats no made-up key."""
+    if kind in (errors.ConfigurationError, errors.UsageError, errors.JobAbandoned):
+        pytest.skip("told in its own words, or never seen at a terminal")
+    error = kind("it went wrong", key="a-made-up-key", task_id="1234")
+    words, advice = _advice.lines(error)
+    assert "it went wrong (task 1234)" == words.replace("api_error: ", "")
+    assert advice.endswith(".")
+    assert "a-made-up-key" not in words + advice
+    assert "{" not in advice
+
+
+def test_advice_that_needs_an_id_is_not_given_without_one() -> None:
+    """Where no task is known, no command with an empty place for its id is suggested."""
+    assert ["gone"] == _advice.lines(errors.SessionClosed("gone"))
+
+
+def test_the_program_runs_as_a_module(tmp_path: Path) -> None:
+    """`python -m veo_async.cli` is the command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "veo_async.cli", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert (0, "veo-async") == (done.returncode, done.stdout.split()[0])

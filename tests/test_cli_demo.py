@@ -1,0 +1,265 @@
+"""
+`veo-async demo` and `veo-async simulate`: what a person sees first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import pytest
+
+from .terminal import CHROMIUM, Browser, Process, invoke
+
+FAST = ("--speed", "400")
+PLAYING = "[...document.querySelectorAll('video')].filter(one => !one.paused && one.currentTime > 0).length"
+VIDEOS = 12  # the demo's, of which one is a GIF
+
+needs_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    The directory of a demonstration.
+    """
+    out = tmp_path_factory.mktemp("demo") / "with some" / "depth"
+    result = invoke("demo", "--out", out, *FAST)
+    assert 0 == result.status, result.err
+    assert f"{(out / 'index.html').as_uri()}\n" == result.out
+    return out
+
+
+# --- the demonstration -----------------------------------------------------------------------------------
+
+
+def test_the_demo_saves_whole_files(demo: Path) -> None:
+    """There are a dozen files, each an MP4 or a GIF, and nothing half done."""
+    files = {path for path in demo.iterdir() if path.name != "index.html"}
+    assert VIDEOS == len(files)
+    assert [b"GIF8"] == [path.read_bytes()[:4] for path in files if path.suffix == ".gif"]
+    assert {b"ftyp"} == {path.read_bytes()[4:8] for path in files if path.suffix == ".mp4"}
+
+
+def test_the_page_shows_every_file(demo: Path) -> None:
+    """The page names each file, relative to itself, and the one failure with its error."""
+    page = (demo / "index.html").read_text(encoding="utf-8")
+    shown = {unquote(name) for name in re.findall(r'\ssrc="\./([^"]+)"', page)}
+    assert {path.name for path in demo.iterdir()} - {"index.html"} == shown
+    assert 1 == page.count('class="frame lost"')
+    assert "resolution 4k is not supported" in page
+
+
+def test_the_demo_tells_what_is_next(tmp_path: Path) -> None:
+    """A second run replaces the files of the first; both say what failed on purpose, and what a token is for."""
+    for _ in range(2):
+        result = invoke("demo", "--out", tmp_path, *FAST)
+        assert 0 == result.status
+        assert "13 requests, 12 videos, 1 failed" in result.err
+        assert "on purpose, to show a failure" in result.err
+        assert "export ACEDATACLOUD_API_TOKEN=" in result.err
+
+
+def test_the_demo_needs_neither_token_nor_network(tmp_path: Path) -> None:
+    """What the environment says about the real API does not reach the demo."""
+    environment = {
+        "ACEDATACLOUD_API_TOKEN": "real",
+        "ACEDATACLOUD_API_BASE_URL": "http://127.0.0.1:9",
+        "VEO_ASYNC_SPEED": "1",
+    }
+    assert 0 == invoke("demo", "--out", tmp_path, *FAST, environment=environment).status
+
+
+def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
+    """Where the files cannot go, nothing is started."""
+    (tmp_path / "file").write_bytes(b"")
+    result = invoke("demo", "--out", tmp_path / "file")
+    assert 2 == result.status
+    assert "cannot be made a directory" in result.err
+
+
+def test_the_page_can_be_opened_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --open, a browser gets the page."""
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert 0 == invoke("demo", "--out", tmp_path, "--open", *FAST).status
+    assert [(tmp_path / "index.html").as_uri()] == opened
+
+
+def test_ctrl_c_ends_the_demo_cleanly(tmp_path: Path) -> None:
+    """Ctrl-C in the middle ends with 130, one line, no traceback, and no half file."""
+    with Process(("demo", "--out", "d", "--speed", "40"), tmp_path) as process:
+        process.read_until("saved")
+        process.interrupt()
+        result = process.finish()
+    assert 130 == result.status
+    assert "interrupted; " in result.err
+    assert "Traceback" not in result.err + "".join(process.seen)
+    assert {".mp4", ".gif"} >= {
+        path.suffix for path in (tmp_path / "d").iterdir() if ".part" not in path.name
+    }
+
+
+# --- on a terminal ---------------------------------------------------------------------------------------
+
+
+def _on_a_terminal(tmp_path: Path, **variables: str) -> tuple[int, str]:
+    """
+    Run the demo where it believes that a person is looking.
+    """
+    import pty
+
+    environment = {"TERM": "xterm-256color", "COLUMNS": "90", "LINES": "12", "PATH": os.environ["PATH"]}
+    program = [sys.executable, "-m", "veo_async.cli", "demo", "--out", str(tmp_path / "d"), *FAST]
+    shown: list[bytes] = []
+    child, terminal = pty.fork()
+    if not child:  # pragma: no cover
+        os.execvpe(program[0], program, environment | variables)
+    while True:
+        try:
+            piece = os.read(terminal, 1 << 16)
+        except OSError:  # Linux tells the end of a terminal like this
+            piece = b""
+        if not piece:
+            break
+        shown.append(piece)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), b"".join(shown).decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize(
+    "variables", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"}]
+)
+def test_the_display_of_a_terminal(tmp_path: Path, variables: dict[str, str]) -> None:
+    """
+    On a terminal a bar counts to the end, with colours unless NO_COLOR is set; a dumb one, or one that knows
+    only ASCII, gets what it can show.
+    """
+    status, shown = _on_a_terminal(tmp_path, **variables)
+    colours = re.findall(r"\x1b\[[0-9;]*3[0-7](?:;[0-9]+)*m", shown)
+    assert 0 == status
+    assert ("TERM" not in variables) == ("13 of 13" in shown)
+    assert (not {"TERM", "NO_COLOR"} & set(variables)) == bool(colours)
+    assert ("PYTHONIOENCODING" in variables) <= shown.isascii()
+    assert "Traceback" not in shown
+
+
+# --- the simulator ---------------------------------------------------------------------------------------
+
+
+async def test_simulate_serves_until_ctrl_c(tmp_path: Path) -> None:
+    """
+    The two lines to export lead to a server that answers; each request is shown, without what a terminal
+    would obey; Ctrl-C ends it with 0.
+    """
+    with Process(("simulate", "--port", "0", "--speed", "400"), tmp_path) as process:
+        url = process.read_until("ACEDATACLOUD_API_BASE_URL=", out=True).strip().partition("=")[2]
+        token = process.read_until("ACEDATACLOUD_API_TOKEN=", out=True).strip().partition("=")[2]
+        assert "export VEO_ASYNC_SPEED=400\n" == process.read_until("VEO_ASYNC_SPEED", out=True)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with aiohttp.ClientSession(url, headers=headers) as http:
+            body = {"action": "text2video", "prompt": "a\x1b[31m whale\nat dawn", "async": True}
+            async with http.post("/veo/videos", json=body) as answer:
+                task_id = (await answer.json())["task_id"]
+            async with http.post("/veo/tasks", json={"action": "retrieve_batch", "ids": [task_id]}):
+                pass
+            for junk in (b"[1]", b"{", b"[" * 100_000):
+                async with http.post("/veo/tasks", data=junk):
+                    pass
+            async with http.get("/", headers={"Authorization": ""}):
+                pass
+        accepted = process.read_until(task_id)
+        asked = process.read_until("1 task")
+        refused = process.read_until("bad_request")
+        process.read_until("GET")
+        process.interrupt()
+        result = process.finish()
+    assert "127.0.0.1" == urlsplit(url).hostname
+    assert '200  POST  /veo/videos  text2video "a�[31m whale at dawn"' in accepted
+    assert "200  POST  /veo/tasks  retrieve_batch 1 task" in asked
+    assert "400  POST" in refused
+    assert (0, "") == (result.status, result.out)
+    assert "6 requests, 1 task." in result.err
+
+
+async def test_a_synchronous_submit_waits(tmp_path: Path) -> None:
+    """A submit without `async` is shown as waiting while its connection stays open."""
+    with Process(("simulate", "--port", "0", "--speed", "400"), tmp_path) as process:
+        url = process.read_until("ACEDATACLOUD_API_BASE_URL=", out=True).strip().partition("=")[2]
+        headers = {"Authorization": "Bearer simulator-token"}
+        async with (
+            aiohttp.ClientSession(url, headers=headers) as http,
+            http.post("/veo/videos", json={"action": "text2video", "prompt": "a"}) as answer,
+        ):
+            assert (await answer.json())["success"]
+        process.read_until("waits  POST  /veo/videos")
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """A second simulator on the same port says in one line why it cannot start."""
+    with Process(("simulate", "--port", "0"), tmp_path) as process:
+        url = process.read_until("ACEDATACLOUD_API_BASE_URL=", out=True)
+        result = invoke("simulate", "--port", url.strip().rpartition(":")[2])
+    assert 1 == result.status
+    assert "address already in use" in result.err.lower()
+    assert 1 == len(result.err.splitlines())
+
+
+# --- in a browser ----------------------------------------------------------------------------------------
+
+
+@needs_a_browser
+async def test_the_videos_of_the_demo_play(demo: Path) -> None:
+    """In a browser the videos that are seen play, muted, and nothing is asked of any network."""
+    async with Browser() as browser:
+        await browser.open(demo / "index.html")
+        await browser.wait_for(f"{PLAYING} >= 5")
+        await browser.run("scrollTo(0, document.body.scrollHeight)")
+        await browser.wait_for("!document.querySelectorAll('video')[10].paused")
+        assert await browser.run(
+            "[...document.querySelectorAll('video')].every(one => one.muted && one.loop)"
+        )
+        assert await browser.run("document.querySelector('img').naturalWidth > 0")
+        assert {"file"} == {urlsplit(address).scheme for address in browser.addresses()} - {"about"}
+        assert [] == browser.complaints()
+
+
+@needs_a_browser
+async def test_the_page_filters(demo: Path) -> None:
+    """Words and state choose the cards that are shown; what fits nothing says so."""
+    shown = "document.querySelectorAll('.card:not([hidden])').length"
+    async with Browser() as browser:
+        await browser.open(demo / "index.html")
+        assert 13 == await browser.run(shown)
+        await browser.run("document.querySelector('[data-state=failed]').click()")
+        assert 1 == await browser.run(shown)
+        await browser.run(_typing("whale"))
+        assert 0 == await browser.run(shown)
+        assert await browser.run("!document.getElementById('none').hidden")
+        await browser.run("document.querySelector('button[data-state=\"\"]').click()")
+        assert 3 == await browser.run(shown)
+        await browser.run(_typing("WHALE  1080p"))
+        assert 1 == await browser.run(shown)
+
+
+def _typing(words: str) -> str:
+    return f"(box => {{ box.value = '{words}'; box.dispatchEvent(new Event('input')) }})(document.getElementById('words'))"
+
+
+@needs_a_browser
+async def test_a_click_stops_a_video(demo: Path) -> None:
+    """A click, or a space, stops the video, and another one lets it go on."""
+    async with Browser() as browser:
+        await browser.open(demo / "index.html")
+        await browser.wait_for(f"{PLAYING} > 0")
+        await browser.run("document.querySelector('video').click()")
+        await browser.wait_for("document.querySelector('video').paused")
+        key = "new KeyboardEvent('keydown', {key: ' '})"
+        await browser.run(f"document.querySelector('video').dispatchEvent({key}) && null")
+        await browser.wait_for("!document.querySelector('video').paused")

@@ -1,0 +1,427 @@
+"""
+`veo-async generate` and `veo-async wait`: a request becomes a file, or says in words why not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from veo_async.simulator import Faults
+
+from .terminal import Finished, Process, Served, invoke, served, wait_for
+
+MP4 = b"ftyp"
+IMAGE = "https://example.com/a.png"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with served() as simulator:
+        yield simulator
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def generate(server: Served, *arguments: str | Path, **changes: str) -> Finished:
+    return invoke("generate", *arguments, environment=server.environment | changes)
+
+
+def body_of(server: Served) -> dict[str, Any]:
+    return {name: value for name, value in server.bodies[-1].items() if name != "async"}
+
+
+def outcome(result: Finished) -> dict[str, Any]:
+    [line] = result.out.splitlines()
+    told: dict[str, Any] = json.loads(line)
+    return told
+
+
+# --- a request becomes a file ----------------------------------------------------------------------------
+
+
+def test_a_prompt_becomes_a_file(server: Served, tmp_path: Path) -> None:
+    """The file is whole and where it was asked for; stdout holds its path alone, stderr the task's id."""
+    result = generate(server, "a whale", "-o", "whale.mp4")
+    assert (0, "whale.mp4\n") == (result.status, result.out)
+    assert MP4 == (tmp_path / "whale.mp4").read_bytes()[4:8]
+    assert f"accepted as task {[*server.core.tasks][-1]}" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        (["a"], {"action": "text2video", "model": "veo31-fast", "prompt": "a"}),
+        (
+            ["a", "-m", "veo31", "-r", "4k", "-a", "9:16", "--translation"],
+            {
+                "action": "text2video",
+                "model": "veo31",
+                "prompt": "a",
+                "resolution": "4k",
+                "aspect_ratio": "9:16",
+                "translation": True,
+            },
+        ),
+        (
+            ["a", "-i", IMAGE, "--image", IMAGE + "?2", "--callback-url", "https://example.com/back"],
+            {
+                "action": "image2video",
+                "model": "veo31-fast",
+                "prompt": "a",
+                "image_urls": [IMAGE, IMAGE + "?2"],
+                "callback_url": "https://example.com/back",
+            },
+        ),
+        (
+            ["--ingredients", "-i", IMAGE],
+            {"action": "ingredients2video", "model": "veo31-fast-ingredients", "image_urls": [IMAGE]},
+        ),
+    ],
+)
+def test_every_field_is_sent(server: Served, arguments: list[str], body: dict[str, Any]) -> None:
+    """The options become the fields of the request, and nothing that was not asked for is sent."""
+    assert 0 == generate(server, *arguments).status
+    expected = {"translation": False} | body
+    assert expected == {"translation": False} | body_of(server)
+
+
+def test_json_is_one_object(server: Served) -> None:
+    """With --json, stdout is one object with the ids, the state, the URLs and the file."""
+    result = generate(server, "a whale", "--json", "-o", "whale.mp4", "--key", "k")
+    told = outcome(result)
+    [video] = told["videos"]
+    assert ("succeeded", "k", "whale.mp4", None) == tuple(
+        told[name] for name in ("state", "key", "file", "error")
+    )
+    assert [*server.core.tasks][-1] == told["task_id"]
+    assert {"id", "url", "file"} == set(video)
+    assert video["url"].startswith(server.url)
+
+
+def test_a_directory_gets_a_name_in_it(server: Served, tmp_path: Path) -> None:
+    """Where the output is a directory, the file's name is made of ids, and printed."""
+    (tmp_path / "clips").mkdir()
+    result = generate(server, "a whale", "-r", "gif", "-o", "clips")
+    path = Path(result.out.strip())
+    assert ("clips", ".gif") == (path.parent.name, path.suffix)
+    assert path.read_bytes().startswith(b"GIF8")
+
+
+def test_several_videos_get_several_names(tmp_path: Path) -> None:
+    """Further videos of a task get a number, and never the name of a file that is there."""
+    (tmp_path / "whale-2.mp4").write_bytes(b"mine")
+    with served(videos=2) as server:
+        result = generate(server, "a whale", "-o", "whale.mp4")
+    assert (0, ["whale.mp4", "whale-3.mp4"]) == (result.status, result.out.splitlines())
+    assert b"mine" == (tmp_path / "whale-2.mp4").read_bytes()
+
+
+def test_a_key_buys_once(server: Served) -> None:
+    """With a journal, the same key gets the same video again without another purchase."""
+    before = server.core.accepted
+    first = generate(server, "a whale", "--journal", "j.db", "--key", "k", "-o", "1.mp4")
+    second = generate(server, "a whale", "--journal", "j.db", "--key", "k", "-o", "2.mp4")
+    assert (0, 0, before + 1) == (first.status, second.status, server.core.accepted)
+    assert Path("1.mp4").read_bytes() == Path("2.mp4").read_bytes()
+
+
+def test_a_key_of_another_request_is_refused(server: Served) -> None:
+    """The same key with a different request is bad input, and buys nothing."""
+    generate(server, "a whale", "--journal", "j.db", "--key", "k", "-o", "1.mp4")
+    before = server.core.accepted
+    result = generate(server, "a walrus", "--journal", "j.db", "--key", "k", "-o", "2.mp4")
+    assert (2, before) == (result.status, server.core.accepted)
+    assert "belongs to a different request" in result.err
+
+
+def test_overwriting_is_asked_for(server: Served) -> None:
+    """A file that is there stays there, unless --overwrite says otherwise."""
+    Path("whale.mp4").write_bytes(b"mine")
+    refused = generate(server, "a whale", "-o", "whale.mp4")
+    assert (2, b"mine") == (refused.status, Path("whale.mp4").read_bytes())
+    assert 0 == generate(server, "a whale", "-o", "whale.mp4", "--overwrite").status
+    assert MP4 == Path("whale.mp4").read_bytes()[4:8]
+
+
+def test_what_the_newest_documents_doubt_is_noted(server: Served) -> None:
+    """A caution is a note on stderr; the request is sent all the same."""
+    result = generate(server, "a", "-m", "veo4", "-o", "a.mp4")
+    assert "note: model veo4 is not in the table of models" in result.err
+    assert "Traceback" not in result.err
+
+
+# --- bad input -------------------------------------------------------------------------------------------
+
+
+def test_all_violations_are_told_at_once(server: Served, tmp_path: Path) -> None:
+    """Everything that is wrong is listed in the words of the command line, and nothing is bought."""
+    (tmp_path / "cat.png").write_bytes(b"")
+    before = server.core.requests.total()
+    result = generate(
+        server,
+        " ",
+        "-m",
+        "veo3",
+        "-r",
+        "4k",
+        "-i",
+        "cat.png",
+        "-i",
+        "ftp://x/y",
+        "-o",
+        "no/x.mp4",
+        "--key",
+        "",
+    )
+    assert (2, "") == (result.status, result.out)
+    for words in (
+        "--image cat.png is a file on this machine, and the API takes URLs only",
+        "PROMPT must not be empty",
+        "--image must be an absolute http or https URL",
+        "--resolution 4k is not to be had from veo3",
+        "--output no/x.mp4: there is no directory no; make it first",
+        "--key must not be empty",
+    ):
+        assert words in result.err
+    assert before == server.core.requests.total()
+
+
+@pytest.mark.parametrize("image", ["file:///tmp/cat.png", "FILE:cat.png"])
+def test_file_addresses_are_files(server: Served, image: str) -> None:
+    """A file: URL is told apart from a web address, too."""
+    result = generate(server, "a", "-i", image)
+    assert 2 == result.status
+    assert "is a file on this machine" in result.err
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"ACEDATACLOUD_API_TOKEN": ""}, "no token: set ACEDATACLOUD_API_TOKEN"),
+        ({"ACEDATACLOUD_API_TOKEN": "secret\n"}, "holds a space, a line break"),
+        ({"ACEDATACLOUD_API_BASE_URL": "http://example.com"}, "must be https"),
+    ],
+)
+def test_configuration_is_checked_first(server: Served, variables: dict[str, str], words: str) -> None:
+    """A token or an address that cannot be used is bad input, told without the token itself."""
+    result = generate(server, "a", **variables)
+    assert 2 == result.status
+    assert words in result.err
+    assert "secret" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("no/", "there is no directory no"),
+        ("no/x.mp4", "there is no directory no"),
+        ("x" * 300 + ".mp4", "cannot be written: File name too long"),
+        ("x" * 250, "cannot be written: File name too long"),
+        ("a\0b.mp4", "cannot be written"),
+        ("/dev/null", "is neither a file nor a directory"),
+    ],
+)
+def test_the_target_is_checked_before_anything_is_bought(server: Served, output: str, words: str) -> None:
+    """A video that could not be saved is not bought."""
+    before = server.core.accepted
+    result = generate(server, "a", "-o", output)
+    assert (2, before) == (result.status, server.core.accepted)
+    assert words in result.err
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_may_not_be_written_to(server: Served, tmp_path: Path) -> None:  # pragma: no cover
+    """A directory without permission is refused, too."""
+    tmp_path.chmod(0o500)
+    assert 2 == generate(server, "a", "-o", "x.mp4").status
+    assert 2 == generate(server, "a").status
+
+
+def test_permissions_are_asked_for(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system says that a directory may not be written to, the command says so."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "you may not write to the directory" in generate(server, "a", "-o", "x.mp4").err
+    assert "is a directory that you may not write to" in generate(server, "a").err
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
+def test_durations_are_numbers_above_0(server: Served, value: str) -> None:
+    """A time-out that is no positive number is bad input."""
+    result = generate(server, "a", "--timeout", value)
+    assert 2 == result.status
+    assert "is not a number above 0" in result.err
+
+
+def test_a_journal_needs_its_directory(server: Served) -> None:
+    """A journal in a directory that is not there is refused before anything is bought."""
+    result = generate(server, "a", "--journal", "no/j.db")
+    assert 2 == result.status
+    assert "--journal no/j.db: there is no directory no" in result.err
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------
+
+
+def test_a_failed_task_is_told_in_words() -> None:
+    """A failed task exits with 1: its code, its message, its id, and what to do; no traceback."""
+    with served(failure_share=1.0, failure=("api_error", "fetch failed\x1b[31m")) as server:
+        result = generate(server, "a whale", "--json")
+    told = outcome(result)
+    assert (1, "failed", "JobFailed", "api_error") == (
+        result.status,
+        told["state"],
+        told["error"]["type"],
+        told["error"]["code"],
+    )
+    assert f"task {told['task_id']}" in result.err
+    assert "A failed task is not billed" in result.err
+    assert not {"Traceback", "\x1b"} & set(result.err.split())
+    assert "\x1b" not in result.err
+
+
+def test_a_refusal_is_told_in_words(server: Served) -> None:
+    """A model that the server refuses exits with 1 and points to the table of models."""
+    result = generate(server, "a", "-m", "veo2")
+    assert 1 == result.status
+    assert "bad_request: model is not supported" in result.err
+    assert "veo-async models" in result.err
+
+
+def test_a_wrong_token_is_told_in_words(server: Served) -> None:
+    """A token that the server does not know exits with 1, and is not repeated."""
+    result = generate(server, "a", ACEDATACLOUD_API_TOKEN="not-a-token")
+    assert 1 == result.status
+    assert "Check the token in ACEDATACLOUD_API_TOKEN" in result.err
+    assert "not-a-token" not in result.err
+
+
+def test_an_unreachable_server_ends_with_the_timeout(server: Served) -> None:
+    """Where nobody listens, the time-out ends the waiting too, and says that nothing was sent."""
+    result = generate(
+        server, "a", "--timeout", "0.2", "--json", ACEDATACLOUD_API_BASE_URL="http://127.0.0.1:9"
+    )
+    assert (1, "SubmitTimedOut") == (result.status, outcome(result)["error"]["type"])
+    assert "check the network" in result.err
+
+
+def test_a_deadline_tells_how_to_go_on() -> None:
+    """A task that takes longer than the time-out goes on, and the command says how to wait for it."""
+    with served(speed=0.01) as server:
+        result = generate(server, "a", "--timeout", "0.2", VEO_ASYNC_SPEED="400")
+        [task_id] = server.core.tasks
+    assert 1 == result.status
+    assert f"veo-async wait {task_id}" in result.err
+
+
+def test_a_file_that_cannot_be_fetched_tells_how_to_get_it(tmp_path: Path) -> None:
+    """Where the download fails, the video is not lost: the command names the task and how to fetch it."""
+    faults = Faults()
+    faults.add("html", on="download")
+    with served(faults=faults) as server:
+        result = generate(server, "a", "-o", "a.mp4", "--json")
+        told = outcome(result)
+    assert (1, "succeeded", None) == (result.status, told["state"], told["file"])
+    assert f"veo-async wait {told['task_id']} -o FILE" in result.err
+    assert not (tmp_path / "a.mp4").exists()
+
+
+# --- wait ------------------------------------------------------------------------------------------------
+
+
+def test_wait_fetches_what_was_asked_for_earlier(server: Served) -> None:
+    """Waiting for a task with an output saves its video."""
+    task_id = outcome(generate(server, "a", "--json"))["task_id"]
+    result = invoke("wait", task_id, "-o", "again.mp4", environment=server.environment)
+    assert (0, "again.mp4\n") == (result.status, result.out)
+    assert MP4 == Path("again.mp4").read_bytes()[4:8]
+
+
+def test_wait_without_an_output_only_waits(server: Served) -> None:
+    """Several tasks are waited for at once, each told once, and nothing is written."""
+    ids = [outcome(generate(server, "a", "--json", "-o", f"{n}.mp4"))["task_id"] for n in range(2)]
+    before = {*Path().iterdir()}
+    result = invoke("wait", *ids, ids[0], "--json", environment=server.environment)
+    told = [json.loads(line) for line in result.out.splitlines()]
+    assert (0, ids) == (result.status, [one["task_id"] for one in told])
+    assert before == {*Path().iterdir()}
+
+
+def test_wait_for_several_needs_a_directory(server: Served) -> None:
+    """Several videos do not fit into one file."""
+    result = invoke("wait", "1", "2", "-o", "x.mp4", environment=server.environment)
+    assert 2 == result.status
+    assert "--output x.mp4 must be an existing directory for several tasks" in result.err
+
+
+def test_wait_for_what_does_not_exist(server: Served) -> None:
+    """A task that the server does not know ends with 1 and says so."""
+    result = invoke("wait", "no-such-task", environment=server.environment)
+    assert 1 == result.status
+    assert "the server no longer knows the task" in result.err
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_tells_what_was_accepted(tmp_path: Path) -> None:
+    """Ctrl-C ends with 130, no traceback, the id of what was accepted, and the command that goes on with it."""
+    with served(speed=0.01) as server:
+        with Process(("generate", "a whale", "-o", "w.mp4"), tmp_path, server.environment) as process:
+            process.read_until("accepted as task")
+            process.interrupt()
+            result = process.finish()
+        [task_id] = server.core.tasks
+    assert (130, "") == (result.status, result.out)
+    assert f"veo-async wait {task_id} -o" in result.err
+    assert "Traceback" not in result.err
+    assert [] == [*tmp_path.iterdir()]
+
+
+def test_ctrl_c_waits_for_the_answer_of_a_submit(tmp_path: Path) -> None:
+    """A submit on its way gets its moment: what the server accepts meanwhile is told by its id."""
+    faults = Faults()
+    faults.add("slow", on="submit", seconds=1.0)
+    with served(faults=faults, speed=1) as server:
+        with Process(("generate", "a whale"), tmp_path, server.environment) as process:
+            wait_for(lambda: server.core.accepted)
+            process.interrupt()
+            result = process.finish()
+        [task_id] = server.core.tasks
+    assert 130 == result.status
+    assert f"veo-async wait {task_id}" in result.err
+
+
+def test_sigterm_is_taken_as_ctrl_c_is(tmp_path: Path) -> None:
+    """A polite kill tells the ids, too, and has its own exit status."""
+    with served(speed=0.01) as server:
+        with Process(("generate", "a whale"), tmp_path, server.environment) as process:
+            process.read_until("accepted as task")
+            process.terminate()
+            result = process.finish()
+        [task_id] = server.core.tasks
+    assert 143 == result.status
+    assert f"veo-async wait {task_id}" in result.err
+
+
+def test_ctrl_c_before_anything_was_sent(tmp_path: Path) -> None:
+    """Where nothing was sent, the command says that."""
+    faults = Faults()
+    faults.add("status_before", on="submit", status=429, retry_after=60.0)
+    with (
+        served(faults=faults, speed=1) as server,
+        Process(("generate", "a whale"), tmp_path, server.environment) as process,
+    ):
+        wait_for(lambda: server.core.requests["submit"])
+        process.interrupt()
+        result = process.finish()
+    assert 130 == result.status
+    assert "was not sent" in result.err
