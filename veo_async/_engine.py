@@ -191,7 +191,9 @@ class Engine:
             sent_at = submission.sent_at if submission else None
             words = "the session ended before it was known whether the task was accepted"
             return SubmissionUnknown(words, sent_at=sent_at)
-        return SessionClosed("the session ended first; the task goes on: attach() takes it up again")
+        return SessionClosed(
+            "the session ended first; the task goes on: its key, resume() or attach() takes it up"
+        )
 
     def failed(self, fault: BaseException) -> None:
         """
@@ -342,9 +344,9 @@ class Engine:
         """
         if job.done():
             return
-        if job.state is JobState.QUEUED and self.journal is not None and self.journal.failure is None:
-            self.journal.write_soon(facts.Withdrawn(key=job.key, at=self.clock.wall()))
-        if job.task_id is not None:
+        if job.state is JobState.QUEUED:
+            self.submitters.withdraw(job)
+        if job.task_id is not None and self.registry.by_task.get(job.task_id) is job:
             self.tracker.forget(job.task_id)
         self.stop(job, JobAbandoned("abandoned; what was accepted goes on at the server"))
 
@@ -361,7 +363,7 @@ class Engine:
             self._left()
         elif other is not None:
             log.warning("task %s answers two jobs, %s and %s", outcome.task_id, other.key, job.key)
-            self._left()
+            advance(job, JobState.PENDING, task_id=outcome.task_id, trace_id=outcome.trace_id)
             other.add_done_callback(lambda settled: self._share(settled, job))
         else:
             self._track(job, outcome.task_id, outcome.trace_id)
@@ -381,15 +383,25 @@ class Engine:
         settle(job, JobState.STOPPED, error)
 
     def _share(self, settled: Job, job: Job) -> None:
-        if not job.done():
-            outcome = settled.exception() or settled.result()
+        """
+        Give a job the outcome of another that has the same task, or the watch over it if that one was abandoned.
+        """
+        if job.done():
+            return
+        outcome = settled.exception() or settled.result()
+        if isinstance(outcome, JobAbandoned) and job.task_id is not None:
+            self._watch(job, job.task_id)
+        else:
             settle(job, settled.state, copy(outcome) if isinstance(outcome, VeoError) else outcome)
 
     def _track(self, job: Job, task_id: str, trace_id: str | None) -> None:
+        advance(job, JobState.PENDING, task_id=task_id, trace_id=trace_id)
+        self._watch(job, task_id)
+
+    def _watch(self, job: Job, task_id: str) -> None:
         now = self.loop.time()
         patience = self.polling.deadline if job.timeout is None else job.timeout
         self.registry.by_task[task_id] = job
-        advance(job, JobState.PENDING, task_id=task_id, trace_id=trace_id)
         self.tracker.watch(
             task_id,
             kind=job.request.kind if job.request else "",

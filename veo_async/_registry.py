@@ -61,8 +61,8 @@ class Registry:
         if not job.done():
             return
         self.unsettled.pop(job.key, None)
-        if job.task_id is not None:
-            self.by_task.pop(job.task_id, None)
+        if job.task_id is not None and self.by_task.get(job.task_id) is job:  # else it is another's too
+            del self.by_task[job.task_id]
         # The others settle the handle, not the key: the same key takes the job up again.
         if job.keyed and job.state in (JobState.SUCCEEDED, JobState.FAILED):
             self._settled[job.key] = job

@@ -132,6 +132,7 @@ class Submitters:
     reconciler: Reconciler
     callback_url: Callable[[str], tuple[str, str]] | None = None
     _arrivals: deque[Submission] = field(init=False, factory=deque)
+    _unwritten: set[Job] = field(init=False, factory=set)
     _intake: asyncio.Task[None] | None = field(init=False, default=None)
     _queue: deque[Submission] = field(init=False, factory=deque)
     _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
@@ -150,6 +151,7 @@ class Submitters:
             self.enqueue(submission)
             return
         self._arrivals.append(submission)
+        self._unwritten.add(submission.job)
         if self._intake is None:
             self._intake = asyncio.create_task(self._take_in(self.journal), name="veo_async intake")
             self._intake.add_done_callback(self._taken_in)
@@ -179,10 +181,12 @@ class Submitters:
                     self.enqueue(submission)
             except JournalError as error:
                 for submission in batch:
+                    self._unwritten.discard(submission.job)
                     self._stop_unless_done(submission, JournalError(*error.args))
+        # Not in the callback: that runs a turn later, and what arrives in between would be left lying.
+        self._intake = None
 
     def _taken_in(self, intake: asyncio.Task[None]) -> None:
-        self._intake = None
         if not intake.cancelled() and (fault := intake.exception()):
             self.host.failed(fault)
 
@@ -198,6 +202,7 @@ class Submitters:
             if not submission.job.done() and not self._is_known(submission, known)
         ]
         now = self.http.clock.wall()
+        self._unwritten.difference_update(submission.job for submission in batch)
         await journal.write(
             *(facts.Intended(key=s.job.key, request=dump_request(s.request), at=now) for s in fresh)
         )
@@ -206,6 +211,14 @@ class Submitters:
     def _is_known(self, submission: Submission, known: Mapping[str, facts.Entry]) -> bool:
         entry = known.get(submission.job.key)
         return entry is not None and self.host.take_up(submission, entry)
+
+    def withdraw(self, job: Job) -> None:
+        """
+        Take back the intention of a job that will not be sent.
+        """
+        # Before it is written down, the journal knows of the key at most an earlier purchase, which stays.
+        if self.journal is not None and self.journal.failure is None and job not in self._unwritten:
+            self.journal.write_soon(facts.Withdrawn(key=job.key, at=self.http.clock.wall()))
 
     def in_flight(self, key: str) -> Submission | None:
         """
@@ -447,8 +460,7 @@ class Submitters:
         """
         submission.outgoing = submission.attempt = None
         if submission.job.done():  # abandoned meanwhile
-            if self.journal is not None and self.journal.failure is None:
-                self.journal.write_soon(facts.Withdrawn(key=submission.job.key, at=self.http.clock.wall()))
+            self.withdraw(submission.job)
             return
         log.info("job %s is sent again: %s", submission.job.key, reason)
         advance(submission.job, JobState.QUEUED)
