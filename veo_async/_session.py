@@ -8,12 +8,12 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import aiohttp
 from attrs import define, field, frozen
@@ -39,6 +39,7 @@ from ._models import (
     TextToVideo,
     Upsample,
     Video,
+    VideoResult,
 )
 from ._polling import PollPolicy
 from ._registry import Registry
@@ -46,6 +47,8 @@ from ._wire import is_id
 from .errors import InvalidRequest, JournalError, KeyConflict, UsageError
 
 __all__ = ["SessionStats", "VeoSession"]
+
+SUBMIT_OPTIONS: Final = ("key", "timeout", "retry_failed")
 
 log = logging.getLogger("veo_async")
 
@@ -242,7 +245,7 @@ class VeoSession:
 
     def map(
         self, requests: Iterable[Item] | AsyncIterable[Item], *, window: int = 1000, ordered: bool = False
-    ) -> AsyncIterator[Job]:
+    ) -> AsyncGenerator[Job, None]:
         """
         Submit requests only as fast as their jobs settle, and yield the settled jobs.
 
@@ -263,7 +266,7 @@ class VeoSession:
 
         return feed(requests, submit, window=window, ordered=ordered)
 
-    def as_completed(self, jobs: Iterable[Job]) -> AsyncIterator[Job]:
+    def as_completed(self, jobs: Iterable[Job]) -> AsyncGenerator[Job, None]:
         """
         Yield each job once it is settled, in the order in which they settle.
 
@@ -281,6 +284,7 @@ class VeoSession:
         engine = self._entered()
         if not is_id(task_id):
             raise InvalidRequest("task_id must be a task's id")
+        _check_timeout(timeout)
         return engine.attach(task_id, timeout=timeout)
 
     async def resume(self) -> list[Job]:
@@ -301,14 +305,17 @@ class VeoSession:
     def text_to_video(self, prompt: str, **fields: Any) -> Job:
         """
         Submit a `TextToVideo`.
+
+        Here and in the methods below, `fields` are the request's, or `key`, `timeout` and `retry_failed` as
+        `submit` has them; `video` is a `Video`, a `VideoResult` with one, or a video's id.
         """
-        return self.submit(TextToVideo(prompt, **fields))
+        return self._submit(TextToVideo, prompt, **fields)
 
     def image_to_video(self, prompt: str, image_urls: Sequence[str], **fields: Any) -> Job:
         """
         Submit an `ImageToVideo`.
         """
-        return self.submit(ImageToVideo(prompt, image_urls, **fields))
+        return self._submit(ImageToVideo, prompt, image_urls, **fields)
 
     def ingredients_to_video(
         self, image_urls: Sequence[str], prompt: str | None = None, **fields: Any
@@ -316,43 +323,47 @@ class VeoSession:
         """
         Submit an `IngredientsToVideo`.
         """
-        return self.submit(IngredientsToVideo(image_urls, prompt, **fields))
+        return self._submit(IngredientsToVideo, image_urls, prompt, **fields)
 
-    def get_1080p(self, video: Video | str, **fields: Any) -> Job:
+    def get_1080p(self, video: Video | VideoResult | str, **fields: Any) -> Job:
         """
         Submit a `Get1080p`.
         """
-        return self.submit(Get1080p(video, **fields))
+        return self._submit(Get1080p, video, **fields)
 
-    def upsample(self, video: Video | str, target: str, **fields: Any) -> Job:
+    def upsample(self, video: Video | VideoResult | str, target: str, **fields: Any) -> Job:
         """
         Submit an `Upsample`.
         """
-        return self.submit(Upsample(video, target, **fields))
+        return self._submit(Upsample, video, target, **fields)
 
-    def extend(self, video: Video | str, prompt: str | None = None, **fields: Any) -> Job:
+    def extend(self, video: Video | VideoResult | str, prompt: str | None = None, **fields: Any) -> Job:
         """
         Submit an `Extend`.
         """
-        return self.submit(Extend(video, prompt, **fields))
+        return self._submit(Extend, video, prompt, **fields)
 
-    def reshoot(self, video: Video | str, motion_type: str, **fields: Any) -> Job:
+    def reshoot(self, video: Video | VideoResult | str, motion_type: str, **fields: Any) -> Job:
         """
         Submit a `Reshoot`.
         """
-        return self.submit(Reshoot(video, motion_type, **fields))
+        return self._submit(Reshoot, video, motion_type, **fields)
 
-    def insert_object(self, video: Video | str, prompt: str, **fields: Any) -> Job:
+    def insert_object(self, video: Video | VideoResult | str, prompt: str, **fields: Any) -> Job:
         """
         Submit an `InsertObject`.
         """
-        return self.submit(InsertObject(video, prompt, **fields))
+        return self._submit(InsertObject, video, prompt, **fields)
 
-    def remove_object(self, video: Video | str, image_mask: str, **fields: Any) -> Job:
+    def remove_object(self, video: Video | VideoResult | str, image_mask: str, **fields: Any) -> Job:
         """
         Submit a `RemoveObject`.
         """
-        return self.submit(RemoveObject(video, image_mask, **fields))
+        return self._submit(RemoveObject, video, image_mask, **fields)
+
+    def _submit(self, kind: type[Request], *arguments: Any, **fields: Any) -> Job:
+        options = {name: fields.pop(name) for name in SUBMIT_OPTIONS if name in fields}
+        return self.submit(kind(*arguments, **fields), **options)
 
     # --- asking -----------------------------------------------------------------------------------------
 
@@ -384,7 +395,7 @@ class VeoSession:
         created_to: datetime | float | None = None,
         type: str | None = None,  # noqa: A002 - the API's own word
         limit: int | None = None,
-    ) -> AsyncIterator[TaskRecord]:
+    ) -> AsyncGenerator[TaskRecord, None]:
         """
         Go through the caller's own tasks, page by page.
 
@@ -421,6 +432,8 @@ class VeoSession:
             JournalError: the file is whole, and the journal could not write down where it lies.
         """
         engine = self._entered()
+        if not isinstance(video, Video):
+            raise InvalidRequest(f"download takes a Video, such as result.video, not {type(video).__name__}")
         path = await engine.downloader.download(video, destination, progress=progress)
         await engine.note_download(video, path)
         return path
@@ -455,8 +468,13 @@ class VeoSession:
         )
 
 
-def _pair(item: Item) -> tuple[str | None, Request]:
-    return (None, item) if isinstance(item, Request) else item
+def _pair(item: Any) -> tuple[str | None, Request]:
+    match item:
+        case Request():
+            return None, item
+        case (key, request):
+            return key, request
+    raise InvalidRequest(f"neither a request nor a pair of a key and a request: {item!r}")
 
 
 def _check(request: object, key: object, timeout: object) -> None:
@@ -464,5 +482,9 @@ def _check(request: object, key: object, timeout: object) -> None:
         raise InvalidRequest(f"a request is a TextToVideo or the like, not {type(request).__name__}")
     if key is not None and not (isinstance(key, str) and key):
         raise InvalidRequest(f"key must be a string that is not empty, not {key!r}")
+    _check_timeout(timeout)
+
+
+def _check_timeout(timeout: object) -> None:
     if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise InvalidRequest(f"timeout must be seconds above 0, not {timeout!r}")
