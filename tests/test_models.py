@@ -435,11 +435,12 @@ def test_a_mask_is_a_url_or_an_image() -> None:
 
 @pytest.mark.parametrize("name", [name for name in BAREST if hasattr(BAREST[name][0](), "video_id")])
 def test_a_video_stands_for_its_id(name: str) -> None:
-    """Post-processing takes a `Video` or its id, and refuses what is neither."""
+    """Post-processing takes a `Video`, its id, or a result with one video, and refuses a result with more."""
     video = Video(id="video-1", task_id="task-1", url=A)
     assert barest(name) == barest(name, video_id=video)
     assert ("video_id must not be empty",) == violations(lambda: barest(name, video_id=""))
-    result = VideoResult(task_id="task-1", videos=(video,))
+    assert barest(name) == barest(name, video_id=VideoResult(task_id="task-1", videos=(video,)))
+    result = VideoResult(task_id="task-1", videos=(video, video))
     assert ("video_id must be a string, not VideoResult",) == violations(
         lambda: barest(name, video_id=result)
     )

@@ -31,8 +31,9 @@ def token_from(token: str | None) -> str:
     if not token:
         raise ConfigurationError(f"no token: pass one to VeoSession, or set {TOKEN_VARIABLE}")
     if not re.fullmatch(r"[\x21-\x7e]+", token):
-        words = "holds a space, a line break or another character that no token has"
-        raise ConfigurationError(f"{source} {words}: was it read from a file, with the line's end?")
+        words = f"{source} holds a space, a line break or another character that no token has"
+        hint = ": was it read from a file, with the line's end?" if token[-1] in "\r\n" else ""
+        raise ConfigurationError(words + hint)
     return token
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -69,7 +69,7 @@ async def feed(
     *,
     window: int,
     ordered: bool,
-) -> AsyncIterator[Job]:
+) -> AsyncGenerator[Job, None]:
     """
     Submit requests, at most `window` of them not yet handed on, and yield their jobs as they settle.
 

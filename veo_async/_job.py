@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -193,7 +193,7 @@ class Job:
             await self._change()
         return self.task_id
 
-    async def updates(self) -> AsyncIterator[JobUpdate]:
+    async def updates(self) -> AsyncGenerator[JobUpdate, None]:
         """
         Follow the job: the current update first, then each change and each look.
 
@@ -237,7 +237,9 @@ class Job:
         if asyncio.get_running_loop() is not self._owner.loop:
             raise UsageError("a job is awaited in the event loop of its session, and no other", key=self.key)
         waiting = [] if futures is None else futures
-        if len(waiting) & (len(waiting) - 1) == 0:  # at powers of two: each time, ten thousand would take seconds
+        if (
+            len(waiting) & (len(waiting) - 1) == 0
+        ):  # at powers of two: each time, ten thousand would take seconds
             waiting = [future for future in waiting if not future.done()]
         waiting.append(self._owner.loop.create_future())
         return waiting
@@ -300,7 +302,7 @@ def _wake(futures: list[asyncio.Future[None]] | None) -> None:
             future.set_result(None)
 
 
-async def as_completed(jobs: Iterable[Job]) -> AsyncIterator[Job]:
+async def as_completed(jobs: Iterable[Job]) -> AsyncGenerator[Job, None]:
     """
     Yield each job once it is settled, in the order in which they settle; a failed one is yielded, never raised.
     """

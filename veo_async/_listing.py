@@ -4,7 +4,7 @@ Questions to `/veo/tasks` that a caller asks: one task, many, or all of one's ow
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import aclosing
 from datetime import datetime
 from itertools import islice
@@ -74,7 +74,7 @@ async def list_tasks(
     created_to: datetime | float | None,
     type: str | None,  # noqa: A002 - the API's own word
     limit: int | None,
-) -> AsyncIterator[TaskRecord]:
+) -> AsyncGenerator[TaskRecord, None]:
     """
     Go through the caller's own tasks, page by page.
     """

@@ -83,7 +83,9 @@ def _count(value: object) -> int:
     return len(value) if isinstance(value, tuple) else 0
 
 
-def _id_of(value: Video | str) -> Any:
+def _id_of(value: Video | VideoResult | str) -> Any:
+    if isinstance(value, VideoResult) and len(value.videos) == 1:
+        value = value.video
     return value.id if isinstance(value, Video) else value
 
 

@@ -143,7 +143,7 @@ class Tracker:
             return None
 
     async def _expire(self, now: float) -> None:
-        words = "past the deadline; the task goes on: attach() takes it up again"
+        words = "past the deadline; the task goes on: its key, resume() or attach() takes it up again"
         late = [(task_id, JobTimedOut(words, task_id=task_id)) for task_id in self.schedule.overdue(now)]
         words = "the server no longer knows the task"
         gone = [(task_id, JobVanished(words, task_id=task_id)) for task_id in self.schedule.vanished(now)]

@@ -1,0 +1,258 @@
+"""
+The one coroutine that watches: deadlines, dead tokens, vanished tasks, and replies of every kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.virtual import World, run
+from veo_async import (
+    JobFailed,
+    JobState,
+    JobTimedOut,
+    JobVanished,
+    PollPolicy,
+    TaskState,
+    TextToVideo,
+    TrackingLost,
+    VeoError,
+)
+from veo_async.simulator import TOKEN, Faults, Settings
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_a_job_past_its_deadline_times_out_and_its_task_goes_on() -> None:
+    """
+    The deadline counts from acceptance; the error names the task, and attaching goes on waiting.
+    """
+
+    async def main() -> None:
+        world = World()
+        world.core.next_durations.append(500.0)
+        async with world.session() as veo:
+            job = veo.submit(TextToVideo("a"), timeout=60.0)
+            with pytest.raises(JobTimedOut) as caught:
+                await job
+            assert 60.0 == pytest.approx(now(), abs=1.0)
+            assert isinstance(caught.value, TimeoutError)
+            assert (job.key, job.task_id) == (caught.value.key, caught.value.task_id)
+            assert job.task_id is not None
+            again = veo.attach(job.task_id)
+            assert job.task_id == (await again).task_id
+        assert 1 == world.core.accepted
+
+    run(main())
+
+
+def test_a_deadline_holds_while_the_polls_are_paused() -> None:
+    """
+    A server that answers every poll with 429 does not keep a job past its deadline.
+    """
+
+    async def main() -> None:
+        faults = Faults().add("status_before", on=("retrieve", "retrieve_batch"), status=429, retry_after=250)
+        world = World(faults=faults)
+        async with world.session() as veo:
+            with pytest.raises(JobTimedOut):
+                await veo.submit(TextToVideo("a"), timeout=100.0)
+            assert 100.0 == pytest.approx(now(), abs=1.0)
+
+    run(main())
+
+
+def test_without_a_deadline_a_job_waits_for_ever() -> None:
+    """
+    A task that takes a day is waited for where the policy sets no deadline.
+    """
+
+    async def main() -> None:
+        world = World()
+        world.core.next_durations.append(86_400.0)
+        async with world.session(polling=PollPolicy(deadline=None)) as veo:
+            assert (await veo.text_to_video("a")).videos
+            assert 86_400 < now() < 86_400 + 60
+
+    run(main())
+
+
+def test_a_failed_task_says_why() -> None:
+    """
+    The server's code, message and trace id reach the awaiter.
+    """
+
+    async def main() -> None:
+        world = World()
+        async with world.session() as veo:
+            job = veo.text_to_video("a")
+            task_id = await job.accepted()
+            world.core.fail(task_id, "forbidden", "not this")
+            with pytest.raises(JobFailed) as caught:
+                await job
+            error = caught.value
+            assert ("forbidden", "not this", task_id) == (error.code, error.message, error.task_id)
+            assert JobState.FAILED is job.state
+            record = await veo.retrieve(task_id)
+            assert TaskState.FAILED is record.state
+            assert error.trace_id == record.trace_id
+
+    run(main())
+
+
+def test_a_task_that_the_server_forgot_vanishes() -> None:
+    """
+    Not before four lone misses over two minutes, an id that nobody knows any more ends its job.
+    """
+
+    async def main() -> None:
+        world = World()
+        async with world.session() as veo:
+            job, other = veo.text_to_video("a"), veo.text_to_video("b")
+            world.core.forget(await job.accepted())
+            forgotten_at = now()
+            with pytest.raises(JobVanished) as caught:
+                await job
+            assert now() - forgotten_at >= 120.0
+            assert job.task_id == caught.value.task_id
+            assert (await other).videos
+
+    run(main())
+
+
+@pytest.mark.parametrize("code", ["invalid_token", "token_expired", "disabled"])
+def test_a_dead_token_ends_the_tracking(code: str) -> None:
+    """
+    Three probes over a minute must agree; then every tracked job says that the token died.
+    """
+
+    async def main() -> None:
+        world = World()
+        async with world.session() as veo:
+            jobs = veo.submit_many([TextToVideo("a"), TextToVideo("b")])
+            for job in jobs:
+                await job.accepted()
+            world.core.revoke(TOKEN, code)
+            revoked_at = now()
+            before = world.core.requests.total()
+            for job in jobs:
+                with pytest.raises(TrackingLost) as caught:
+                    await job
+                assert job.task_id == caught.value.task_id
+                assert isinstance(caught.value.__cause__, VeoError)
+            assert now() - revoked_at >= 60.0
+            assert 3 <= world.core.requests.total() - before + world.core.requests["refused"] <= 60
+
+    run(main())
+
+
+def test_a_hiccup_about_the_token_is_no_death() -> None:
+    """
+    A gateway that says 401 for half a minute costs nothing but that time.
+    """
+
+    async def main() -> None:
+        world = World()
+        async with world.session() as veo:
+            job = veo.text_to_video("a")
+            await job.accepted()
+            account = world.core.tokens[TOKEN]
+            world.core.revoke(TOKEN, "invalid_token")
+            await asyncio.sleep(70.0)
+            world.core.dead_tokens.pop(TOKEN, None)
+            world.core.tokens[TOKEN] = account
+            assert (await job).videos
+
+    run(main())
+
+
+def test_a_batch_that_is_too_large_is_halved_until_it_fits() -> None:
+    """
+    The size that works is found, and remembered.
+    """
+
+    async def main() -> None:
+        world = World(Settings(max_batch=12))
+        async with world.session() as veo:
+            jobs = veo.submit_many([TextToVideo(str(number)) for number in range(100)])
+            assert 100 == len([job.result() async for job in veo.as_completed(jobs)])
+            assert veo._engine is not None
+            assert 12 == veo._engine.tracker.schedule.batch_size
+            assert world.core.requests["refused"] <= 16 + 3, "those under way, and one for each halving"
+
+    run(main())
+
+
+@pytest.mark.parametrize("faults", ["shuffled", "doubled", "strangers", "flipped", "stale", "missing"])
+def test_a_reply_in_disorder_harms_nobody(faults: str) -> None:
+    """
+    Records in any order, twice, of others, or contradicting themselves end in the right result for each.
+    """
+
+    async def main() -> None:
+        world = World(faults=Faults(seed=3).add(faults, on="retrieve_batch", share=0.5))
+        async with world.session() as veo:
+            jobs = veo.submit_many([TextToVideo(f"prompt {number}") for number in range(40)])
+            async for job in veo.as_completed(jobs):
+                assert isinstance(job.request, TextToVideo)
+                assert job.request.prompt == world.core.tasks[job.result().task_id].body["prompt"]
+
+    run(main())
+
+
+def test_a_hint_brings_the_look_forward() -> None:
+    """
+    `notify` looks at once, believes nothing, and says whether anybody waits for the task.
+    """
+
+    async def main() -> None:
+        world = World()
+        world.core.next_durations.extend([500.0, 500.0])
+        async with world.session() as veo:
+            job = veo.text_to_video("a")
+            task_id = await job.accepted()
+            assert veo.notify({"task_id": task_id, "success": True, "data": [{"video_url": "https://evil"}]})
+            await asyncio.sleep(1.0)
+            assert not job.done(), "only the server's record settles a job"
+            world.core.finish(task_id)
+            finished_at = now()
+            assert veo.notify({"task_id": task_id})
+            await job
+            assert now() - finished_at < 0.5
+            payloads: list[object] = [
+                None,
+                [],
+                "x",
+                {},
+                {"task_id": 7},
+                {"task_id": "unknown"},
+                {"task_id": task_id},
+            ]
+            assert not any(veo.notify(payload) for payload in payloads)
+        assert not veo.notify({"task_id": task_id})
+
+    run(main())
+
+
+def test_looks_are_counted_and_told() -> None:
+    """
+    The statistics and the updates of a job say how often the server was asked.
+    """
+
+    async def main() -> None:
+        world = World()
+        async with world.session() as veo:
+            job = veo.text_to_video("a")
+            looks = [update.looks async for update in job.updates()]
+            assert sorted(looks) == looks
+            assert veo.stats.looks == looks[-1] > 0
+            assert world.core.requests["retrieve"] == veo.stats.requests["retrieve"]
+            assert 1 == veo.stats.jobs[JobState.SUCCEEDED]
+            assert veo.stats.notice_lag is not None
+            assert 0 <= veo.stats.notice_lag < 30
+
+    run(main())
