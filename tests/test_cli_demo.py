@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import socket
 import sys
+import threading
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import pytest
 
-from .terminal import CHROMIUM, Browser, Process, invoke
+from .terminal import CHROMIUM, Browser, Process, invoke, wait_for
 
 FAST = ("--speed", "400")
 PLAYING = "[...document.querySelectorAll('video')].filter(one => !one.paused && one.currentTime > 0).length"
@@ -263,3 +267,56 @@ async def test_a_click_stops_a_video(demo: Path) -> None:
         key = "new KeyboardEvent('keydown', {key: ' '})"
         await browser.run(f"document.querySelector('video').dispatchEvent({key}) && null")
         await browser.wait_for("!document.querySelector('video').paused")
+
+
+# --- in this process -------------------------------------------------------------------------------------
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _ask_and_interrupt(port: int) -> None:
+    """
+    Send requests of several kinds to a server that is about to start, and press its Ctrl-C.
+    """
+
+    def is_up() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_for(is_up)
+    for path, body in (
+        ("/veo/videos", b'{"action": "text2video", "prompt": "a", "async": true, "resolution": "gif"}'),
+        ("/veo/videos", b'{"action": "text2video", "prompt": "a"}'),
+        ("/veo/tasks", b'{"action": "retrieve_batch", "ids": ["1", "2"]}'),
+        ("/veo/tasks", b"[1]"),
+        ("/veo/tasks", b"{"),
+    ):
+        connection = HTTPConnection("127.0.0.1", port)
+        connection.request(
+            "POST",
+            path,
+            body,
+            {"Authorization": "Bearer simulator-token", "Content-Type": "application/json"},
+        )
+        connection.getresponse().read()
+        connection.close()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no Ctrl-C to send")
+def test_simulate_in_this_process() -> None:
+    """The same without a process of its own: every request is shown in one line."""
+    port = _free_port()
+    asking = threading.Thread(target=_ask_and_interrupt, args=(port,))
+    asking.start()
+    result = invoke("simulate", "--port", str(port), "--speed", "400")
+    asking.join()
+    assert 0 == result.status
+    assert ["200", "waits", "200", "400", "400"] == re.findall(r"  (\w+)  POST", result.err)
+    assert "retrieve_batch 2 tasks" in result.err
+    assert "# 5 requests, 2 tasks." in result.err

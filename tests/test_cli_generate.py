@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 from veo_async.simulator import Faults
 
-from .terminal import Finished, Process, Served, invoke, served, wait_for
+from .terminal import Finished, Process, Served, invoke, served, signalled, wait_for
 
 MP4 = b"ftyp"
 IMAGE = "https://example.com/a.png"
@@ -425,3 +427,41 @@ def test_ctrl_c_before_anything_was_sent(tmp_path: Path) -> None:
         result = process.finish()
     assert 130 == result.status
     assert "was not sent" in result.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no Ctrl-C to send")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_in_this_process(number: signal.Signals, status: int) -> None:
+    """The same without a process of its own: what was accepted is told, with the way to go on."""
+    with served(speed=0.01) as server:
+        with signalled(number, when=lambda: server.core.accepted):
+            result = generate(server, "a whale")
+        [task_id] = server.core.tasks
+    assert status == result.status
+    assert f"veo-async wait {task_id}" in result.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no Ctrl-C to send")
+def test_an_interruption_while_a_submit_is_on_its_way() -> None:
+    """The submit is given its moment, and the person at the terminal is told."""
+    faults = Faults().add("slow", on="submit", seconds=0.5)
+    with served(faults=faults, speed=1) as server:
+        with signalled(signal.SIGINT, when=lambda: server.core.accepted):
+            result = generate(server, "a whale")
+        [task_id] = server.core.tasks
+    assert 130 == result.status
+    assert "stopping: " in result.err
+    assert f"task {task_id}" in result.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no Ctrl-C to send")
+def test_an_interruption_before_anything_was_sent() -> None:
+    """Nothing was sent, so there is no id to tell."""
+    faults = Faults().add("status_before", on="submit", status=429, retry_after=60.0)
+    with (
+        served(faults=faults, speed=1) as server,
+        signalled(signal.SIGINT, when=lambda: server.core.requests["submit"]),
+    ):
+        result = generate(server, "a whale")
+    assert 130 == result.status
+    assert "veo-async wait" not in result.err

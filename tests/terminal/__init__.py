@@ -3,7 +3,17 @@ The command as people meet it: a simulator in a thread, the command in this proc
 """
 
 from .browser import CHROMIUM, Browser
-from .commands import Finished, Process, invoke
+from .commands import Finished, Process, invoke, signalled
 from .served import Served, served, wait_for
 
-__all__ = ["CHROMIUM", "Browser", "Finished", "Process", "Served", "invoke", "served", "wait_for"]
+__all__ = [
+    "CHROMIUM",
+    "Browser",
+    "Finished",
+    "Process",
+    "Served",
+    "invoke",
+    "served",
+    "signalled",
+    "wait_for",
+]

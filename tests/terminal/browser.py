@@ -5,6 +5,7 @@ Chromium without a window, spoken to by its own protocol.
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -103,7 +104,7 @@ class Browser:
         self._calls += 1
         await self._socket.send_json({"id": self._calls, "method": method, "params": parameters})
         while True:
-            message: dict[str, Any] = await self._socket.receive_json()
+            message: dict[str, Any] = json.loads((await self._socket.receive()).data)
             if message.get("id") == self._calls:
                 assert "error" not in message, message
                 return dict(message["result"])

@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Self
 
@@ -17,7 +19,9 @@ from click.testing import CliRunner
 
 from veo_async.cli._group import command
 
-__all__ = ["Finished", "Process", "invoke"]
+from .served import wait_for
+
+__all__ = ["Finished", "Process", "invoke", "signalled"]
 
 # Whoever runs the tests has perhaps a token, colours or a journal of their own.
 _CLEAN = dict.fromkeys(
@@ -115,3 +119,19 @@ class Process:
         stream = self._process.stdout if out else self._process.stderr
         assert stream is not None
         return stream
+
+
+@contextmanager
+def signalled(number: signal.Signals, *, when: Callable[[], object]) -> Iterator[None]:
+    """
+    Send this process a signal from the outside, as it were, once something has happened.
+    """
+
+    def send() -> None:
+        wait_for(when)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    thread.join()

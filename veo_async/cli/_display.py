@@ -213,8 +213,9 @@ class Board:
         return sum(row.ended_at is not None for row in self.rows)
 
     def _status(self, row: Row) -> str:
-        stuck = row.state == JobState.QUEUED and row.age(self.clock()) >= REMINDER
-        return " ".join(word for word in (row.state, _PATIENCE if stuck else row.detail) if word)
+        if row.state == JobState.QUEUED and row.age(self.clock()) >= REMINDER:
+            return f"{row.state}: {_PATIENCE}"
+        return " ".join(word for word in (row.state, row.detail) if word)
 
     # --- the picture ------------------------------------------------------------------------------------
 

@@ -1,0 +1,134 @@
+"""
+The board: what is shown while something happens, by a clock that the test holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import Any
+
+import pytest
+from attrs import define
+from rich.console import Console
+
+from veo_async import JobFailed, JobState, SessionClosed
+from veo_async.cli import _display
+from veo_async.cli._display import DOWNLOADING, SAVED, Board
+
+
+@define
+class Clock:
+    """
+    Time as the test wants it.
+    """
+
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def board(total: int | None = None, **console: Any) -> tuple[Board, io.StringIO, Clock]:
+    shown, clock = io.StringIO(), Clock()
+    made = Console(file=shown, width=90, height=8, force_terminal=False, **console)
+    return Board(total, made, clock), shown, clock
+
+
+async def said(shown: io.StringIO, words: str) -> None:
+    """
+    Wait until something is said.
+    """
+    while words not in shown.getvalue():  # noqa: ASYNC110 - nothing but the text tells
+        await asyncio.sleep(0)
+
+
+def picture(one: Board) -> str:
+    """
+    What a terminal would show now.
+    """
+    with one.console.capture() as capture:
+        one.console.print(one._picture())
+    return capture.get()
+
+
+async def test_lines_off_a_terminal() -> None:
+    """Off a terminal, an acceptance and an end are worth a line each, with the seconds since the start."""
+    one, shown, clock = board()
+    async with one:
+        row = one.add("a whale\x1b[31m")
+        one.change(row, JobState.QUEUED)
+        one.change(row, JobState.SUBMITTING)
+        one.accepted(row, "1234")
+        clock.now += 66
+        one.change(row, DOWNLOADING)
+        one.change(row, SAVED, "whale.mp4")
+    assert ["  0.0 s  a whale�[31m: accepted as task 1234", "   1:06  a whale�[31m: saved whale.mp4"] == (
+        shown.getvalue().splitlines()
+    )
+    assert 66 == row.seconds
+
+
+async def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while without news, a line says how things stand."""
+    monkeypatch.setattr(_display, "TICK", 0.001)
+    one, shown, clock = board(total=3)
+    async with one:
+        rows = [one.add(f"video {number}") for number in range(3)]
+        for row in rows:
+            one.change(row, JobState.PENDING)
+        one.fail(rows[0], JobFailed("no", code="api_error"))
+        clock.now += 16
+        await said(shown, "ended")
+    assert "video 0: failed api_error: no" in shown.getvalue()
+    assert "1 of 3 ended; 2 pending" in shown.getvalue()
+
+
+async def test_a_queue_that_does_not_move_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that nothing was sent for says why that may be."""
+    monkeypatch.setattr(_display, "TICK", 0.001)
+    one, shown, clock = board()
+    async with one:
+        one.change(one.add("a whale"), JobState.QUEUED)
+        clock.now += 16
+        await said(shown, "still")
+    assert "still queued: the API cannot be reached, or asks to wait" in shown.getvalue()
+
+
+def test_the_picture_of_a_terminal() -> None:
+    """A bar, and a row for each piece of work with its state and its age; download progress in bytes."""
+    one, _, clock = board(total=2)
+    whale, walrus = one.add("a whale"), one.add("a walrus")
+    one.change(whale, DOWNLOADING)
+    one.progress(whale)(1024, 4096)
+    one.change(walrus, JobState.STOPPED)
+    clock.now += 5
+    lines = picture(one).splitlines()
+    assert "1 of 2" in lines[0]
+    assert ["v", "a", "whale", "downloading", "1.0", "KB", "of", "4.0", "KB", "5.0", "s"] == (
+        lines[1].replace("↓", "v").split()
+    )
+    assert "0.0 s" in lines[2]
+    one.progress(whale)(2048, None)
+    assert "downloading 2.0 KB " in picture(one)
+
+
+def test_rows_that_do_not_fit() -> None:
+    """Where there are more rows than lines, those at work are shown, in their order."""
+    one, _, _ = board(total=100)
+    rows = [one.add(f"video-{number:02}") for number in range(100)]
+    for row in rows[:97]:
+        one.change(row, SAVED)
+    lines = picture(one).splitlines()
+    assert 8 >= len(lines)
+    assert ["video-97", "video-98", "video-99"] == [line.split()[1] for line in lines[-3:]]
+
+
+def test_a_bad_end_is_told_by_whose_fault_it_was() -> None:
+    """A failed task and a job that was given up look different."""
+    one, _, _ = board(total=2)
+    rows = [one.add("a"), one.add("b")]
+    one.fail(rows[0], JobFailed("no"))
+    one.fail(rows[1], SessionClosed("over"))
+    assert [JobState.FAILED, JobState.STOPPED] == [row.state for row in rows]
+    assert None is one.add("c").seconds
