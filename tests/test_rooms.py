@@ -78,6 +78,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_attempts": "_reconcile",
     "_durations": "_polling",
     "_echo": "_reconcile",
+    "_hints": "_polling",
     "_journal_facts": "_journal",
     "_journal_schema": "_journal",
     "_journal_store": "_journal",

@@ -30,6 +30,11 @@ A request with few looks costs as much as a full one, so each look in it is pric
 simulated backlogs it comes within a tenth of the lag that sorting every waiting task by its gain would give.
 A task that a callback speaks of gets a head start of fixed length, which starves nobody either.
 
+**When callbacks come** (`_hints`), each is a reason to look at its task at once, or when its window closes, or with
+the next request that goes anyway. What room there is in that request is filled as always, so it does the work of
+polling as well; and as long as callbacks announce nearly every end, gaps are longer, up to `EVEN_GAP`.
+A record that is still pending then may lag behind its callback, so the next look comes soon.
+
 **What a waiting task costs** is one small record, in one dict, in one group's list, in the heap of deadlines.
 A task that moves on is not searched for in the group it leaves: its record points to its new group, and the old
 one drops it when its turn comes.
@@ -45,6 +50,7 @@ from typing import Any, Final, Literal, Self
 from attrs import Attribute, define, evolve, field, frozen
 
 from ._durations import Durations, bin_of
+from ._hints import RARER, Hints
 from .errors import ConfigurationError
 
 __all__ = ["Durations", "PollPolicy", "Schedule"]
@@ -210,6 +216,7 @@ class Schedule:
         init=False, default=-math.inf
     )  # what is due after this leaves `_request_at` alone
     _nudged: set[str] = field(init=False, factory=set)  # while they were being asked about
+    _hints: Hints = field(init=False)
     _suspects: dict[str, _Suspect] = field(init=False, factory=dict)
     _lone: list[tuple[float, str]] = field(init=False, factory=list)  # a heap of (due_at, id)
     _missed: list[str] = field(init=False, factory=list)  # suspects with enough misses
@@ -218,6 +225,7 @@ class Schedule:
     def __attrs_post_init__(self) -> None:
         policy = self._policy
         self._batch_size = policy.batch_size
+        self._hints = Hints(policy.batch_size)
         interval = policy.interval / policy._scale
         self._price = max(TYPICAL_HAZARD * interval * interval / 2, LEAST_PRICE)
         self._alike = max(ALIKE * interval, LEAST_ALIKE) * policy._scale
@@ -281,6 +289,7 @@ class Schedule:
             task.group = None
             self._suspects.pop(task_id, None)
             self._nudged.discard(task_id)
+            self._hints.forget(task_id)
 
     def ended(self, task_id: str, now: float, *, duration: float | None = None) -> None:
         """
@@ -294,6 +303,7 @@ class Schedule:
             return
         seconds = duration if duration is not None and 0 <= duration < math.inf else now - task.started_at
         self._durations.died(task.kind, task.bin, max(task.bin, bin_of(seconds / self._policy._scale)))
+        self._hints.ended(task_id)
         self.discard(task_id)
 
     def overdue(self, now: float) -> list[str]:
@@ -351,13 +361,14 @@ class Schedule:
         """
         Return when the next request should go or the next deadline passes; None when nothing waits.
         """
-        times = (self._next_request_at(), self._next_lone_at(), self.next_deadline_at())
+        times = (self._next_request_at(), self._next_lone_at(), self._hints.ask_at, self.next_deadline_at())
         return min((at for at in times if at is not None), default=None)
 
     def take_batch(self, now: float) -> list[str]:
         """
         Return the ids to ask about in one request now, none if none is due; each is taken until reported on.
         """
+        self._follow_hints(now)
         request_at, lone_at = self._next_request_at(), self._next_lone_at()
         if lone_at is not None and lone_at <= now and (request_at is None or lone_at <= request_at):
             return [self._take_lone()]
@@ -367,7 +378,7 @@ class Schedule:
 
     def nudge(self, task_id: str, now: float) -> None:
         """
-        Make the task due at once: a callback says that it has ended.
+        Make the task due at once: it may well have ended.
         """
         task, suspect = self._tasks.get(task_id), self._suspects.get(task_id)
         if task is None:
@@ -379,6 +390,25 @@ class Schedule:
             self._nudged.add(task_id)  # the answer under way may have been written before the end
         elif task.group.due_at > due_at:
             self._put([task], due_at)
+
+    def hint(self, task_id: str, now: float, *, window: float = 0.0) -> bool:
+        """
+        Make the task due within `window` seconds: a callback says that it has ended.
+
+        Those of which callbacks speak by then share a request. Tells whether the hint changes anything.
+        """
+        return task_id in self._tasks and self._hints.add(task_id, now, window)
+
+    def _follow_hints(self, now: float) -> None:
+        """
+        Make the tasks of which callbacks speak due, if their window is over or a request goes anyway.
+        """
+        ask_at, request_at = self._hints.ask_at, self._next_request_at()
+        if ask_at is None:
+            return
+        if ask_at <= now or (request_at is not None and request_at <= now):
+            for task_id in self._hints.take():
+                self.nudge(task_id, now)
 
     def _next_request_at(self) -> float | None:
         """
@@ -446,7 +476,7 @@ class Schedule:
         for task in tasks:
             task.looks += 1
             self._suspects.pop(task.id, None)
-            gap = self._gap(task, now, dearer)
+            gap = self._hinted_gap(task, self._gap(task, now, dearer))
             alike.setdefault(int(gap / self._alike), (gap, []))[1].append(task)
         for gap, group in alike.values():
             self._put(group, now + gap, now + max(gap, self._even_gap))
@@ -475,6 +505,7 @@ class Schedule:
             task.group = None
             suspect = self._suspects.setdefault(task.id, _Suspect())
             suspect.misses += 1
+            self._is_checked(task)
             if suspect.misses == 1:
                 suspect.first_miss_at = now
             if suspect.misses == LONE_MISSES:
@@ -544,6 +575,20 @@ class Schedule:
         if policy.mode == "backoff":
             return BACKOFF_FIRST * policy._scale
         return self._durations.outlook(kind, self._price).first * policy._scale
+
+    def _hinted_gap(self, task: _Task, gap: float) -> float:
+        """
+        Return the gap in seconds as callbacks change it.
+        """
+        if self._is_checked(task):
+            return min(gap, self._policy.interval)
+        return max(gap, min(RARER * gap, self._even_gap)) if self._hints.working else gap
+
+    def _is_checked(self, task: _Task) -> bool:
+        """
+        Tell whether this look was the answer to a hint, and take it as one.
+        """
+        return bool(self._hints) and task.id not in self._nudged and self._hints.checked(task.id)
 
     def _gap(self, task: _Task, now: float, dearer: float) -> float:
         """

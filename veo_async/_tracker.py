@@ -85,10 +85,17 @@ class Tracker:
 
     def nudge(self, task_id: str) -> None:
         """
-        Look at a task at once: something says that it has ended.
+        Look at a task at once: it may well have ended.
         """
         self.schedule.nudge(task_id, self.lane.now())
         self._woken.set()
+
+    def hint(self, task_id: str, window: float) -> None:
+        """
+        Look at a task within `window` seconds, together with others: a callback says that it has ended.
+        """
+        if self.schedule.hint(task_id, self.lane.now(), window=window):
+            self._woken.set()
 
     async def run(self) -> None:
         """
