@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any, Final
 
 from _peers import CALLS
@@ -105,16 +106,16 @@ async def run(*command: str) -> str:
     """
     Run a program to its end, and return what it printed.
     """
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
     try:
         async with asyncio.timeout(RUN_LIMIT):
-            printed, _ = await process.communicate()
+            printed, complaints = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
         raise
     if process.returncode:
-        raise RuntimeError(f"{command} ended with {process.returncode}")
+        raise RuntimeError(f"{command} ended with {process.returncode}: {complaints.decode()[-500:]}")
     return printed.decode()
 
 
