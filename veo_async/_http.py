@@ -143,6 +143,7 @@ class AiohttpTransport:
         self._headers = {
             "authorization": f"Bearer {self._token}",
             "accept": "application/json",
+            "content-type": "application/json",  # else a default of the caller's session would come first
             # An answer is a few kilobytes: spare both sides the compression, and us a bomb.
             "accept-encoding": "identity",
         }
@@ -161,9 +162,12 @@ class AiohttpTransport:
 
         Raises:
             ConfigurationError: the caller's session has default `auth`, which aiohttp puts before our token.
+            UsageError: the caller's session is closed.
         """
         if session is not None and session.auth is not None:
             raise ConfigurationError("the aiohttp session has default auth, which would replace the token")
+        if session is not None and session.closed:
+            raise UsageError("the aiohttp session is closed")
         transport = cls(session=session or _open_session(limits), limits=limits, token=token)
         transport._owned = session is None
         return transport
@@ -196,8 +200,11 @@ class AiohttpTransport:
             ) as response:
                 body = await self._read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            _forget_the_token(error)
             raise _translated(error, url) from error
-        headers = {name.lower(): value for name, value in response.headers.items()}
+        headers = {
+            name.lower(): value.replace(self._token, "[token]") for name, value in response.headers.items()
+        }
         return Reply(response.status, headers, self._without_token(body))
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -253,6 +260,18 @@ def _open_session(limits: Limits) -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=limits.connections),
         cookie_jar=aiohttp.DummyCookieJar(),
     )
+
+
+def _forget_the_token(error: Exception) -> None:
+    """
+    Take the token out of what aiohttp raised, where the request's headers are: it will be chained, and shown.
+    """
+    if isinstance(error, aiohttp.ClientResponseError):
+        asked = error.request_info
+        headers = asked.headers.copy()
+        headers.popall("authorization", None)
+        bare = aiohttp.RequestInfo(asked.url, asked.method, type(asked.headers)(headers), asked.real_url)
+        error.request_info, error.args = bare, (bare, error.history)
 
 
 def _translated(error: Exception, url: str) -> TransportError:

@@ -45,8 +45,8 @@ async def or_none(answer: Awaitable[Any]) -> dict[str, Any] | None:
     try:
         return read_record(await answer)
     except BadRequest as error:
-        # [C] a sibling answers an unknown id with 404; with a code, such as `no_api`, it means something else.
-        if error.status != NOT_FOUND or error.code is not None:
+        # [C] a sibling answers an unknown id with 404; [D] `no_api` means that there is no such endpoint.
+        if error.status != NOT_FOUND or error.code == "no_api":
             raise
         return None
 
