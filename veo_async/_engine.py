@@ -59,6 +59,7 @@ from .errors import (
     ProtocolError,
     SessionClosed,
     SubmissionUnknown,
+    UsageError,
     VeoError,
 )
 
@@ -197,12 +198,17 @@ class Engine:
 
     def failed(self, fault: BaseException) -> None:
         """
-        End everything, loudly: a coroutine of this package died of its own fault.
+        End everything, loudly: a coroutine died of this package's own fault, or the caller took its means away.
         """
-        log.critical("veo_async failed; this is a fault of its own", exc_info=fault)
+        words = f"the session ended: {fault}"
+        if isinstance(fault, UsageError):
+            log.error("%s", words)
+        else:
+            log.critical("veo_async failed; this is a fault of its own", exc_info=fault)
+            words = f"the session ended by a fault of its own: {fault!r}"
         self.closing = True
         for job in list(self.registry.unsettled.values()):
-            error = SessionClosed(f"the session ended by a fault of its own: {fault!r}")
+            error = SessionClosed(words)
             error.__cause__ = fault
             self.stop(job, error)
 
