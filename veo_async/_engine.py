@@ -15,6 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from random import Random
@@ -59,7 +60,6 @@ from .errors import (
     ProtocolError,
     SessionClosed,
     SubmissionUnknown,
-    UsageError,
     VeoError,
 )
 
@@ -317,10 +317,13 @@ class Engine:
         Find out what became of an attempt that an earlier process made.
         """
         submission.sent_at = attempt.at
+        body = encode(submission.request)
+        if attempt.nonce is not None:  # all that is known of the URL, and all that counts
+            body["callback_url"] = attempt.nonce
         submission.attempt = Attempt(
             key=submission.job.key,
             number=attempt.number,
-            body=encode(submission.request),
+            body=body,
             began_at=attempt.at,
             uncertainty=UNCERTAIN,
             nonce=attempt.nonce,
@@ -375,6 +378,32 @@ class Engine:
             self._track(job, outcome.task_id, outcome.trace_id)
             if classify(outcome.record) is not TaskState.PENDING:
                 await self._end([(outcome.task_id, outcome.record)])
+
+    def called_back(self, task_id: str, *, window: float, nonce: str | None) -> bool:
+        """
+        Take a callback as a hint, from any thread; tells whether a job waits for the task.
+        """
+        try:
+            here = asyncio.get_running_loop() is self.loop
+        except RuntimeError:  # a thread without an event loop
+            here = False
+        if not here:
+            with suppress(RuntimeError):  # the loop is closed, and so is the session
+                self.loop.call_soon_threadsafe(self._take_hint, task_id, window, nonce)
+        else:
+            self._take_hint(task_id, window, nonce)
+        return task_id in self.registry.by_task
+
+    def _take_hint(self, task_id: str, window: float, nonce: str | None) -> None:
+        if nonce is not None:
+            self.reconciling.called_back(nonce, task_id)
+        self.tracker.hint(task_id, window)
+
+    def hinted(self, task_id: str) -> None:
+        """
+        Look at a task of which a callback spoke before its id was known.
+        """
+        self.tracker.hint(task_id, 0.0)
 
     def unknown(self, submission: Submission, outcome: Unknown) -> None:
         """

@@ -121,6 +121,7 @@ class Reconciler:
     skew: float = 10.0
     _open: dict[str, OpenAttempt] = field(init=False, factory=dict)
     _groups: dict[str, dict[str, OpenAttempt]] = field(init=False, factory=dict)
+    _nonces: dict[str, OpenAttempt] = field(init=False, factory=dict)
     _claims: dict[str, OpenAttempt] = field(init=False, factory=dict)
     _owned: dict[str, Owned] = field(init=False, factory=dict)
     _prune_at: int = field(init=False, default=1000)
@@ -143,12 +144,15 @@ class Reconciler:
         """
         self._add(attempt, told_at=now)
 
-    def accepted(self, attempt: Attempt, task_id: str, *, now: float) -> None:
+    def accepted(self, attempt: Attempt, task_id: str, *, now: float) -> bool:
         """
-        Note that the attempt's own answer named its task.
+        Note that the attempt's own answer named its task; tells whether a callback had named it before.
         """
+        known = self._open.get(attempt.key)
+        was_called = known is not None and known.called == task_id
         self._drop(attempt)
         self._own(task_id, Owned(now, self._since(attempt)))
+        return was_called
 
     def refused(self, attempt: Attempt) -> None:
         """
@@ -267,11 +271,27 @@ class Reconciler:
         """
         Decide after a callback with an attempt's nonce; one that beats the submit's answer is kept till then.
         """
-        for attempt in self._open.values():
-            if attempt.attempt.nonce == nonce:
-                attempt.called = task_id
-                return self._claim(attempt, task_id) if attempt.undecided else []
-        return []
+        attempt = self._nonces.get(nonce)
+        if attempt is None:
+            return []
+        attempt.called = task_id
+        return self._claim(attempt, task_id) if attempt.undecided else []
+
+    def confirmed(self, adopt: Adopt, record: object) -> bool:
+        """
+        Tell whether the API's own record of a task that a callback named lets the attempt have it.
+
+        Where it does not, or there is no such record, the attempt is undecided again.
+        """
+        unknown = self._claims.get(adopt.task_id)
+        if unknown is None or unknown.attempt != adopt.attempt:
+            return False
+        task = read_tasks([record])[0].get(adopt.task_id)
+        if task is not None and unknown.judge(task) is not Verdict.DIFFERENT:
+            return True
+        del self._claims[adopt.task_id]
+        unknown.claim = unknown.called = None
+        return False
 
     # --- presence ---
 
@@ -426,6 +446,8 @@ class Reconciler:
         added = OpenAttempt(attempt, since=self._since(attempt), told_at=told_at)
         self._open[attempt.key] = added
         self._groups.setdefault(added.mark, {})[attempt.key] = added
+        if attempt.nonce is not None:
+            self._nonces[attempt.nonce] = added
         return added
 
     def _drop(self, attempt: Attempt) -> None:
@@ -436,6 +458,8 @@ class Reconciler:
         del members[attempt.key]
         if not members:
             del self._groups[dropped.mark]
+        if dropped.attempt.nonce is not None:
+            self._nonces.pop(dropped.attempt.nonce, None)
         if dropped.claim is not None:
             self._claims.pop(dropped.claim, None)
 

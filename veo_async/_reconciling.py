@@ -8,8 +8,8 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from attrs import define, evolve, field
 
@@ -68,8 +68,9 @@ class Reconciling:
         """
         Take a callback that carries an attempt's nonce.
         """
-        self._decisions += self.reconciler.called_back(nonce, task_id)
-        self._woken.set()
+        if decisions := self.reconciler.called_back(nonce, task_id):
+            self._decisions += decisions
+            self._woken.set()
 
     async def run(self) -> None:
         """
@@ -198,14 +199,16 @@ class Reconciling:
                 await self.submitters.close_attempt(decision.attempt, "not_sent")
                 self.submitters.send_again(submission, "the server has no such task")
             case GiveUp():
-                del self._unknown[decision.attempt.key]
                 error = decision.error()
                 error.sent_at = submission.sent_at  # by the caller's own clock, as everywhere
                 if not submission.job.done():
                     self.host.stop(submission.job, error)
+                del self._unknown[decision.attempt.key]  # last, as the session remembers its nonce
 
     async def _adopt(self, submission: Submission, adopt: Adopt) -> None:
-        record = adopt.record or {}
+        record = await self._record_of(adopt)
+        if record is None:
+            return
         found = Accepted(task_id=adopt.task_id, trace_id=trace_id_of(record), record=record)
         try:
             await self.submitters.claim(adopt.attempt, found)
@@ -217,6 +220,19 @@ class Reconciling:
         log.info("job %s has task %s after all", adopt.attempt.key, adopt.task_id)
         self.submitters.lane.gate.entered()
         await self.host.accepted(submission.job, found)
+
+    async def _record_of(self, adopt: Adopt) -> Mapping[str, Any] | None:
+        """
+        Find the record of a task that is to be adopted, or None where the API does not confirm it.
+        """
+        if adopt.record is not None:
+            return adopt.record
+        try:  # a callback named it, and anybody may call
+            record = await or_none(self.http.read({"action": "retrieve", "id": adopt.task_id}))
+        except (ApiError, TransportError) as error:
+            log.info("a callback's task could not be looked up: %s", error)
+            record = None
+        return record if self.reconciler.confirmed(adopt, record) else None
 
 
 def _overlap(records: Sequence[object], page: Sequence[object]) -> int:

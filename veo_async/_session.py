@@ -43,12 +43,15 @@ from ._models import (
 )
 from ._polling import PollPolicy
 from ._registry import Registry
+from ._submit import CallbackUrl
 from ._wire import is_id
 from .errors import InvalidRequest, JournalError, KeyConflict, UsageError
 
 __all__ = ["SessionStats", "VeoSession"]
 
 SUBMIT_OPTIONS: Final = ("key", "timeout", "retry_failed")
+
+CALLBACK_WINDOW: Final = 0.05  # seconds; a batch for many, and nobody notices
 
 log = logging.getLogger("veo_async")
 
@@ -111,6 +114,7 @@ class VeoSession:
     _random: Random = field(init=False, factory=Random)  # of the jitter
     _registry: Registry = field(init=False, factory=Registry)
     _engine: Engine | None = field(init=False, default=None)
+    _callback_url: CallbackUrl | None = field(init=False, default=None)  # a receiver's
 
     def __repr__(self) -> str:
         state = "open" if self._engine and not self._engine.closing else "closed"
@@ -139,6 +143,7 @@ class VeoSession:
                 clock=self._clock,
                 random=self._random,
             )
+            self._engine.submitters.callback_url = self._callback_url
             await self._engine.start()
         except BaseException as error:
             await transport.close()
@@ -443,15 +448,24 @@ class VeoSession:
         Take a callback's parsed body as a hint to look at its task now; tells whether anybody waits for it.
 
         Never raises on what is in it, and never believes it: only the API's own record settles a job.
+        It may be called from any thread. Hints that come within 50 ms share a request.
         """
+        return self._called_back(payload, window=CALLBACK_WINDOW)
+
+    def _called_back(self, payload: object, *, window: float, nonce: str | None = None) -> bool:
         task_id = payload.get("task_id") if isinstance(payload, dict) else None
         engine = self._engine
-        if engine is None or engine.closing or not isinstance(task_id, str):
+        if engine is None or engine.closing or not isinstance(task_id, str) or not is_id(task_id):
             return False
-        if task_id not in self._registry.by_task:
-            return False
-        engine.tracker.nudge(task_id)
-        return True
+        return engine.called_back(task_id, window=window, nonce=nonce)
+
+    def _call_back_at(self, callback_url: CallbackUrl | None) -> None:
+        """
+        Have each attempt carry the callback URL that is made for it, or none from now on.
+        """
+        self._callback_url = callback_url
+        if self._engine is not None:
+            self._engine.submitters.callback_url = callback_url
 
     @property
     def stats(self) -> SessionStats:

@@ -15,7 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
 from attrs import define, field
 
@@ -41,11 +41,14 @@ from .errors import (
     VeoError,
 )
 
-__all__ = ["Submission", "SubmitterHost", "Submitters"]
+__all__ = ["CallbackUrl", "Submission", "SubmitterHost", "Submitters"]
 
 SHARE_OF_CONNECTIONS: Final = 0.75  # the rest stays free for polls, however slowly submits are answered
 TAKEN_IN_AT_ONCE: Final = 500  # jobs written down in one go; more would hold the event loop
 UNCERTAIN: Final = 86_400.0  # seconds that an unset clock may be off; narrowed down before it matters
+
+# Given a job's key, makes a callback URL for one attempt, and the nonce in it.
+CallbackUrl: TypeAlias = Callable[[str], tuple[str, str]]
 
 log = logging.getLogger("veo_async")
 
@@ -99,6 +102,12 @@ class SubmitterHost(Protocol):
         """
         ...
 
+    def hinted(self, task_id: str) -> None:
+        """
+        Look at a task of which a callback spoke before its id was known.
+        """
+        ...
+
     def unknown(self, submission: Submission, outcome: Unknown) -> None:
         """
         Find out what became of an attempt.
@@ -130,7 +139,7 @@ class Submitters:
     host: SubmitterHost
     journal: Journal | None
     reconciler: Reconciler
-    callback_url: Callable[[str], tuple[str, str]] | None = None
+    callback_url: CallbackUrl | None = None
     _arrivals: deque[Submission] = field(init=False, factory=deque)
     _unwritten: set[Job] = field(init=False, factory=set)
     _intake: asyncio.Task[None] | None = field(init=False, default=None)
@@ -409,10 +418,12 @@ class Submitters:
     async def _follow(self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome) -> None:
         match outcome:
             case Accepted():
-                self.reconciler.accepted(attempt, outcome.task_id, now=self.lane.now())
+                was_called = self.reconciler.accepted(attempt, outcome.task_id, now=self.lane.now())
                 with suppress(facts.AlreadyClaimed):  # one task for two submits: the session says so
                     await self.claim(attempt, outcome)
                 await self.host.accepted(submission.job, outcome)
+                if was_called:
+                    self.host.hinted(outcome.task_id)
             case Refused():
                 self.reconciler.refused(attempt)
                 await self.close_attempt(attempt, "refused")
