@@ -60,6 +60,7 @@ from .errors import (
     ProtocolError,
     SessionClosed,
     SubmissionUnknown,
+    UsageError,
     VeoError,
 )
 
