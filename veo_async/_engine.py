@@ -38,7 +38,7 @@ from ._polling import PollPolicy, Schedule
 from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
 from ._registry import Registry
-from ._submit import UNCERTAIN, Submission, Submitters
+from ._submit import NOT_SENT, UNCERTAIN, Submission, Submitters
 from ._tracker import Outcome, Tracker
 from ._wire import (
     classify,
@@ -188,6 +188,8 @@ class Engine:
             self._keep_what_was_learned()
 
     def _ended_early(self, job: Job) -> VeoError:
+        if job.state is JobState.QUEUED:
+            return SessionClosed(NOT_SENT)
         if job.state is JobState.UNKNOWN:
             submission = self.reconciling.find(job.key)
             sent_at = submission.sent_at if submission else None
@@ -340,7 +342,9 @@ class Engine:
         """
         self.registry.moved(job, before)
         if job.done() and job.keyed and self.journal is None:
-            self.registry.remember(job)
+            submission = self.reconciling.find(job.key)
+            attempt = submission.attempt if submission else None
+            self.registry.remember(job, nonce=attempt.nonce if attempt else None)
         if before is JobState.PENDING:
             self._left()
 

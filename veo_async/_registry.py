@@ -67,13 +67,16 @@ class Registry:
         if job.keyed and job.state in (JobState.SUCCEEDED, JobState.FAILED):
             self._settled[job.key] = job
 
-    def remember(self, job: Job) -> None:
+    def remember(self, job: Job, *, nonce: str | None = None) -> None:
         """
         Keep in memory what a journal would: what the key of a settled job stands for.
 
         A success is kept as its task's id alone: asking again is free, and a record is large.
+
+        Args:
+            nonce: of the callback URL of its attempt, where the outcome of that is unknown.
         """
-        entry = _entry_of(job)
+        entry = _entry_of(job, nonce)
         if entry is not None:
             self._remembered[job.key] = entry
 
@@ -84,7 +87,7 @@ class Registry:
         return self._remembered.get(key)
 
 
-def _entry_of(job: Job) -> Entry | None:
+def _entry_of(job: Job, nonce: str | None) -> Entry | None:
     error = job.exception()
     sent_at = error.sent_at if isinstance(error, SubmissionUnknown) else None
     if job.request is None or (job.task_id is None and sent_at is None):
@@ -93,7 +96,7 @@ def _entry_of(job: Job) -> Entry | None:
         key=job.key,
         request=dump_request(job.request),
         intended_at=0.0,
-        attempts=() if sent_at is None else (Attempt(number=1, at=sent_at, nonce=None, closed=None),),
+        attempts=() if sent_at is None else (Attempt(number=1, at=sent_at, nonce=nonce, closed=None),),
         task_id=job.task_id,
         trace_id=job.trace_id,
         failed=isinstance(error, JobFailed),
