@@ -45,6 +45,7 @@ __all__ = ["CallbackUrl", "Submission", "SubmitterHost", "Submitters"]
 
 SHARE_OF_CONNECTIONS: Final = 0.75  # the rest stays free for polls, however slowly submits are answered
 TAKEN_IN_AT_ONCE: Final = 500  # jobs written down in one go; more would hold the event loop
+NOT_SENT: Final = "the session ended first; the request was not sent"
 UNCERTAIN: Final = 86_400.0  # seconds that an unset clock may be off; narrowed down before it matters
 
 # Given a job's key, makes a callback URL for one attempt, and the nonce in it.
@@ -278,7 +279,12 @@ class Submitters:
             submission, entered_at = await self._next()
             self._idle -= 1
             self._workers[worker] = submission
-            await self._send(submission, entered_at)
+            try:
+                await self._send(submission, entered_at)
+            except asyncio.CancelledError:
+                # Here, too: who tears a whole event loop down cancels this before the session gets to close.
+                self._stop_unless_done(submission, _ended_early(submission))
+                raise
             self._workers[worker] = None
             del submission  # while it waits for the next one, the last one's job may go
             self._idle += 1
@@ -494,6 +500,6 @@ class Submitters:
 
 def _ended_early(submission: Submission) -> VeoError:
     if submission.job.state is JobState.QUEUED or not (submission.outgoing and submission.outgoing.left):
-        return SessionClosed("the session ended first; the request was not sent")
+        return SessionClosed(NOT_SENT)
     words = "the session ended before the server had answered: the task may have been accepted"
     return SubmissionUnknown(words, sent_at=submission.sent_at)
