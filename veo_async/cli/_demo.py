@@ -31,10 +31,10 @@ from .. import (
 from ..simulator import Settings, Simulator
 from ._advice import reason
 from ._display import Board
-from ._facts import details, facts
 from ._fetch import Piece, fetch
 from ._options import Positive, Target
 from ._page import Entry, Note, page
+from ._records import entry_of, record_of
 from ._run import FAILED, FINE, complain, refuse, run
 from ._words import duration, plural, printable
 
@@ -256,15 +256,9 @@ def _page(pieces: Sequence[Piece], seconds: float, speed: float) -> str:
 
 
 def _entry(piece: Piece, scene: Scene) -> Entry:
-    request = piece.job.request if piece.job else None
-    return Entry(
-        prompt=getattr(request, "prompt", None) or scene.words,
-        state="succeeded" if piece.files else "failed",
-        file=piece.files[0].name if piece.files else None,
-        facts=facts(request) if request else (),
-        details=details(piece),
-        error=reason(piece.error) if piece.error else None,
-    )
+    assert piece.job is not None, "every scene was submitted"
+    files = [Path(path.name) for path in piece.files]
+    return entry_of(record_of(piece.job, files, piece.error), words=scene.words)
 
 
 def _summary(pieces: Sequence[Piece], seconds: float) -> str:

@@ -30,6 +30,7 @@ REFRESH: Final = 0.1  # seconds between two pictures: fluent, and cheap enough t
 TICK: Final = 1.0  # seconds between two looks at whether there is something to say, off a terminal
 REMINDER: Final = 15.0  # seconds of silence after which a line says how things stand
 TITLE: Final = 60  # characters of a title in a line
+MEASURABLE: Final = 0.5  # seconds until a speed means something
 ROOM: Final = 3  # lines of the terminal that rows leave to others
 
 DOWNLOADING: Final = "downloading"
@@ -173,8 +174,12 @@ class Board:
         Make what a download calls: its bytes go into the row's detail.
         """
 
+        began_at = self.clock()
+
         def show(done: int, total: int | None) -> None:
             row.detail = size(done) if total is None else f"{size(done)} of {size(total)}"
+            if (passed := self.clock() - began_at) > MEASURABLE:
+                row.detail += f", {size(done / passed)}/s"
 
         return show
 
@@ -219,12 +224,16 @@ class Board:
 
     # --- the picture ------------------------------------------------------------------------------------
 
-    def _picture(self) -> RenderableType:
+    def _grid(self) -> Table:
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(width=1)
         table.add_column(ratio=5, no_wrap=True, overflow="ellipsis")
         table.add_column(ratio=4, no_wrap=True, overflow="ellipsis")
         table.add_column(justify="right", width=7, no_wrap=True)
+        return table
+
+    def _picture(self) -> RenderableType:
+        table = self._grid()
         for row in self._fitting():
             table.add_row(*self._cells(row))
         return table if self.total is None else Group(self._bar(), table)

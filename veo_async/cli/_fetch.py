@@ -18,12 +18,12 @@ from ..errors import SessionClosed, VeoError
 from ._advice import BAD_INPUT, lines
 from ._display import DOWNLOADING, SAVED, Board, follow
 from ._options import Target
-from ._outcome import outcome_of
+from ._records import record_of
 from ._run import FAILED, FINE, REFUSED, complain
 
-__all__ = ["Piece", "fetch", "interrupted", "tell"]
+__all__ = ["NO_CANCEL", "ON_THE_WAY", "STOPPING", "Piece", "fetch", "interrupted", "see_through", "tell"]
 
-_ON_THE_WAY: Final = frozenset({JobState.SUBMITTING, JobState.UNKNOWN})
+ON_THE_WAY: Final = frozenset({JobState.SUBMITTING, JobState.UNKNOWN})
 
 STOPPING: Final = (
     "stopping: a submit that is on its way gets a moment to be answered; Ctrl-C again leaves at once"
@@ -41,7 +41,6 @@ class Piece:
         start: submits the request, or attaches to the task.
         target: where its videos go; None leaves them where they are.
         job, files, error: what has become of it so far.
-        seconds: how long that took, or None.
     """
 
     title: str
@@ -50,7 +49,6 @@ class Piece:
     job: Job | None = field(default=None, init=False)
     files: list[Path] = field(factory=list, init=False)
     error: VeoError | None = field(default=None, init=False)
-    seconds: float | None = field(default=None, init=False)
 
     @property
     def open(self) -> bool:
@@ -67,14 +65,21 @@ async def fetch(session: VeoSession, pieces: Sequence[Piece], board: Board) -> N
     See all pieces through at once; what goes wrong with one is kept with it.
     """
     async with board, session as veo:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for piece in pieces:
-                    group.create_task(_see_through(piece, veo, board), name=f"veo-async {piece.title}")
-        except asyncio.CancelledError:
-            if any(piece.job and piece.job.state in _ON_THE_WAY for piece in pieces):
-                board.say(STOPPING)
-            raise
+        await see_through(veo, pieces, board)
+
+
+async def see_through(veo: VeoSession, pieces: Sequence[Piece], board: Board) -> None:
+    """
+    The same within a session and on a board that are there already.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            for piece in pieces:
+                group.create_task(_see_through(piece, veo, board), name=f"veo-async {piece.title}")
+    except asyncio.CancelledError:
+        if any(piece.job and piece.job.state in ON_THE_WAY for piece in pieces):
+            board.say(STOPPING)
+        raise
 
 
 async def _see_through(piece: Piece, veo: VeoSession, board: Board) -> None:
@@ -94,7 +99,6 @@ async def _see_through(piece: Piece, veo: VeoSession, board: Board) -> None:
     except VeoError as error:
         piece.error = error
         board.fail(row, error)
-    piece.seconds = row.seconds
 
 
 def interrupted(pieces: Sequence[Piece]) -> None:
@@ -123,7 +127,7 @@ def tell(pieces: Sequence[Piece], *, as_json: bool) -> int:
         if piece.error is not None:
             complain(*lines(piece.error))
         if as_json and piece.job is not None:
-            click.echo(json.dumps(outcome_of(piece.job, piece.files, piece.error)))
+            click.echo(json.dumps(record_of(piece.job, piece.files, piece.error)))
         for path in [] if as_json else piece.files:
             click.echo(click.format_filename(path))
     errors = [piece.error for piece in pieces if piece.error]

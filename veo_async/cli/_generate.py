@@ -1,11 +1,11 @@
 """
-`veo-async generate`: a prompt, or images, becomes a file. `veo-async wait`: so does a task that exists.
+`veo-async generate`, and `1080p`, `upsample`, `extend`, ... of a video: one request becomes a file.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,18 @@ import click
 from .. import ImageToVideo, IngredientsToVideo, Job, Request, TextToVideo, VeoSession
 from ._display import Board
 from ._fetch import Piece, fetch, interrupted, tell
-from ._options import Target, checked, image_violations, submitting, target_violations, waiting, web_address
+from ._options import (
+    Target,
+    as_typed,
+    checked,
+    local_images,
+    submitting,
+    target_violations,
+    web_address,
+)
 from ._run import new_session, refuse, run
 
-__all__ = ["generate", "wait"]
+__all__ = ["generate", "order"]
 
 
 @click.command(short_help="Make a video from a prompt or from images.")
@@ -37,7 +45,7 @@ def generate(*, prompt: str | None, images: tuple[str, ...], ingredients: bool, 
     """
     names = ("model", "resolution", "aspect_ratio", "translation", "callback_url")
     fields = {name: value for name in names if (value := options.pop(name)) is not None}
-    violations = list(image_violations(images))
+    violations = [as_typed(words) for words in local_images(images)]
     addresses = tuple(map(web_address, images))
     request = checked(lambda: _request(prompt, addresses, ingredients, fields), violations)
     order(request, violations, title=prompt or " ".join(images), **options)
@@ -81,50 +89,13 @@ def order(
     async def start(veo: VeoSession) -> Job:
         return veo.submit(request, key=key, timeout=timeout)
 
-    target = Target(path=Path(output), overwrite=overwrite)
-    run(_see_through(session, [Piece(title=title, start=start, target=target)], as_json=as_json))
-
-
-@click.command(short_help="Wait for tasks that were asked for earlier.")
-@click.argument("task_ids", metavar="TASK_ID...", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="PATH", help="Save the videos: a file, or a directory.")
-@waiting
-def wait(
-    *,
-    task_ids: tuple[str, ...],
-    output: str | None,
-    overwrite: bool,
-    timeout: float | None,
-    as_json: bool,
-    base_url: str | None,
-    speed: float,
-) -> None:
-    """
-    Wait until the tasks have ended, and save their videos if --output says where.
-    """
-    ids = list(dict.fromkeys(task_ids))
-    violations = list(target_violations(output, overwrite=overwrite)) if output else []
-    if output and len(ids) > 1 and not Path(output).is_dir():
-        violations.append(f"--output {output} must be an existing directory for several tasks")
-    session = new_session(violations, base_url=base_url, speed=speed)
-    refuse(violations)
-    assert session is not None, "what is missing was a violation"
-    target = Target(path=Path(output), overwrite=overwrite) if output else None
-    pieces = [Piece(title=f"task {name}", start=_attached(name, timeout), target=target) for name in ids]
-    run(_see_through(session, pieces, as_json=as_json))
-
-
-def _attached(task_id: str, timeout: float | None) -> Callable[[VeoSession], Awaitable[Job]]:
-    async def start(veo: VeoSession) -> Job:
-        return veo.attach(task_id, timeout=timeout)
-
-    return start
+    piece = Piece(title=title, start=start, target=Target(path=Path(output), overwrite=overwrite))
+    run(_see_through(session, [piece], as_json=as_json))
 
 
 async def _see_through(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool) -> int:
-    board = Board(total=len(pieces) if len(pieces) > 1 else None)
     try:
-        await fetch(session, pieces, board)
+        await fetch(session, pieces, Board())
     except asyncio.CancelledError:
         interrupted(pieces)
         raise

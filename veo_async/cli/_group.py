@@ -4,31 +4,54 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from .. import __version__
+from ._batch import batch
+from ._completion import completion
 from ._demo import demo
-from ._generate import generate, wait
+from ._generate import generate
 from ._models import models
+from ._rework import REWORKING
 from ._simulate import simulate
+from ._tasks import download, list_, resume, status, wait
 
 __all__ = ["command"]
 
+_SECTIONS: Final = (
+    ("Make videos", (demo, generate, batch)),
+    ("From an earlier video, by its id", REWORKING),
+    ("Tasks that exist", (wait, status, list_, download, resume)),
+    ("Other", (models, simulate, completion)),
+)
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Sections(click.Group):
+    """
+    A group whose help is in sections: fifteen commands in one list are hard to read.
+    """
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for heading, commands in _SECTIONS:
+            with formatter.section(heading):
+                rows = [(str(one.name).ljust(width), one.get_short_help_str(60)) for one in commands]
+                formatter.write_dl(rows)
+
+
+@click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="veo-async", message="%(prog)s %(version)s")
 def command() -> None:
     """
     Videos from Google's Veo on Ace Data Cloud.
 
-    \b
-    veo-async demo                                no key needed
-    veo-async generate "a whale at dawn" -o whale.mp4
-
-    Progress goes to stderr, results to stdout.
-    Exit status: 0 all well, 1 something failed, 2 bad input, 130 interrupted.
+    Progress goes to stderr, results to stdout. Exit status: 0 all well, 1 something failed, 2 bad input,
+    130 interrupted. The token is read from ACEDATACLOUD_API_TOKEN.
     """
 
 
-for one in (demo, generate, wait, models, simulate):
-    command.add_command(one)
+for _, _commands in _SECTIONS:
+    for _one in _commands:
+        command.add_command(_one)

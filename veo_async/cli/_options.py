@@ -7,9 +7,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,9 +24,11 @@ from ._run import complain
 __all__ = [
     "Positive",
     "Target",
+    "as_typed",
     "checked",
     "connecting",
-    "image_violations",
+    "local_images",
+    "numbered",
     "submitting",
     "target_violations",
     "waiting",
@@ -125,34 +128,37 @@ def checked(make: Callable[[], Request], violations: list[str]) -> Request | Non
         try:
             request = make()
         except InvalidRequest as error:
-            violations.extend(map(_as_typed, error.violations))
+            violations.extend(map(as_typed, error.violations))
             return None
     for caution in cautions:
         complain(f"note: {caution.message}")
     return request
 
 
-def _as_typed(violation: str) -> str:
+def as_typed(violation: str) -> str:
+    """
+    Begin a violation with what was typed: the option, not the field of the API.
+    """
     field, _, rest = violation.partition(" ")
-    field = field.partition("[")[0]  # which image it is, the quoted address tells better than a number
+    field = re.split(r"[\[:]", field)[0]  # which image it is, the quoted address tells better than a number
     return f"{_OPTIONS.get(field, field)} {rest}"
 
 
 def web_address(image: str) -> str:
     """
-    Return an image's address, or something in its place where `image_violations` has a better word for it.
+    Return an image's address, or something in its place where `local_images` has a better word for it.
     """
     return STAND_IN if _is_local(image) else image
 
 
-def image_violations(images: tuple[str, ...]) -> Iterator[str]:
+def local_images(images: Iterable[str]) -> Iterator[str]:
     """
     Tell which images are files on this machine.
     """
     for image in images:
         if _is_local(image):
             yield (
-                f"--image {image} is a file on this machine, and the API takes URLs only:"
+                f"image_urls: {image} is a file on this machine, and the API takes URLs only:"
                 " put it on the web and pass its https address"
             )
 
@@ -181,14 +187,20 @@ class Target:
         """
         Return the place of one of several videos: `whale.mp4`, then `whale-2.mp4`.
         """
-        if self.path.is_dir() or index == 0:
+        if self.path.is_dir():
             return self.path
-        number = index + 1
-        while True:
-            path = self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")
-            if self.overwrite or not path.exists():
-                return path
-            number += 1
+        path = numbered(self.path, index)
+        while index and not self.overwrite and path.exists():
+            index += 1
+            path = numbered(self.path, index)
+        return path
+
+
+def numbered(path: Path, index: int) -> Path:
+    """
+    Name one of several files: `whale.mp4`, then `whale-2.mp4`.
+    """
+    return path.with_name(f"{path.stem}-{index + 1}{path.suffix}") if index else path
 
 
 def target_violations(text: str, *, overwrite: bool) -> Iterator[str]:

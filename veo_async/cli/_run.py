@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import click
 
-from .. import Limits, PollPolicy, RetryPolicy, VeoSession
+from .. import Journal, Limits, PollPolicy, RetryPolicy, VeoSession
 from ..errors import ConfigurationError, VeoError
 from ._advice import BAD_INPUT, lines
 from ._words import printable
 
-__all__ = ["FAILED", "FINE", "REFUSED", "complain", "new_session", "refuse", "run"]
+__all__ = ["FAILED", "FINE", "REFUSED", "TOKEN", "complain", "new_session", "refuse", "run"]
 
 FINE: Final = 0
 FAILED: Final = 1
@@ -29,8 +29,9 @@ REFUSED: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
 TERMINATED: Final = 128 + signal.SIGTERM
 
+TOKEN: Final = "ACEDATACLOUD_API_TOKEN"
 NO_TOKEN: Final = (
-    "no token: set ACEDATACLOUD_API_TOKEN to yours, from https://platform.acedata.cloud"
+    f"no token: set {TOKEN} to yours, from https://platform.acedata.cloud"
     " (`veo-async demo` and `veo-async simulate` need none)"
 )
 
@@ -51,14 +52,26 @@ def _status_of(main: Coroutine[Any, Any, int]) -> int:
         return INTERRUPTED
     except asyncio.CancelledError:
         return TERMINATED
-    except VeoError as error:
-        complain(*lines(error))
-        return REFUSED if isinstance(error, BAD_INPUT) else FAILED
-    except OSError as error:
-        complain(str(error))
-        return FAILED
+    except (VeoError, OSError, BaseExceptionGroup) as error:
+        return _told(error)
     finally:
         logging.getLogger("veo_async").removeHandler(handler)
+
+
+def _told(error: BaseException) -> int:
+    """
+    Tell what ended a command, and return the status for it; a fault of our own goes on as it is.
+    """
+    while isinstance(error, BaseExceptionGroup):  # of coroutines that ran side by side: the first one's
+        error = error.exceptions[0]
+    match error:
+        case VeoError():
+            complain(*lines(error))
+            return REFUSED if isinstance(error, BAD_INPUT) else FAILED
+        case OSError():
+            complain(str(error))
+            return FAILED
+    raise error
 
 
 async def _until_terminated(main: Coroutine[Any, Any, int]) -> int:
@@ -110,7 +123,7 @@ def new_session(
     speed: float,
     timeout: float | None = None,
     max_in_flight: int | None = None,
-    journal: Path | None = None,
+    journal: Journal | Path | None = None,
 ) -> VeoSession | None:
     """
     Make a session from the environment and the flags; why there is none is added to the violations.
@@ -118,9 +131,9 @@ def new_session(
     Args:
         speed: how many times faster than life the server is: other than 1 for a simulator only.
         timeout: how long a job may wait to be sent, in seconds; None: for as long as it takes.
-        journal: a journal's file, or None.
+        journal: a journal or its file, or None.
     """
-    if not os.environ.get("ACEDATACLOUD_API_TOKEN"):
+    if not os.environ.get(TOKEN):
         violations.append(NO_TOKEN)
         return None
     try:

@@ -1,0 +1,232 @@
+"""
+`veo-async batch`: what is asked for is checked whole, then bought, then told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from .. import Journal, SessionClosed, VeoSession
+from .._journal_facts import Entry
+from ._advice import lines
+from ._batching import JOURNAL, MANIFEST, PAGE, Batch, Plan
+from ._crowd import Crowd
+from ._fetch import NO_CANCEL
+from ._input import FORMATS, Item, Reading, fields_of, format_of, read_items
+from ._manifest import Manifest
+from ._options import Positive, connecting
+from ._run import FAILED, FINE, TOKEN, complain, new_session, refuse, run
+from ._words import duration, plural, printable
+
+__all__ = ["batch"]
+
+TOLD: Final = 5  # failures and ids that are listed; the manifest and the journal have them all
+
+
+@click.command(short_help="Make a video of each line of a file.")
+@click.argument("source", metavar="INPUT")
+@click.option(
+    "-o",
+    "--out",
+    metavar="DIR",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where everything goes.",
+)
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Of INPUT, if its name does not tell.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N lines only.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be bought, and buy nothing.")
+@click.option("--retry-failed", is_flag=True, help="Buy again what has failed before.")
+@click.option("--max-in-flight", type=click.IntRange(min=1), metavar="N", help="Unfinished tasks at once.")
+@click.option(
+    "--timeout", type=Positive(), metavar="SECONDS", help="For a task, once accepted. [default: 1800]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Write a record of each job to stdout.")
+@connecting  # fmt: skip
+def batch(
+    *,
+    source: str,
+    form: str | None,
+    limit: int | None,
+    dry_run: bool,
+    max_in_flight: int | None,
+    base_url: str | None,
+    speed: float,
+    **options: Any,
+) -> None:
+    """
+    Make a video of each line of INPUT: JSON Lines, CSV with a heading, or a plain list of prompts; - is stdin.
+
+    A line may set every field of a request (prompt, model, image_urls, resolution, ...), its kind, its key and
+    its file's name. The same command again goes on where the last one ended, and buys nothing twice.
+    """
+    violations: list[str] = []
+    reading = _read(source, form, violations)
+    plan = Plan(items=reading.items[:limit], **options)
+    manifest = _manifest(plan.out, violations)
+    violations += [*reading.faults, *_conflicts(plan, manifest)]
+    journal = Journal(plan.out / JOURNAL)
+    if dry_run:
+        refuse(violations)
+        run(_foretell(plan, journal, manifest))
+    session = new_session(
+        violations, base_url=base_url, speed=speed, journal=journal, max_in_flight=max_in_flight
+    )
+    refuse(violations)
+    assert session is not None, "what is missing was a violation"
+    for caution in reading.cautions:
+        complain(f"note: {caution}")
+    run(_carry_out(Batch(plan, journal, manifest, Crowd(len(plan.items))), session))
+
+
+# --- what is asked for -----------------------------------------------------------------------------------
+
+
+def _read(source: str, form: str | None, violations: list[str]) -> Reading:
+    nothing = Reading(items=(), faults=(), cautions=())
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        violations.append(f"line {data[: error.start].count(10) + 1}: not UTF-8")
+        return nothing
+    except (OSError, ValueError) as error:
+        violations.append(f"INPUT {source} cannot be read: {getattr(error, 'strerror', None) or error}")
+        return nothing
+    reading = read_items(text, form or format_of(source, text))
+    if not reading.items and not reading.faults:
+        violations.append(f"INPUT {source} holds no request")
+    return reading
+
+
+def _manifest(out: Path, violations: list[str]) -> Manifest:
+    """
+    Read what earlier runs have left, and see whether this one could leave something.
+    """
+    where = out if out.exists() else next((place for place in out.absolute().parents if place.exists()), out)
+    if not where.is_dir():
+        violations.append(f"--out {out}: {where} is not a directory")
+    elif not os.access(where, os.W_OK | os.X_OK):
+        violations.append(f"--out {out}: you may not write to {where}")
+    return Manifest(out / MANIFEST)
+
+
+def _conflicts(plan: Plan, manifest: Manifest) -> Iterator[str]:
+    """
+    Tell which lines do not go with what is in the directory.
+    """
+    ours = (plan.out / JOURNAL).exists()
+    for item in plan.items:
+        record = manifest.records.get(item.key)
+        if record is not None and record.get("request") != fields_of(item.request):
+            yield f"line {item.number}: the key {item.key!r} belongs to a different request in {plan.out}"
+        if not ours and (plan.out / item.name).exists():
+            yield f"line {item.number}: the file {item.name!r} is in {plan.out} already, from elsewhere"
+
+
+# --- what would be bought --------------------------------------------------------------------------------
+
+
+async def _foretell(plan: Plan, journal: Journal, manifest: Manifest) -> int:
+    known = await _bought(plan, journal, manifest)
+    todo = [item for item in plan.items if item.key not in known]
+    counts = Counter(_sort_of(item) for item in todo)
+    if plan.as_json:
+        buy = [{"kind": kind, "model": model, "count": count} for (kind, model), count in counts.items()]
+        click.echo(json.dumps({"lines": len(plan.items), "known": len(known), "buy": buy}))
+        return FINE
+    for (kind, model), count in sorted(counts.items()):
+        click.echo(f"{count:>7,}  {' '.join(filter(None, (kind, model)))}")
+    click.echo(
+        f"{len(todo):>7,}  to be bought; {len(known):,} of {plural(len(plan.items), 'line')} were before"
+    )
+    return FINE
+
+
+def _sort_of(item: Item) -> tuple[str, str]:
+    fields = fields_of(item.request)
+    return str(fields["kind"]), str(fields.get("model", ""))
+
+
+async def _bought(plan: Plan, journal: Journal, manifest: Manifest) -> set[str]:
+    """
+    Find the keys of what is bought already, or may be.
+    """
+    failed = {key for key, record in manifest.records.items() if record.get("state") == "failed"}
+    ended = {key for key, record in manifest.records.items() if record.get("state") == "succeeded"} | failed
+    token = os.environ.get(TOKEN)
+    if token and journal.path.exists():
+        await journal.open(token)
+        try:
+            entries = await journal.find_many(item.key for item in plan.items)
+        finally:
+            await journal.close()
+        failed |= {key for key, entry in entries.items() if entry.failed}
+        ended |= {key for key, entry in entries.items() if _may_be_bought(entry)}
+    ended &= {item.key for item in plan.items}
+    return ended - failed if plan.retry_failed else ended
+
+
+def _may_be_bought(entry: Entry) -> bool:
+    return entry.task_id is not None or any(attempt.closed is None for attempt in entry.attempts)
+
+
+# --- what is bought --------------------------------------------------------------------------------------
+
+
+async def _carry_out(batch: Batch, session: VeoSession) -> int:
+    batch.plan.out.mkdir(parents=True, exist_ok=True)
+    try:
+        await batch.run(session)
+    except asyncio.CancelledError:
+        _interrupted(batch)
+        raise
+    left = batch.unfinished()
+    _tell(batch, left)
+    return FAILED if left else FINE
+
+
+def _interrupted(batch: Batch) -> None:
+    ids = [
+        job.task_id
+        for job in batch.waiting.values()
+        if job.task_id and job.done() and isinstance(job.exception(), SessionClosed)
+    ]
+    shown = [f"task {task_id}" for task_id in ids[:TOLD]]
+    if len(ids) > TOLD:
+        shown.append(f"and {len(ids) - TOLD:,} more, all in {batch.journal.path}")
+    complain(f"interrupted; {plural(len(ids), 'accepted task')} may go on at the server.", *shown)
+    complain(NO_CANCEL, "The same command again goes on from here, and buys nothing twice.")
+
+
+def _tell(batch: Batch, left: Sequence[Item]) -> None:
+    total, out = len(batch.plan.items), batch.plan.out
+    click.echo(
+        f"{total - len(left):,} of {plural(total, 'video')} saved in {out}, in {duration(batch.board.elapsed)}.",
+        err=True,
+    )
+    if batch.halted is not None:
+        complain(*lines(batch.halted))
+    else:
+        _tell_failures(batch, left)
+    if left:
+        click.echo(
+            "The same command again tries what is missing; --retry-failed buys failed tasks again.", err=True
+        )
+    click.echo(f"Look at them: {(out / PAGE).absolute().as_uri()}", err=True)
+
+
+def _tell_failures(batch: Batch, left: Sequence[Item]) -> None:
+    for item in left[:TOLD]:
+        click.echo(f"  line {item.number}: {printable(batch.reason_of(item))}", err=True)
+    if len(left) > TOLD:
+        click.echo(f"  and {len(left) - TOLD:,} more: see {batch.plan.out / MANIFEST}", err=True)

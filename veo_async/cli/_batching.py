@@ -1,0 +1,262 @@
+"""
+One run of a batch: requests in, files and records out, in as many runs as it takes.
+
+Everything is remembered in one directory: the journal holds what was bought, the manifest what became of it.
+Another run over the same directory goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from attrs import define, field, frozen
+
+from .. import (
+    AuthenticationError,
+    InsufficientBalance,
+    Job,
+    JobAbandoned,
+    JobFailed,
+    JobState,
+    Journal,
+    SessionClosed,
+    TrackingLost,
+    VeoError,
+    VeoSession,
+    Video,
+)
+from ._advice import reason
+from ._crowd import Crowd, Worker
+from ._display import DOWNLOADING, SAVED
+from ._fetch import ON_THE_WAY, STOPPING
+from ._input import Item, fields_of
+from ._manifest import Manifest
+from ._options import numbered
+from ._page import page
+from ._records import entry_of, record_of
+from ._words import plural
+
+__all__ = ["JOURNAL", "MANIFEST", "PAGE", "Batch", "Plan"]
+
+WINDOW: Final = 1000  # jobs that are submitted and not yet saved
+DOWNLOADS: Final = 8  # at once: enough to fill a line, few enough that each gets on
+JOURNAL: Final = "journal.db"
+MANIFEST: Final = "manifest.jsonl"
+PAGE: Final = "index.html"
+
+# What no other job can escape either: there is no sense in going on.
+_HOPELESS: Final = (AuthenticationError, InsufficientBalance, TrackingLost)
+_NOT_OVER: Final = (SessionClosed, JobAbandoned)  # the handle is settled, the purchase is not
+
+
+@frozen(kw_only=True)
+class Plan:
+    """
+    What one run is to do.
+
+    Attributes:
+        items: the lines, in their order.
+        out: the directory.
+        retry_failed: whether to buy again what has failed before.
+        timeout: how long to wait for a task, in seconds, or None.
+        as_json: whether records go to stdout, too.
+    """
+
+    items: Sequence[Item]
+    out: Path
+    retry_failed: bool = False
+    timeout: float | None = None
+    as_json: bool = False
+
+
+@define(eq=False)
+class Batch:
+    """
+    One run.
+
+    Attributes:
+        halted: the error that ended it early, or None.
+        waiting: the jobs that have not been accounted for, by their keys.
+    """
+
+    plan: Plan
+    journal: Journal
+    manifest: Manifest
+    board: Crowd
+    halted: VeoError | None = field(default=None, init=False)
+    waiting: dict[str, Job] = field(factory=dict, init=False)
+    _room: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(WINDOW), init=False)
+    _settled: asyncio.Queue[tuple[Item, Job, Worker]] = field(factory=asyncio.Queue, init=False)
+
+    async def run(self, session: VeoSession) -> None:
+        """
+        Buy what has not been bought, and fetch what is not there.
+        """
+        async with self.board, session as veo:
+            try:
+                await self._work(veo)
+            except asyncio.CancelledError:
+                if any(job.state in ON_THE_WAY for job in self.waiting.values()):
+                    self.board.say(STOPPING)
+                raise
+            finally:
+                self._finish()  # while the journal is held: nobody else may write here
+
+    async def _work(self, veo: VeoSession) -> None:
+        async with asyncio.TaskGroup() as group:
+            workers = [
+                group.create_task(self._save_settled(veo), name=f"veo-async download {number}")
+                for number in range(DOWNLOADS)
+            ]
+            await self._submit_all(veo)
+            # Every job has a place in the window until it is accounted for: once all places are free, all is done.
+            for _ in range(WINDOW):
+                await self._room.acquire()
+            for worker in workers:
+                worker.cancel()
+
+    # --- jobs -------------------------------------------------------------------------------------------
+
+    async def _submit_all(self, veo: VeoSession) -> None:
+        for item in self.plan.items:
+            if self.is_done(item):
+                self.board.skip()
+                continue
+            await self._room.acquire()
+            if self.halted is not None:
+                self._room.release()
+                return
+            self._submit(veo, item)
+
+    def _submit(self, veo: VeoSession, item: Item) -> None:
+        job = veo.submit(
+            item.request, key=item.key, timeout=self.plan.timeout, retry_failed=self.plan.retry_failed
+        )
+        self.waiting[item.key] = job
+        row = self.board.enter(title_of(item), job)
+        job.add_done_callback(lambda settled: self._settled.put_nowait((item, settled, row)))
+
+    def _halt(self, error: VeoError) -> None:
+        """
+        Stop buying: what is queued is withdrawn, what was accepted is seen through.
+        """
+        if self.halted is None:
+            self.halted = error
+            self.board.say(f"nothing more is bought, since this concerns every job: {reason(error)}")
+            for job in [*self.waiting.values()]:
+                if job.state is JobState.QUEUED:
+                    job.abandon()
+
+    # --- files ------------------------------------------------------------------------------------------
+
+    def is_done(self, item: Item) -> bool:
+        """
+        Tell whether an earlier run has saved all the files of a line, and they are still there.
+        """
+        record = self.manifest.records.get(item.key)
+        if record is None or record.get("request") != fields_of(item.request):
+            return False
+        videos = record.get("videos") or ()
+        return bool(videos) and record.get("file") == item.name and all(map(self._is_there, videos))
+
+    def _is_there(self, video: Mapping[str, Any]) -> bool:
+        name = video.get("file")
+        try:
+            return bool(name) and os.path.getsize(self.plan.out / str(name)) == video.get("bytes")
+        except OSError:
+            return False
+
+    async def _save_settled(self, veo: VeoSession) -> None:
+        while True:
+            item, job, row = await self._settled.get()
+            await self._save(veo, item, job, row)
+            del self.waiting[item.key]
+            self._room.release()
+
+    async def _save(self, veo: VeoSession, item: Item, job: Job, row: Worker) -> None:
+        error, files = job.exception(), list[Path]()
+        if error is None:
+            try:
+                for index, video in enumerate(job.result().videos):
+                    files.append(await self._fetch(veo, item, index, video, row))
+            except VeoError as failure:
+                error = failure
+        if isinstance(error, _NOT_OVER):
+            self.board.leave(row, JobState.STOPPED, "not sent", silent=True)
+            return
+        self._account(item, job, files, error)
+        # That nothing more is bought is said once, not for each job that it happens to.
+        said = self.halted is not None and isinstance(error, _HOPELESS)
+        if isinstance(error, _HOPELESS):
+            self._halt(error)
+        state = (
+            SAVED if error is None else JobState.FAILED if isinstance(error, JobFailed) else JobState.STOPPED
+        )
+        self.board.leave(row, state, item.name if error is None else reason(error), silent=said)
+
+    async def _fetch(self, veo: VeoSession, item: Item, index: int, video: Video, row: Worker) -> Path:
+        path = numbered(self.plan.out / item.name, index)
+        entry = await self.journal.find(item.key)
+        known = entry.downloads.get(video.id) if entry else None
+        # A file gets its name only when it is whole; the journal tells that it is this video's.
+        if known is None or Path(known) != path.absolute() or not path.exists():
+            row.state, row.detail = DOWNLOADING, ""
+            await veo.download(video, path, progress=self.board.progress(row))
+        return path
+
+    # --- accounts ---------------------------------------------------------------------------------------
+
+    def _account(self, item: Item, job: Job, files: Sequence[Path], error: VeoError | None) -> None:
+        record = record_of(job, [Path(file.name) for file in files], error)
+        for video, file in zip(record["videos"], files, strict=False):
+            video["bytes"] = file.stat().st_size
+        record |= {"line": item.number, "settled_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        self.manifest.add(record)
+        if self.plan.as_json:
+            click.echo(json.dumps(record))
+
+    def _finish(self) -> None:
+        """
+        Put the manifest into the order of the input, and write the page.
+        """
+        records = self.manifest.finish(item.key for item in self.plan.items)
+        text = page(
+            [entry_of(record) for record in records],
+            title=self.plan.out.absolute().name,
+            summary=_summary(records),
+        )
+        draft = self.plan.out / f"{PAGE}.new"
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, self.plan.out / PAGE)
+
+    def reason_of(self, item: Item) -> str:
+        """
+        Tell why a line has no files.
+        """
+        error = self.manifest.records.get(item.key, {}).get("error") or {}
+        return str(error.get("message") or "not done yet")
+
+    def unfinished(self) -> list[Item]:
+        """
+        The lines that have no files: failed, refused, or not yet there.
+        """
+        return [item for item in self.plan.items if not self.is_done(item)]
+
+
+def title_of(item: Item) -> str:
+    """
+    Name a line as the display does.
+    """
+    return str(fields_of(item.request).get("prompt") or item.name)
+
+
+def _summary(records: Iterable[Mapping[str, Any]]) -> str:
+    states = [bool(record.get("file")) for record in records]
+    return f"{plural(len(states), 'request')}, {plural(sum(states), 'video')}"

@@ -1,0 +1,147 @@
+"""
+The display of a batch: an overall bar, a line per job at work, and the last failures.
+
+Rows come and go with their jobs, and read the jobs' states themselves: nothing runs per job.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import define, field
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from .. import Job, JobState
+from ._display import DOWNLOADING, SAVED, Board, Row
+from ._words import duration, printable
+
+__all__ = ["Crowd", "Worker"]
+
+FAILURES: Final = 3  # the last ones, on the screen
+ENOUGH: Final = 3  # ends after which a rate means something
+OTHERS: Final = 4  # lines that are no rows: the bar, what is not shown, and air
+
+
+@define(eq=False)
+class Worker(Row):
+    """
+    A row that asks its job where it stands.
+    """
+
+    job: Job | None = None
+
+    def stand(self) -> None:
+        """
+        Take over the job's state, unless what happens after the job is further on.
+        """
+        if self.job is not None and self.state not in (DOWNLOADING, SAVED) and not self.job.done():
+            self.state = self.job.state
+
+
+@define(eq=False)
+class Crowd(Board):
+    """
+    A board for more rows than anybody could read.
+
+    Attributes:
+        counts: how many have ended, by how.
+    """
+
+    counts: Counter[str] = field(factory=Counter, init=False)
+    _skipped: int = field(default=0, init=False)
+    _failures: deque[str] = field(factory=lambda: deque(maxlen=FAILURES), init=False)
+
+    def enter(self, title: str, job: Job) -> Worker:
+        """
+        Put up the row of a job.
+        """
+        row = Worker(title, began_at=self.clock(), job=job)
+        self.rows.append(row)
+        return row
+
+    def skip(self) -> None:
+        """
+        Count one that an earlier run has saved.
+        """
+        self._skipped += 1
+        self.counts[SAVED] += 1
+
+    def leave(self, row: Worker, state: str, detail: str, *, silent: bool = False) -> None:
+        """
+        Take down a row that has come to its end; where that is no news, silently.
+        """
+        self.rows.remove(row)
+        self.counts[state] += 1
+        if silent:
+            return
+        if state != SAVED:
+            self._failures.append(f"{row.title}: {detail}")
+        self.change(row, state, detail)
+
+    def _tell(self, row: Row, *words: str) -> None:
+        super()._tell(Row(f"[{self._ended()}/{self.total}] {row.title}"), *words)
+
+    def _ended(self) -> int:
+        return self.counts.total()
+
+    def _standing(self) -> str:
+        states = ", ".join(f"{count} {state}" for state, count in self._states().items())
+        return "; ".join(part for part in (self._score(), states) if part)
+
+    def _states(self) -> Counter[str]:
+        for row in self._workers():
+            row.stand()
+        return Counter(row.state for row in self.rows)
+
+    def _workers(self) -> Iterator[Worker]:
+        return (row for row in self.rows if isinstance(row, Worker))
+
+    def _score(self) -> str:
+        """
+        Tell how far it is, how fast it goes, and how long it may still take.
+        """
+        ended, total, now = self._ended(), self.total or 0, self._ended() - self._skipped
+        parts = [f"{ended:,} of {total:,}"]
+        if bad := ended - self.counts[SAVED]:
+            parts.append(f"{bad:,} failed")
+        if now >= ENOUGH and self.elapsed > 0:
+            rate = now / self.elapsed
+            parts.append(f"{rate * 60:.0f} a minute")
+            if ended < total:
+                parts.append(f"{duration((total - ended) / rate)} to go")
+        return ", ".join(parts)
+
+    # --- the picture ------------------------------------------------------------------------------------
+
+    def _picture(self) -> RenderableType:
+        states = self._states()
+        room = max(1, self.console.height - OTHERS - len(self._failures))
+        shown = sorted(self.rows, key=lambda row: (row.state == JobState.QUEUED, row.state != DOWNLOADING))[
+            :room
+        ]
+        table = self._grid()
+        for row in shown:
+            table.add_row(*self._cells(row))
+        parts: list[RenderableType] = [self._bar(), table]
+        if len(shown) < len(self.rows):
+            counts = ", ".join(f"{count:,} {state}" for state, count in states.items())
+            parts.append(Text(f"  all at work: {counts}", style="dim"))
+        parts += [
+            Text(printable(f"✗ {words}"), style="red", no_wrap=True, overflow="ellipsis")
+            for words in self._failures
+        ]
+        return Group(*parts)
+
+    def _bar(self) -> RenderableType:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(
+            ProgressBar(total=self.total, completed=self._ended(), width=30),
+            Text(self._score()),
+            Text(duration(self.elapsed), style="dim"),
+        )
+        return grid

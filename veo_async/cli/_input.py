@@ -1,0 +1,328 @@
+"""
+A file of prompts or requests, read and checked whole before anything is bought.
+
+Three forms: JSON Lines, CSV with a heading, or a plain list with a prompt on each line.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from pathlib import PurePath
+from typing import Any, Final
+
+import attrs
+from attrs import frozen
+
+from .. import (
+    Extend,
+    Get1080p,
+    ImageToVideo,
+    IngredientsToVideo,
+    InsertObject,
+    InvalidRequest,
+    RemoveObject,
+    Request,
+    RequestWarning,
+    Reshoot,
+    TextToVideo,
+    Upsample,
+)
+from ._options import local_images, web_address
+
+__all__ = ["FORMATS", "KINDS", "Item", "Reading", "fields_of", "format_of", "read_items"]
+
+FORMATS: Final = ("jsonl", "csv", "text")
+KINDS: Final[Mapping[str, type[Request]]] = {  # the API's own words, for the endpoints where it has none too
+    "text2video": TextToVideo,
+    "image2video": ImageToVideo,
+    "ingredients2video": IngredientsToVideo,
+    "get1080p": Get1080p,
+    "upsample": Upsample,
+    "extend": Extend,
+    "reshoot": Reshoot,
+    "insert": InsertObject,
+    "remove": RemoveObject,
+}
+_WORDS: Final = {kind: word for word, kind in KINDS.items()}
+_OWN: Final = ("kind", "key", "file")  # what a line may say that is no field of a request
+_BOOLEANS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_TAKEN: Final = frozenset({"index.html", "manifest.jsonl", "journal.db"})  # in the same directory
+
+KEY_LENGTH: Final = 16  # hexadecimal digits: 64 bits, far more than any batch needs to tell its lines apart
+SLUG_LENGTH: Final = 48  # characters of a prompt in a file's name
+LONGEST_NAME: Final = 200  # bytes: file systems take 255, and a download adds an ending
+
+
+@frozen(kw_only=True)
+class Item:
+    """
+    One line: a request, the key that it is bought under once, and the name of its file.
+    """
+
+    number: int
+    request: Request
+    key: str
+    name: str
+    own_name: bool  # whether the line chose it
+
+
+@frozen(kw_only=True)
+class Reading:
+    """
+    What was in a file: items, and the faults and cautions of lines, by their numbers.
+    """
+
+    items: tuple[Item, ...]
+    faults: tuple[str, ...]
+    cautions: tuple[str, ...]
+
+
+# --- from text to lines ----------------------------------------------------------------------------------
+
+
+def format_of(name: str, text: str) -> str:
+    """
+    Tell the form of an input by its name, or by how it begins.
+    """
+    suffix = PurePath(name).suffix.lower()
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return "jsonl"
+    if suffix == ".csv":
+        return "csv"
+    return "jsonl" if text.lstrip("\ufeff \t\r\n").startswith("{") else "text"
+
+
+class _Fault(Exception):
+    """
+    Why a line cannot be read; one argument per reason.
+    """
+
+
+_Line = tuple[int, Mapping[str, Any] | _Fault]
+
+
+def _json_lines(text: str) -> Iterator[_Line]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, _Fault(f"not JSON: {error}")
+            continue
+        if isinstance(fields, dict):
+            yield number, {name: value for name, value in fields.items() if value is not None}
+        elif isinstance(fields, str):
+            yield number, {"prompt": fields}
+        else:
+            yield number, _Fault("neither a JSON object nor a string")
+
+
+def _csv_lines(text: str) -> Iterator[_Line]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    heading: list[str] | None = None
+    while True:
+        begins = reader.line_num + 1  # a quoted cell may go over several lines
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield begins, _Fault(f"not CSV: {error}")
+            return
+        if cells is None:
+            return
+        if not any(cell.strip() for cell in cells):
+            continue
+        if heading is None:
+            heading = [cell.strip() for cell in cells]
+        elif len(cells) > len(heading):
+            yield begins, _Fault(f"{len(cells)} cells under a heading of {len(heading)}")
+        else:
+            yield begins, _from_cells(dict(zip(heading, cells, strict=False)))
+
+
+def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
+    """
+    Give cells their types; an empty one says nothing.
+    """
+    fields: dict[str, Any] = {name: value for name, value in cells.items() if value.strip()}
+    if "translation" in fields:
+        word = fields["translation"].strip().lower()
+        fields["translation"] = _BOOLEANS.get(word, word)
+    return fields
+
+
+def _prompts(text: str) -> Iterator[_Line]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip() and not line.startswith("#"):
+            yield number, {"prompt": line.strip()}
+
+
+_READERS: Final[Mapping[str, Callable[[str], Iterator[_Line]]]] = {
+    "jsonl": _json_lines,
+    "csv": _csv_lines,
+    "text": _prompts,
+}
+
+
+# --- from lines to items ---------------------------------------------------------------------------------
+
+
+def read_items(text: str, form: str) -> Reading:
+    """
+    Read all lines, and check each; every fault names its line.
+    """
+    items: list[Item] = []
+    faults: list[tuple[int, str]] = []
+    cautions: Counter[str] = Counter()
+    repeats: Counter[str] = Counter()
+    for number, line in _READERS[form](text.removeprefix("\ufeff")):
+        try:
+            if isinstance(line, _Fault):
+                raise line
+            items.append(_item(number, line, repeats, cautions))
+        except _Fault as fault:
+            faults.extend((number, reason) for reason in fault.args)
+    faults.extend(_clashes(items))
+    faults.sort(key=itemgetter(0))
+    told = (f"{words}{f' ({count} lines)' if count > 1 else ''}" for words, count in cautions.items())
+    return Reading(
+        items=tuple(items),
+        faults=tuple(f"line {number}: {reason}" for number, reason in faults),
+        cautions=tuple(told),
+    )
+
+
+def _item(number: int, line: Mapping[str, Any], repeats: Counter[str], cautions: Counter[str]) -> Item:
+    own = {name: line[name] for name in _OWN if name in line}
+    fields = {name: value for name, value in line.items() if name not in _OWN}
+    reasons = [
+        f"{name} must be a string that is not empty"
+        for name, value in own.items()
+        if not (isinstance(value, str) and value.strip())
+    ]
+    if reasons:
+        raise _Fault(*reasons)
+    request = _request(own.get("kind"), fields, cautions)
+    key = own.get("key") or _key(request, repeats)
+    name = own.get("file") or _name(request, key)
+    _check_name(name)
+    return Item(number=number, request=request, key=key, name=name, own_name="file" in own)
+
+
+def _request(word: str | None, fields: dict[str, Any], cautions: Counter[str]) -> Request:
+    kind = KINDS.get(word or _likely(fields))
+    if kind is None:
+        raise _Fault(f"kind must be one of {', '.join(KINDS)}, not {word!r}")
+    known = {attribute.name: attribute for attribute in attrs.fields(kind)}
+    strange = [name for name in fields if name not in known]
+    missing = [name for name, one in known.items() if one.default is attrs.NOTHING and name not in fields]
+    if strange or missing:
+        raise _Fault(
+            *(f"{_WORDS[kind]} has no field {name!r}, only {', '.join((*known, *_OWN))}" for name in strange),
+            *(f"{name} is missing" for name in missing),
+        )
+    reasons = _bring_to_the_web(fields)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RequestWarning)
+        try:
+            request = kind(**fields)
+        except InvalidRequest as error:
+            reasons += error.violations
+    if reasons:
+        raise _Fault(*reasons)
+    cautions.update(str(caution.message) for caution in caught)
+    return request
+
+
+def _bring_to_the_web(fields: dict[str, Any]) -> list[str]:
+    """
+    Put stand-ins in the place of local files, and tell which those were.
+    """
+    images = fields.get("image_urls")
+    images = images.split() if isinstance(images, str) else images
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        return []
+    fields["image_urls"] = [web_address(image) for image in images]
+    return list(local_images(images))
+
+
+def _likely(fields: Mapping[str, Any]) -> str:
+    """
+    Guess the kind that a line does not name; a video's id alone could be any of six.
+    """
+    if "video_id" in fields:
+        return ""
+    return "image2video" if "image_urls" in fields else "text2video"
+
+
+def fields_of(request: Request) -> dict[str, Any]:
+    """
+    Write a request as a line would: its kind, and those of its fields that are set.
+    """
+    values = {one.name: getattr(request, one.name) for one in attrs.fields(type(request))}
+    return {"kind": _WORDS[type(request)]} | {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+# --- keys and names --------------------------------------------------------------------------------------
+
+
+def _key(request: Request, repeats: Counter[str]) -> str:
+    """
+    Make a key of what is asked for, so that a line may move without being bought again.
+
+    The same line twice is two purchases.
+    """
+    text = json.dumps(fields_of(request), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+    repeats[digest] += 1
+    return digest if repeats[digest] == 1 else f"{digest}-{repeats[digest]}"
+
+
+def _name(request: Request, key: str) -> str:
+    fields = fields_of(request)
+    words = str(fields.get("prompt") or fields["kind"])
+    plain = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain)[:SLUG_LENGTH].strip("-") or str(fields["kind"])
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    gif = "gif" in (fields.get("resolution"), fields.get("target"))
+    return f"{slug}-{digest}.{'gif' if gif else 'mp4'}"
+
+
+def _check_name(name: str) -> None:
+    """
+    Refuse a name that is not simply one in the directory.
+    """
+    odd = any(letter in '/\\:*?"<>|' or not letter.isprintable() for letter in name)
+    if odd or name.startswith(".") or name != name.strip() or len(name.encode()) > LONGEST_NAME:
+        raise _Fault(f"file must be a plain name, without a directory, not {name!r}")
+    if name.lower() in _TAKEN:
+        raise _Fault(f"file must not be {name}, which is the batch's own")
+
+
+def _clashes(items: Sequence[Item]) -> Iterator[tuple[int, str]]:
+    """
+    Tell which lines want the same key or the same file.
+    """
+    keys: dict[str, Item] = {}
+    names: dict[str, Item] = {}
+    for item in items:
+        first = keys.setdefault(item.key, item)
+        if first is not item:
+            yield item.number, f"the key {item.key!r} is that of line {first.number}, too"
+            continue
+        first = names.setdefault(item.name.lower(), item)  # some file systems do not tell capitals apart
+        if first is not item:
+            yield item.number, f"the file {item.name!r} is that of line {first.number}, too"

@@ -1,0 +1,139 @@
+"""
+How a job ended: as a record for programs to read, and as a card for people to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from .. import Job, JobState, Video
+from ..errors import VeoError
+from ._advice import reason
+from ._input import KINDS, fields_of
+from ._page import Entry
+from ._words import duration
+
+__all__ = ["UNSAVED", "entry_of", "record_of"]
+
+UNSAVED: Final = "not saved"  # the card's word for a task that succeeded without its file being here
+
+_READ_AS: Final = (
+    "text to video",
+    "image to video",
+    "ingredients",
+    "1080p of a video",
+    "upsampled",
+    "extended",
+    "reshot",
+    "object put in",
+    "object taken out",
+)
+_KINDS: Final = dict(zip(KINDS, _READ_AS, strict=True))
+_TOLD: Final = ("model", "resolution", "target", "aspect_ratio", "motion_type")
+
+
+# --- for programs ----------------------------------------------------------------------------------------
+
+
+def record_of(job: Job, files: Sequence[Path] = (), error: VeoError | None = None) -> dict[str, Any]:
+    """
+    Describe a job in plain values.
+
+    Args:
+        files: where its videos lie, in their order; fewer than those where not all could be fetched.
+        error: what went wrong, in the job or after it.
+    """
+    videos = job.result().videos if job.done() and job.exception() is None else ()
+    return {
+        "key": job.key,
+        "state": job.state.value,
+        "task_id": job.task_id or (error.task_id if error else None),
+        "trace_id": job.trace_id,
+        "request": fields_of(job.request) if job.request else None,
+        "videos": [_video(video, number, files) for number, video in enumerate(videos)],
+        "file": str(files[0]) if files else None,
+        "error": None if error is None else _error(error),
+    }
+
+
+def _video(video: Video, number: int, files: Sequence[Path]) -> dict[str, Any]:
+    return {
+        "id": video.id,
+        "url": video.url,
+        "file": str(files[number]) if number < len(files) else None,
+        "created_at": _time(video.created_at),
+        "completed_at": _time(video.completed_at),
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _error(error: VeoError) -> dict[str, Any]:
+    return {
+        "type": type(error).__name__,
+        "code": getattr(error, "code", None),
+        "message": reason(error),
+    }
+
+
+# --- for people ------------------------------------------------------------------------------------------
+
+
+def entry_of(record: Mapping[str, Any], *, words: str = "") -> Entry:
+    """
+    Make the card of a record, which another version, or another hand, may have written.
+
+    Args:
+        words: what to say where the request has no prompt.
+    """
+    request = record.get("request") or {}
+    error = record.get("error") or {}
+    return Entry(
+        prompt=str(request.get("prompt") or words),
+        state=_state(record),
+        file=record.get("file"),
+        facts=_facts(request),
+        details=tuple((name, str(value)) for name, value in _details(record) if value),
+        error=error.get("message"),
+    )
+
+
+def _state(record: Mapping[str, Any]) -> str:
+    state = str(record.get("state"))
+    return UNSAVED if state == JobState.SUCCEEDED and not record.get("file") else state
+
+
+def _facts(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """
+    Tell the kind of a request, and those of its fields that say what came of it.
+    """
+    kind, images = str(fields.get("kind")), fields.get("image_urls") or ()
+    shown = f"{len(images)} images" if len(images) > 1 else ""
+    translated = "translated" if fields.get("translation") else ""
+    words = (_KINDS.get(kind, ""), *(fields.get(name) for name in _TOLD), shown, translated)
+    return tuple(str(word) for word in words if word)
+
+
+def _details(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """
+    Name what a later command or the vendor's support asks for, and the times.
+    """
+    for video in record.get("videos") or ():
+        yield "made", video.get("completed_at")
+        yield "took", _took(video)
+    yield "task", record.get("task_id")
+    for video in record.get("videos") or ():
+        yield "video", video.get("id")
+    yield "trace", record.get("trace_id")
+
+
+def _took(video: Mapping[str, Any]) -> str | None:
+    began, ended = video.get("created_at"), video.get("completed_at")
+    if not began or not ended:
+        return None
+    return duration((datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds())

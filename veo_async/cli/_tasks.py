@@ -1,0 +1,254 @@
+"""
+`veo-async wait`, `status`, `list`, `download` and `resume`: what was asked for earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .. import Job, TaskRecord, TaskState, VeoSession
+from ..errors import JobError
+from ._display import Board
+from ._fetch import Piece, fetch, interrupted, see_through, tell
+from ._options import Target, connecting, target_violations, waiting
+from ._run import FAILED, FINE, complain, new_session, refuse, run
+from ._words import plural, printable, shortened
+
+__all__ = ["download", "list_", "resume", "status", "wait"]
+
+PROMPT: Final = 60  # characters
+
+_json: Final = click.option("--json", "as_json", is_flag=True, help="Write one JSON object per task.")
+_ids: Final = click.argument("task_ids", metavar="TASK_ID...", nargs=-1, required=True)
+
+
+# --- to files --------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Wait for tasks that were asked for earlier.")
+@_ids
+@click.option("-o", "--output", metavar="PATH", help="Save the videos: a file, or a directory.")
+@waiting
+def wait(*, task_ids: tuple[str, ...], output: str | None, timeout: float | None, **options: Any) -> None:
+    """
+    Wait until the tasks have ended, and save their videos if --output says where.
+    """
+    _see(task_ids, output, lambda task_id: _attach(task_id, timeout), **options)
+
+
+@click.command(short_help="Save the videos of tasks that have ended.")
+@_ids
+@click.option("-o", "--output", metavar="PATH", default=".", help="A file, or a directory. [default: .]")
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@_json
+@connecting
+def download(*, task_ids: tuple[str, ...], output: str, **options: Any) -> None:
+    """
+    Save the videos of tasks that have ended; for those that have not, there is `wait`.
+    """
+    _see(task_ids, output, _attach_ended, **options)
+
+
+Start = Callable[[VeoSession], Awaitable[Job]]
+
+
+def _see(
+    task_ids: Iterable[str],
+    output: str | None,
+    start: Callable[[str], Start],
+    *,
+    overwrite: bool,
+    as_json: bool,
+    base_url: str | None,
+    speed: float,
+) -> None:
+    ids = list(dict.fromkeys(task_ids))
+    violations = list(target_violations(output, overwrite=overwrite)) if output else []
+    if output and len(ids) > 1 and not Path(output).is_dir():
+        violations.append(f"--output {output} must be an existing directory for several tasks")
+    session = new_session(violations, base_url=base_url, speed=speed)
+    refuse(violations)
+    assert session is not None, "what is missing was a violation"
+    target = Target(path=Path(output), overwrite=overwrite) if output else None
+    pieces = [Piece(title=f"task {task_id}", start=start(task_id), target=target) for task_id in ids]
+    run(_fetch(session, pieces, as_json=as_json))
+
+
+async def _fetch(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool) -> int:
+    board = Board(total=len(pieces) if len(pieces) > 1 else None)
+    try:
+        await fetch(session, pieces, board)
+    except asyncio.CancelledError:
+        interrupted(pieces)
+        raise
+    return tell(pieces, as_json=as_json)
+
+
+def _attach(task_id: str, timeout: float | None) -> Start:
+    async def start(veo: VeoSession) -> Job:
+        return veo.attach(task_id, timeout=timeout)
+
+    return start
+
+
+def _attach_ended(task_id: str) -> Start:
+    async def start(veo: VeoSession) -> Job:
+        record = await veo.retrieve(task_id)
+        if record.state is TaskState.PENDING:
+            raise JobError("the task has not ended yet: `veo-async wait` waits for it", task_id=task_id)
+        return veo.attach(task_id)
+
+    return start
+
+
+# --- a journal -------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Take up what a journal says is unsettled.")
+@click.argument("journal", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-o", "--output", metavar="DIR", help="Where the videos go. [default: beside the journal]")
+@waiting
+def resume(
+    *,
+    journal: Path,
+    output: str | None,
+    timeout: float | None,
+    overwrite: bool,
+    as_json: bool,
+    base_url: str | None,
+    speed: float,
+) -> None:
+    """
+    Take up the unsettled jobs of JOURNAL, as `generate --journal` or a program has left them, and save their
+    videos. (A batch is taken up by its own command.)
+    """
+    out = output or str(journal.absolute().parent)
+    violations = list(target_violations(out, overwrite=overwrite))
+    if not violations and not Path(out).is_dir():
+        violations.append(f"--output {out} must be an existing directory")
+    session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
+    refuse(violations)
+    assert session is not None, "what is missing was a violation"
+    run(_resume(session, Target(path=Path(out), overwrite=overwrite), as_json=as_json))
+
+
+async def _resume(session: VeoSession, target: Target, *, as_json: bool) -> int:
+    pieces: list[Piece] = []
+    board = Board(total=0)
+    try:
+        async with board, session as veo:
+            pieces += [_resumed(job, target) for job in await veo.resume()]
+            board.total = len(pieces)
+            await see_through(veo, pieces, board)
+    except asyncio.CancelledError:
+        interrupted(pieces)
+        raise
+    click.echo(f"{plural(len(pieces), 'job')} taken up.", err=True)
+    return tell(pieces, as_json=as_json)
+
+
+def _resumed(job: Job, target: Target) -> Piece:
+    async def start(_: VeoSession) -> Job:
+        return job
+
+    return Piece(title=str(getattr(job.request, "prompt", None) or job.key), start=start, target=target)
+
+
+# --- to look at ------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Show how tasks stand.")
+@_ids
+@_json
+@connecting
+def status(*, task_ids: tuple[str, ...], as_json: bool, base_url: str | None, speed: float) -> None:
+    """
+    Show how the tasks stand.
+    """
+    run(_status(_session(base_url, speed), list(dict.fromkeys(task_ids)), as_json=as_json))
+
+
+async def _status(session: VeoSession, ids: Sequence[str], *, as_json: bool) -> int:
+    async with session as veo:
+        records = await veo.retrieve_many(ids)
+    _show([records[task_id] for task_id in ids if task_id in records], as_json=as_json)
+    missing = [task_id for task_id in ids if task_id not in records]
+    for task_id in missing:
+        complain(f"the server knows no task {task_id}")
+    return FAILED if missing else FINE
+
+
+@click.command("list", short_help="Show your latest tasks.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, metavar="N", help="How many. [default: 20]")
+@_json
+@connecting
+def list_(*, limit: int, as_json: bool, base_url: str | None, speed: float) -> None:
+    """
+    Show the tasks of this account, in the server's order.
+    """
+    run(_list(_session(base_url, speed), limit, as_json=as_json))
+
+
+async def _list(session: VeoSession, limit: int, *, as_json: bool) -> int:
+    async with session as veo, aclosing(veo.list_tasks(limit=limit)) as tasks:
+        _show([record async for record in tasks], as_json=as_json)
+    return FINE
+
+
+def _session(base_url: str | None, speed: float) -> VeoSession:
+    violations: list[str] = []
+    session = new_session(violations, base_url=base_url, speed=speed)
+    refuse(violations)
+    assert session is not None, "what is missing was a violation"
+    return session
+
+
+def _show(records: Sequence[TaskRecord], *, as_json: bool) -> None:
+    if as_json:
+        for record in records:
+            click.echo(json.dumps(_plain(record)))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("task", no_wrap=True)
+    for heading in ("state", "created", "request"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for record in records:
+        table.add_row(*map(Text, _cells(record)))
+    console = Console(highlight=False)
+    console.print(table)
+
+
+def _cells(record: TaskRecord) -> tuple[str, ...]:
+    fields = record.request
+    words = fields.get("prompt") or fields.get("action") or ""
+    created = record.created_at.astimezone().strftime("%m-%d %H:%M") if record.created_at else ""
+    return (printable(record.id), record.state.value, created, shortened(str(words), PROMPT))
+
+
+def _plain(record: TaskRecord) -> dict[str, Any]:
+    return {
+        "task_id": record.id,
+        "trace_id": record.trace_id,
+        "state": record.state.value,
+        "request": dict(record.request),
+        "videos": [{"id": video.id, "url": video.url} for video in record.videos],
+        "error": {"code": record.error.code, "message": record.error.message} if record.error else None,
+        "created_at": _time(record.created_at),
+        "finished_at": _time(record.finished_at),
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
