@@ -57,7 +57,7 @@ def test_no_command_is_a_usage_error() -> None:
     """Without a command there is the help, and the exit status for bad input."""
     result = invoke()
     assert 2 == result.status
-    assert "Commands:" in result.out + result.err
+    assert "Make videos:" in result.out + result.err
 
 
 def test_an_unknown_option_is_a_usage_error() -> None:

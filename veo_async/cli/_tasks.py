@@ -117,7 +117,7 @@ def _attach_ended(task_id: str) -> Start:
 
 
 @click.command(short_help="Take up what a journal says is unsettled.")
-@click.argument("journal", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("journal", type=click.Path(path_type=Path))
 @click.option("-o", "--output", metavar="DIR", help="Where the videos go. [default: beside the journal]")
 @waiting
 def resume(
@@ -136,6 +136,8 @@ def resume(
     """
     out = output or str(journal.absolute().parent)
     violations = list(target_violations(out, overwrite=overwrite))
+    if not journal.is_file():  # a new one would be made in its place
+        violations.append(f"JOURNAL {journal} is no file")
     if not violations and not Path(out).is_dir():
         violations.append(f"--output {out} must be an existing directory")
     session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
