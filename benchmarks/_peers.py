@@ -81,15 +81,18 @@ def google_genai(url: str, token: str, timeout: float | None) -> object:
     at = genai.types.HttpOptions(base_url=url, **milliseconds)
 
     async def call() -> object:
-        async with genai.Client(api_key=token, http_options=at).aio as client:
+        # Without `vertexai` it refuses to make videos.
+        async with genai.Client(vertexai=True, api_key=token, http_options=at).aio as client:
             return await client.models.generate_videos(model="veo-3.1-generate-preview", prompt=PROMPT)
 
     return asyncio.run(call())
 
 
 def replicate(url: str, token: str, timeout: float | None) -> object:
-    client = import_module("replicate").Client(api_token=token, base_url=url, **options(timeout))
-    return client.predictions.create(model="google/veo-3", input={"prompt": PROMPT})
+    # Without `wait` it would hang for ever: a prediction heeds no other time-out, the client's own neither.
+    wait = {} if timeout is None else {"wait": round(timeout)}
+    client = import_module("replicate").Client(api_token=token, base_url=url)
+    return client.models.predictions.create("google/veo-3", {"prompt": PROMPT}, **wait)
 
 
 CALLS: Final[dict[str, Callable[[str, str, float | None], object]]] = {  # by distribution
