@@ -362,6 +362,7 @@ class Submitters:
             self.lane.gate.withdrawn(self.lane.now(), sent_at=entered_at)
             self.lane.changed()
             if not isinstance(error, JournalError):
+                self._close_soon(attempt)
                 raise
             self._stop_unless_done(submission, JournalError(*error.args))
             return
