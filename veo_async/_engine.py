@@ -158,8 +158,7 @@ class Engine:
         Take in what the journal has learned, and begin to watch.
         """
         if self.journal is not None:
-            learned = await self.journal.learned()
-            self._durations.load({kind: json.loads(data) for kind, data in learned.items()})
+            self._durations.load(_read_learned(await self.journal.learned()))
         self._begin(self.tracker.run(), "veo_async tracker")
         self._begin(self.reconciling.run(), "veo_async reconciler")
 
@@ -303,7 +302,7 @@ class Engine:
                 submission.attempts = 0
                 return False
             job.task_id = entry.task_id
-            self._settle(job, load_outcome(entry.outcome, submission.request))
+            self._settle(job, _read_outcome(entry.outcome, submission.request))
         elif entry.task_id is not None:
             self.submits.gate.entered()
             self.reconciling.reconciler.owned(entry.task_id, now=self.loop.time())
@@ -562,6 +561,29 @@ def _read_request(entry: facts.Entry) -> Request | None:
     except (VeoError, LookupError, ValueError, TypeError) as error:
         log.error("the journalled request of job %s cannot be read: %s", entry.key, error)
         return None
+
+
+def _read_outcome(outcome: str, request: Request) -> VideoResult | VeoError:
+    try:
+        return load_outcome(outcome, request)
+    except (VeoError, LookupError, ValueError, TypeError, AttributeError) as error:
+        words = (
+            "this version cannot read the journalled outcome; attach() asks the server about the task again"
+        )
+        unread = JournalError(words)
+        unread.__cause__ = error
+        return unread
+
+
+def _read_learned(learned: Mapping[str, str]) -> dict[str, Any]:
+    """
+    Read what was learned, and leave aside what cannot be read: it only saves a few looks.
+    """
+    read = {}
+    for kind, data in learned.items():
+        with suppress(ValueError, RecursionError):
+            read[kind] = json.loads(data)
+    return read
 
 
 def _outcome_of(job: Job, task_id: str, record: Mapping[str, Any]) -> VideoResult | VeoError:
