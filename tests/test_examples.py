@@ -5,6 +5,7 @@ The examples as a reader runs them: by themselves, without a key, with every war
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import re
@@ -153,6 +154,20 @@ async def test_a_million_prompts_are_read_as_fast_as_videos_come_out(empty: Path
     assert found
     assert 1 <= int(found[1]) <= 100
     assert [] == _left_in(empty)
+
+
+async def test_callbacks_come_through_a_proxy(empty: Path) -> None:
+    """Each of the three videos arrives, whether its callback or a poll came first."""
+    *links, last = await _run("callbacks_behind_a_proxy.py", where=empty)
+    assert 3 == len(links)
+    assert re.fullmatch(r"[0-3] callbacks came through", last)
+
+
+async def test_callbacks_in_fastapi_or_how_to_get_it(empty: Path) -> None:
+    """Where FastAPI is installed the video arrives; where it is not, one line says what to install."""
+    [line] = await _run("callbacks_fastapi.py", where=empty)
+    installed = importlib.util.find_spec("fastapi") and importlib.util.find_spec("uvicorn")
+    assert ("'url'" if installed else "pip install fastapi uvicorn") in line
 
 
 def test_every_example_is_tested() -> None:

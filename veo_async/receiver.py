@@ -156,9 +156,9 @@ class CallbackReceiver:
 
     # --- running by itself ------------------------------------------------------------------------------
 
-    async def start(self, *, port: int, host: str = "127.0.0.1") -> None:
+    async def start(self, *, port: int, host: str = "127.0.0.1") -> int:
         """
-        Listen on a port of its own.
+        Listen on a port of its own; returns which.
 
         Args:
             port: 0 takes a free one.
@@ -188,6 +188,7 @@ class CallbackReceiver:
         name = f"[{address[0]}]" if ":" in address[0] else address[0]
         self._address = f"http://{name}:{address[1]}"
         self._session._call_back_at(self._new_url)
+        return int(address[1])
 
     async def stop(self) -> None:
         """
