@@ -13,6 +13,7 @@ from ._batch import batch
 from ._completion import completion
 from ._demo import demo
 from ._generate import generate
+from ._listen import listen
 from ._models import models
 from ._rework import REWORKING
 from ._simulate import simulate
@@ -24,7 +25,7 @@ _SECTIONS: Final = (
     ("Make videos", (demo, generate, batch)),
     ("From an earlier video, by its id", REWORKING),
     ("Tasks that exist", (wait, status, list_, download, resume)),
-    ("Other", (models, simulate, completion)),
+    ("Other", (models, simulate, listen, completion)),
 )
 
 
