@@ -316,7 +316,10 @@ async def test_a_callers_closed_session_is_said_to_be_closed() -> None:
                 raise AssertionError
 
 
-async def test_a_callers_session_that_is_closed_too_early_is_blamed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("submitting", [True, False])
+async def test_a_callers_session_that_is_closed_too_early_is_blamed(
+    caplog: pytest.LogCaptureFixture, *, submitting: bool
+) -> None:
     """
     Closed while jobs are open: they all end and say why, and no fault of our own is claimed.
     """
@@ -326,11 +329,13 @@ async def test_a_callers_session_that_is_closed_too_early_is_blamed(caplog: pyte
             first = veo.submit(whale())
             task_id = await first.accepted()
             await http.close()
-            with pytest.raises(SessionClosed, match="the aiohttp session is closed") as caught:
-                await veo.submit(whale())
-            assert isinstance(caught.value.__cause__, UsageError)
-            with pytest.raises(SessionClosed, match=task_id):
-                await first
+            jobs = [first, veo.submit(whale())] if submitting else [first]
+            for job in jobs:
+                async with asyncio.timeout(10):
+                    with pytest.raises(SessionClosed, match="the aiohttp session is closed") as caught:
+                        await job
+                assert isinstance(caught.value.__cause__, UsageError)
+            assert task_id in str(first.exception())
     assert "fault" not in caplog.text
 
 

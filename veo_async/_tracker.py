@@ -31,6 +31,7 @@ from .errors import (
     JobTimedOut,
     JobVanished,
     TrackingLost,
+    UsageError,
     VeoError,
 )
 
@@ -173,6 +174,10 @@ class Tracker:
             records = await self.poll(batch, entered_at)
         except BadRequest as error:
             self._refused(batch, error)
+        except (
+            UsageError
+        ):  # the caller closed the aiohttp session: nobody can ask any more, and that is no secret
+            raise
         except VeoError as error:
             log.debug("a look at %d tasks failed: %s", len(batch), error)
             self.schedule.unanswered(batch, self.lane.now())
