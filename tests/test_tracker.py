@@ -5,10 +5,12 @@ The one coroutine that watches: deadlines, dead tokens, vanished tasks, and repl
 from __future__ import annotations
 
 import asyncio
+from typing import Any, get_args
 
 import pytest
 
-from tests.virtual import World, run
+from tests.virtual import EPOCH, World, run
+from tests.virtual.scripted import ended, in_virtual_time, whales
 from veo_async import (
     JobFailed,
     JobState,
@@ -21,6 +23,7 @@ from veo_async import (
     VeoError,
 )
 from veo_async.simulator import TOKEN, Faults, Settings
+from veo_async.simulator._settings import FailedForm, PendingForm
 
 
 def now() -> float:
@@ -256,3 +259,162 @@ def test_looks_are_counted_and_told() -> None:
             assert 0 <= veo.stats.notice_lag < 30
 
     run(main())
+
+
+# --- every way in which a server may speak -------------------------------------------------------------------
+
+VARIANTS: list[dict[str, Any]] = [
+    *({"pending": form} for form in get_args(PendingForm)),
+    *({"pending": form, "pending_finished_at": "null"} for form in ("absent", "hiccup", "mixed")),
+    *({"failed": form} for form in get_args(FailedForm)),
+    *(
+        {"failed": "state", "failed_word": word}
+        for word in ("failed", "failure", "error", "cancelled", "canceled", "rejected")
+    ),
+    *(
+        {"success_word": word}
+        for word in ("succeeded", "succeed", "success", "completed", "complete", "finished")
+    ),
+    *({"times": times, "video_ids": ids} for times in ("iso", "utc8") for ids in ("hex", "dashed")),
+    {"newer_fields": False},
+    {"newer_fields": False, "failed": "mixed", "pending": "mixed"},
+    {"videos": 4},
+    {"submit_extras": True, "error_success": True},
+    {"repeats": False},
+    {"limit_caps_ids": True},
+    {"count": "total"},
+    {"order": "oldest"},
+    {"late": 20.0},
+    {"echo_defaults": True},
+    {"echo_omits": ("prompt", "model")},
+    {"max_batch": 1},
+    {"polls_per_second": 0.5, "retry_after": "seconds"},
+    {"polls_per_second": 0.5, "retry_after": "date"},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("oldest", [False, True], ids=["newest", "oldest"])
+@in_virtual_time
+async def test_whatever_a_record_looks_like_its_end_is_seen(variant: dict[str, Any], *, oldest: bool) -> None:
+    """
+    Every documented or observed form of a record ends in the right outcome, and none before its time.
+    """
+    changes = {"failure_share": 0.4, "seed": 3, "duration": lambda body: 90.0, **variant}
+    world = World(Settings.oldest(**changes) if oldest else Settings(**changes))
+    async with world.session() as veo:
+        jobs = veo.submit_many(whales(12))
+        settled_at = {job: now() async for job in veo.as_completed(jobs)}
+    for job in jobs:
+        task = world.core.tasks[job.task_id or ""]
+        assert settled_at[job] >= task.ends_at - EPOCH
+        if task.error is None:
+            videos = job.result().videos
+            assert task.videos == len(videos)
+            assert videos[0].completed_at is not None
+            assert EPOCH + 90 == pytest.approx(videos[0].completed_at.timestamp(), abs=2)
+        else:
+            assert isinstance(job.exception(), JobFailed)
+    assert {JobState.SUCCEEDED, JobState.FAILED} == {job.state for job in jobs}
+
+
+@pytest.mark.parametrize("unknown", ["{}", "null", "404"])
+@in_virtual_time
+async def test_however_an_unknown_id_is_answered_it_vanishes(unknown: Any) -> None:
+    """
+    An empty object, null or a 404: after lasting silence about an id its job says so, and the others go on.
+    """
+    world = World(Settings(unknown=unknown, duration=lambda body: 600.0))
+    async with world.session() as veo:
+        gone, *others = jobs = veo.submit_many(whales(5))
+        await asyncio.gather(*(job.accepted() for job in jobs))
+        world.core.forget(gone.task_id or "")
+        with pytest.raises(JobVanished) as caught:
+            await gone
+        assert gone.task_id == caught.value.task_id
+        assert now() >= 120
+        assert [JobState.SUCCEEDED] * 4 == [await ended(job) for job in others]
+
+
+@in_virtual_time
+async def test_a_task_that_shows_up_late_does_not_vanish() -> None:
+    """
+    Lookups that do not find a new task for a minute cost nothing but that minute.
+    """
+    world = World(Settings(late=60.0, duration=lambda body: 30.0))
+    async with world.session(polling=PollPolicy(mode="fixed", interval=1.0)) as veo:
+        assert [JobState.SUCCEEDED] * 5 == [await ended(job) for job in veo.submit_many(whales(5))]
+
+
+@pytest.mark.parametrize("mode", ["learned", "fixed", "backoff"])
+@in_virtual_time
+async def test_every_schedule_sees_every_end(mode: Any) -> None:
+    """
+    Whichever schedule is chosen, all jobs settle, no request asks about more than a batch, and the budget holds.
+    """
+    world = World(Settings(max_batch=10))
+    policy = PollPolicy(mode=mode, batch_size=10, budget=2.0)
+    async with world.session(polling=policy) as veo:
+        await asyncio.gather(*veo.submit_many(whales(60)))
+        looks = veo.stats.requests["retrieve_batch"] + veo.stats.requests.get("retrieve", 0)
+    assert looks <= 2.0 * now() + 10
+    assert 60 == world.core.billed
+
+
+@in_virtual_time
+async def test_an_ended_task_stays_ended() -> None:
+    """
+    Replies that show the same task pending after its end do not take its outcome back.
+    """
+    faults = Faults(seed=5).add("flipped", on="retrieve_batch").add("stale", on="retrieve", share=0.5)
+    world = World(Settings(failure_share=0.5), faults=faults)
+    async with world.session() as veo:
+        jobs = veo.submit_many(whales(30))
+        settled = [job async for job in veo.as_completed(jobs)]
+    assert 30 == len(settled)
+    assert {JobState.SUCCEEDED, JobState.FAILED} == {job.state for job in jobs}
+
+
+@in_virtual_time
+async def test_a_used_up_balance_stops_no_tracking() -> None:
+    """
+    Looking is free: jobs that were bought before the balance ran out are delivered.
+    """
+    world = World(Settings(duration=lambda body: 100.0))
+    async with world.session() as veo:
+        job = veo.submit(TextToVideo("a"))
+        await job.accepted()
+        world.core.revoke(TOKEN, "used_up")
+        assert JobState.SUCCEEDED is await ended(job)
+
+
+@in_virtual_time
+async def test_after_a_lost_token_the_session_goes_on() -> None:
+    """
+    A token that works again can be used again in the same session, by the same key, without buying twice.
+    """
+    world = World(Settings(duration=lambda body: 1000.0))
+    async with world.session() as veo:
+        job = veo.submit(TextToVideo("a"), key="k")
+        await job.accepted()
+        world.core.revoke(TOKEN)
+        with pytest.raises(TrackingLost) as caught:
+            await job
+        assert caught.value.__cause__ is not None
+        del world.core.dead_tokens[TOKEN]
+        assert job.task_id == (await veo.submit(TextToVideo("a"), key="k")).task_id
+    assert 1 == world.core.accepted
+
+
+@in_virtual_time
+async def test_a_slow_look_holds_up_nobody() -> None:
+    """
+    While some looks take half a minute to be answered, the other tasks are seen in time.
+    """
+    faults = Faults(seed=1).add("slow", on=("retrieve", "retrieve_batch"), share=0.3, seconds=30.0)
+    world = World(Settings(duration=lambda body: 60.0), faults=faults)
+    async with world.session(polling=PollPolicy(batch_size=1, budget=50.0)) as veo:
+        jobs = veo.submit_many(whales(40))
+        times = [now() async for _ in veo.as_completed(jobs)]
+    assert times[19] < 90
+    assert 40 == len(times)
