@@ -205,11 +205,23 @@ class Batch:
         path = numbered(self.plan.out / item.name, index)
         entry = await self.journal.find(item.key)
         known = entry.downloads.get(video.id) if entry else None
-        # A file gets its name only when it is whole; the journal tells that it is this video's.
-        if known is None or Path(known) != path.absolute() or not path.exists():
+        if not self._has(item, video, path, known):
             row.state, row.detail = DOWNLOADING, ""
             await veo.download(video, path, progress=self.board.progress(row))
         return path
+
+    def _has(self, item: Item, video: Video, path: Path, known: str | None) -> bool:
+        """
+        Tell whether a video's file is there, whole.
+
+        A download gives the name only to a whole file, so one that the journal knows was whole once; where the
+        manifest tells its length, it must still have it.
+        """
+        if known is None or Path(known) != path.absolute():
+            return False
+        told = self.manifest.records.get(item.key, {}).get("videos") or ()
+        records = [record for record in told if record.get("id") == video.id and record.get("file")]
+        return all(map(self._is_there, records)) if records else path.exists()
 
     # --- accounts ---------------------------------------------------------------------------------------
 

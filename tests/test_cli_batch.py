@@ -1,0 +1,422 @@
+"""
+`veo-async batch`: checked whole, bought once, gone on with, and told.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from veo_async import Job, JobState
+from veo_async.cli._crowd import Crowd
+from veo_async.cli._display import DOWNLOADING, SAVED
+from veo_async.simulator import Faults
+
+from .terminal import Finished, Process, Served, invoke, served, signalled, wait_for
+
+THREE = "a whale\na walrus\na seal\n"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with served() as simulator:
+        yield simulator
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text(THREE, encoding="utf-8")
+
+
+def batch(server: Served, *arguments: str, given: str | None = None, **changes: str) -> Finished:
+    words = arguments if given is not None or "prompts.txt" in arguments else ("prompts.txt", *arguments)
+    return invoke("batch", *words, "--out", "out", environment=server.environment | changes, given=given)
+
+
+def manifest() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path("out/manifest.jsonl").read_text().splitlines()]
+
+
+def videos() -> set[str]:
+    return {path.name for path in Path("out").glob("*.mp4")}
+
+
+# --- a good end ------------------------------------------------------------------------------------------
+
+
+def test_each_line_becomes_a_file(server: Served) -> None:
+    """There is a file for each line, a manifest in the order of the lines, and a page that shows them."""
+    result = batch(server)
+    records = manifest()
+    assert 0 == result.status
+    assert "3 of 3 videos saved in out" in result.err
+    assert ["a whale", "a walrus", "a seal"] == [record["request"]["prompt"] for record in records]
+    assert videos() == {record["file"] for record in records}
+    assert ["succeeded"] * 3 == [record["state"] for record in records]
+    assert [1, 2, 3] == [record["line"] for record in records]
+    assert all(record["settled_at"] and record["videos"][0]["completed_at"] for record in records)
+    page = Path("out/index.html").read_text(encoding="utf-8")
+    assert 3 == page.count("<video ")
+    assert "3 requests, 3 videos" in page
+
+
+def test_a_second_run_buys_nothing(server: Served) -> None:
+    """The same command again is done at once; a new line is all it buys, and a lost file all it fetches."""
+    batch(server)
+    before, downloads = server.core.accepted, server.core.requests["download"]
+    assert 0 == batch(server).status
+    assert (before, downloads) == (server.core.accepted, server.core.requests["download"])
+    lost = videos().pop()
+    Path("out", lost).unlink()
+    Path("prompts.txt").write_text("new\n" + THREE, encoding="utf-8")
+    assert 0 == batch(server).status
+    assert (before + 1, downloads + 2) == (server.core.accepted, server.core.requests["download"])
+    assert lost in videos()
+
+
+def test_a_file_that_was_cut_is_fetched_again(server: Served) -> None:
+    """A file that no longer has its length is not taken for the video."""
+    batch(server)
+    name = videos().pop()
+    whole = Path("out", name).read_bytes()
+    Path("out", name).write_bytes(whole[:100])
+    assert 0 == batch(server).status
+    assert len(whole) == len(Path("out", name).read_bytes())
+
+
+def test_without_its_manifest_a_directory_is_still_known(server: Served) -> None:
+    """The journal alone keeps everything from being bought, or fetched, again."""
+    batch(server)
+    before, downloads = server.core.accepted, server.core.requests["download"]
+    Path("out/manifest.jsonl").unlink()
+    assert 0 == batch(server).status
+    assert (before, downloads) == (server.core.accepted, server.core.requests["download"])
+    assert 3 == len(manifest())
+
+
+def test_standard_input(server: Served) -> None:
+    """A dash is stdin, whose form is told by how it begins; --json writes the records to stdout."""
+    result = batch(server, "-", "--json", given='{"prompt": "a", "key": "k", "file": "mine.mp4"}\n')
+    [record] = map(json.loads, result.out.splitlines())
+    assert (0, "k", "mine.mp4") == (result.status, record["key"], record["file"])
+    assert {"mine.mp4"} == videos()
+
+
+def test_several_videos_of_one_line() -> None:
+    """A task with several videos gives several files, which are all asked for again."""
+    with served(videos=2) as server:
+        result = batch(server, "-", given="a whale")
+        [record] = manifest()
+        assert 0 == result.status
+        assert {video["file"] for video in record["videos"]} == videos()
+        assert 2 == len(videos())
+
+
+def test_limit_takes_the_first_lines(server: Served) -> None:
+    """--limit takes so many lines, and a greater one goes on from there."""
+    assert (0, 1) == (batch(server, "--limit", "1").status, len(videos()))
+    assert (0, 2) == (batch(server, "--limit", "2").status, len(videos()))
+
+
+def test_max_in_flight_is_kept(server: Served) -> None:
+    """No more tasks are unfinished at once than was said."""
+    with served(max_in_flight=1) as strict:
+        Path("prompts.txt").write_text(THREE, encoding="utf-8")
+        assert 0 == batch(strict, "--max-in-flight", "1").status
+        assert 0 == strict.core.requests["refused"]
+
+
+# --- bad input -------------------------------------------------------------------------------------------
+
+
+def test_all_bad_lines_are_told_and_nothing_is_bought(server: Served) -> None:
+    """Every faulty line is told with its number, the good ones are not bought, and nothing is written."""
+    before = server.core.requests.total()
+    lines = '"good"\n{"prompt": ""}\n"good too"\njunk\n'
+    result = batch(server, "-", "--format", "jsonl", given=lines, ACEDATACLOUD_API_TOKEN="")
+    assert 2 == result.status
+    assert ["line 2: prompt must not be empty", "line 4: not JSON"] == re.findall(
+        r"line \d: (?:prompt must not be empty|not JSON)", result.err
+    )
+    assert "no token" in result.err
+    assert before == server.core.requests.total()
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "INPUT prompts.txt cannot be read: No such file or directory"),
+        (b"", "INPUT prompts.txt holds no request"),
+        (b"# nothing\n\n", "INPUT prompts.txt holds no request"),
+        (b"fine\nbad \xff\n", "line 2: not UTF-8"),
+    ],
+)
+def test_an_input_that_cannot_be_read(server: Served, content: bytes | None, words: str) -> None:
+    """No file, no request in it, or no UTF-8: the input is at fault."""
+    Path("prompts.txt").unlink()
+    if content is not None:
+        Path("prompts.txt").write_bytes(content)
+    result = batch(server)
+    assert 2 == result.status
+    assert words in result.err
+
+
+def test_a_directory_that_is_a_file(server: Served) -> None:
+    """Where the directory cannot be, nothing is bought."""
+    Path("out").write_bytes(b"")
+    assert "--out out: out is not a directory" in batch(server).err
+    result = invoke("batch", "prompts.txt", "--out", "out/deep", environment=server.environment)
+    assert 2 == result.status
+
+
+def test_a_directory_that_may_not_be_written_to(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system says so, nothing is bought either."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "--out out: you may not write to" in batch(server).err
+
+
+def test_a_key_stays_with_its_request(server: Served) -> None:
+    """A key that this directory knows for another request is bad input."""
+    batch(server, "-", given='{"prompt": "a", "key": "k"}')
+    result = batch(server, "-", given='{"prompt": "b", "key": "k"}')
+    assert 2 == result.status
+    assert "line 1: the key 'k' belongs to a different request in out" in result.err
+
+
+def test_somebody_elses_file_is_left_alone(server: Served) -> None:
+    """A file that was there before the batch is not replaced."""
+    Path("out").mkdir()
+    Path("out/mine.mp4").write_bytes(b"mine")
+    result = batch(server, "-", given='{"prompt": "a", "file": "mine.mp4"}')
+    assert (2, b"mine") == (result.status, Path("out/mine.mp4").read_bytes())
+    assert "is in out already, from elsewhere" in result.err
+
+
+def test_a_directory_in_use(tmp_path: Path) -> None:
+    """A second run over the same directory, at the same time, is told so, and does no harm."""
+    with (
+        served(speed=0.01) as server,
+        Process(("batch", "prompts.txt", "--out", "out"), tmp_path, server.environment) as first,
+    ):
+        wait_for(lambda: server.core.accepted == 3)
+        result = batch(server)
+        first.kill()
+        first.finish()
+    assert 1 == result.status
+    assert "journal.db" in result.err
+    assert not Path("out/index.html").exists()
+
+
+# --- a dry run -------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_buys_nothing(server: Served) -> None:
+    """It tells what would be bought, by kind and model; neither a token nor a directory is needed."""
+    before = server.core.requests.total()
+    lines = '{"prompt": "c", "model": "veo31"}\n"a"\n"b"\n'
+    result = batch(server, "-", "--dry-run", given=lines, ACEDATACLOUD_API_TOKEN="")
+    assert 0 == result.status
+    assert ["1  text2video veo31", "2  text2video veo31-fast"] == [
+        line.strip() for line in result.out.splitlines()[:2]
+    ]
+    assert "3  to be bought; 0 of 3 lines were before" in result.out
+    assert before == server.core.requests.total()
+    assert not Path("out").exists()
+
+
+def test_a_dry_run_knows_what_was_bought() -> None:
+    """What the journal or the manifest knows is not counted, save what failed and would be retried."""
+    told: list[Any] = []
+    with served(failure_share=1.0) as server:
+        batch(server, "--limit", "2")
+        for arguments in ((), ("--retry-failed",)):
+            result = batch(server, "--dry-run", "--json", *arguments)
+            told.append(json.loads(result.out))
+        Path("out/manifest.jsonl").unlink()
+        told.append(json.loads(batch(server, "--dry-run", "--json").out))
+    assert [2, 0, 2] == [one["known"] for one in told]
+    assert [{"kind": "text2video", "model": "veo31-fast", "count": 1}] == told[0]["buy"]
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------
+
+
+def test_failures_are_told_and_can_be_retried() -> None:
+    """A failed task fails its line alone; only --retry-failed buys it again."""
+    with served(duration=lambda body: 1.0) as server:
+        server.core.next_durations.extend([1e6] * 3)
+        threading.Thread(target=_fail_the_second, args=(server,)).start()
+        result = batch(server)
+        assert 1 == result.status
+        assert "2 of 3 videos saved" in result.err
+        assert "line 2: api_error: fetch failed" in result.err
+        assert "--retry-failed buys failed tasks again" in result.err
+        assert (1, 3) == (batch(server).status, server.core.accepted)
+        assert ["succeeded", "failed", "succeeded"] == [record["state"] for record in manifest()]
+        assert (0, 4) == (batch(server, "--retry-failed").status, server.core.accepted)
+        assert ["succeeded"] * 3 == [record["state"] for record in manifest()]
+
+
+def _fail_the_second(server: Served) -> None:
+    wait_for(lambda: len(server.core.tasks) == 3)
+    for task in [*server.core.tasks.values()]:
+        if task.body["prompt"] == "a walrus":
+            server.core.fail(task.id)
+        else:
+            server.core.finish(task.id)
+
+
+def test_many_failures_are_not_all_listed() -> None:
+    """The first few are told; the manifest has them all."""
+    with served(failure_share=1.0) as server:
+        result = batch(server, "-", given="".join(f"{number}\n" for number in range(8)))
+    assert "and 3 more: see out/manifest.jsonl" in result.err
+    assert 8 == len(manifest())
+    assert 8 == Path("out/index.html").read_text(encoding="utf-8").count("frame lost")
+
+
+def test_what_concerns_every_job_stops_the_run() -> None:
+    """An empty balance ends the buying: what was accepted is seen through, and the rest waits for the next run."""
+    with served(balance=2) as server:
+        result = batch(server, "-", "--max-in-flight", "1", given="".join(f"{n}\n" for n in range(40)))
+        assert 1 == result.status
+        assert 1 == result.err.count("nothing more is bought")
+        assert "Top up the account" in result.err
+        assert (2, 2) == (server.core.accepted, len(videos()))
+        assert 10 > server.core.requests["submit"]
+
+
+def test_a_download_that_fails_can_be_had_later() -> None:
+    """A video that could not be fetched is told, and fetched by the next run without being bought again."""
+    faults = Faults().add("html", on="download", times=1)
+    with served(faults=faults) as server:
+        first = batch(server)
+        [record] = [one for one in manifest() if one["file"] is None]
+        assert (1, "succeeded", "DownloadError") == (first.status, record["state"], record["error"]["type"])
+        assert "not saved" in Path("out/index.html").read_text(encoding="utf-8")
+        assert (0, 3) == (batch(server).status, server.core.accepted)
+    assert all(record["file"] for record in manifest())
+
+
+def test_a_full_disk_is_told(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the manifest cannot be written, the run ends with the system's own words."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("veo_async.cli._manifest.Manifest.add", full)
+    result = batch(server)
+    assert 1 == result.status
+    assert "No space left on device" in result.err
+    assert "Traceback" not in result.err
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_can_be_gone_on_from(tmp_path: Path) -> None:
+    """Ctrl-C tells the ids of what was accepted; the same command again fetches those, and buys nothing twice."""
+    with served(duration=lambda body: 1e9) as server:
+        with signalled(signal.SIGINT, when=lambda: server.core.accepted == 3):
+            result = batch(server)
+        assert 130 == result.status
+        assert "interrupted; 3 accepted tasks may go on" in result.err
+        assert all(task_id in result.err for task_id in server.core.tasks)
+        assert "The same command again goes on" in result.err
+        for task_id in [*server.core.tasks]:
+            server.core.finish(task_id)
+        assert (0, 3) == (batch(server).status, server.core.accepted)
+    assert 3 == len(videos())
+
+
+def test_ctrl_c_with_many_tasks() -> None:
+    """Of many ids the first are told; the journal has them all."""
+    with (
+        served(duration=lambda body: 1e9) as server,
+        signalled(signal.SIGINT, when=lambda: server.core.accepted == 8),
+    ):
+        result = batch(server, "-", given="".join(f"{number}\n" for number in range(8)))
+    assert "and 3 more, all in" in result.err
+
+
+def test_ctrl_c_while_submits_are_on_their_way() -> None:
+    """Submits that are being answered get their moment, and the person at the terminal is told."""
+    faults = Faults().add("slow", on="submit", seconds=0.5)
+    with (
+        served(faults=faults, speed=1) as server,
+        signalled(signal.SIGINT, when=lambda: server.core.accepted == 3),
+    ):
+        result = batch(server)
+    assert 130 == result.status
+    assert "stopping: " in result.err
+    assert "3 accepted tasks" in result.err
+
+
+# --- the display -----------------------------------------------------------------------------------------
+
+
+class _Owner:
+    def moved(self, job: Job, before: JobState) -> None: ...
+
+    def abandon(self, job: Job) -> None: ...
+
+
+def _crowd(total: int) -> tuple[Crowd, io.StringIO, list[float]]:
+    shown, now = io.StringIO(), [0.0]
+    console = Console(file=shown, width=100, height=12, force_terminal=False)
+    return Crowd(total, console, lambda: now[0]), shown, now
+
+
+def _job(key: str, state: JobState) -> Job:
+    job = Job(key, None, _Owner())  # type: ignore[arg-type]
+    job.state = state
+    return job
+
+
+def _picture(crowd: Crowd) -> str:
+    with crowd.console.capture() as capture:
+        crowd.console.print(crowd._picture())
+    return capture.get()
+
+
+def test_the_display_of_a_batch() -> None:
+    """A bar with rate and remaining time, rows that read their jobs' states, and the last failures."""
+    crowd, _, now = _crowd(total=100)
+    crowd.skip()
+    rows = [crowd.enter(f"video {number}", _job(str(number), JobState.PENDING)) for number in range(20)]
+    now[0] = 60.0
+    for row in rows[:5]:
+        crowd.leave(row, SAVED, "x.mp4")
+    crowd.leave(rows[5], JobState.FAILED, "api_error: no")
+    crowd.leave(rows[6], JobState.STOPPED, "not sent", silent=True)
+    rows[7].state = DOWNLOADING
+    text = _picture(crowd)
+    assert "8 of 100, 2 failed, 7 a minute" in text
+    assert "to go" in text
+    assert "all at work: 1 downloading, 12 pending" in text
+    assert "✗ video 5: api_error: no" in text
+    assert "not sent" not in text
+    assert 12 >= len(text.splitlines())
+
+
+async def test_the_lines_of_a_batch() -> None:
+    """Off a terminal, each end is a line with its place in the whole."""
+    crowd, shown, _ = _crowd(total=2)
+    async with crowd:
+        crowd.leave(crowd.enter("a whale", _job("a", JobState.PENDING)), SAVED, "a.mp4")
+        crowd.enter("a walrus", _job("b", JobState.UNKNOWN))
+        crowd.say(crowd._standing())
+    assert "[1/2] a whale: saved a.mp4" in shown.getvalue()
+    assert "1 of 2; 1 unknown" in shown.getvalue()

@@ -1,0 +1,258 @@
+"""
+The commands for tasks and videos that exist, and what completes them in a shell.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .terminal import Finished, Served, invoke, served, signalled
+
+MP4 = b"ftyp"
+VIDEO = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with served() as simulator:
+        yield simulator
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def call(server: Served, *arguments: str | Path) -> Finished:
+    return invoke(*arguments, environment=server.environment)
+
+
+def made(server: Served, prompt: str = "a whale") -> dict[str, Any]:
+    """
+    Make a video, and return what is known of it.
+    """
+    result = call(server, "generate", prompt, "--json", "--overwrite", "-o", "made.mp4")
+    told: dict[str, Any] = json.loads(result.out)
+    return told
+
+
+# --- tasks -----------------------------------------------------------------------------------------------
+
+
+def test_status_shows_how_tasks_stand(server: Served) -> None:
+    """A line per task in the order of the ids; one that the server does not know is told, and exits with 1."""
+    first, second = (made(server, prompt)["task_id"] for prompt in ("first", "second\x1b[31m"))
+    result = call(server, "status", second, first, "nobody")
+    rows = [line for line in result.out.splitlines() if "succeeded" in line]
+    assert [second, first] == [row.split()[0] for row in rows]
+    assert 80 >= max(map(len, result.out.splitlines()))
+    assert 1 == result.status
+    assert "the server knows no task nobody" in result.err
+    assert "\x1b" not in result.out
+
+
+def test_status_as_json() -> None:
+    """With --json there is an object per task, with its error if it has one."""
+    with served(failure_share=1.0) as failing:
+        task_id = made(failing)["task_id"]
+        result = call(failing, "status", task_id, "--json")
+    [told] = map(json.loads, result.out.splitlines())
+    assert (0, task_id, "failed", "api_error") == (
+        result.status,
+        told["task_id"],
+        told["state"],
+        told["error"]["code"],
+    )
+
+
+def test_list_shows_the_latest_tasks(server: Served) -> None:
+    """So many as were asked for, in the server's order."""
+    ids = [made(server, str(number))["task_id"] for number in range(3)]
+    result = call(server, "list", "--limit", "2", "--json")
+    assert [ids[2], ids[1]] == [json.loads(line)["task_id"] for line in result.out.splitlines()]
+    assert ids[2] in call(server, "list").out
+
+
+def test_a_table_without_a_token_is_bad_input() -> None:
+    """Whoever has no token is told so, also for reading."""
+    assert 2 == invoke("list").status
+
+
+def test_download_saves_what_has_ended(server: Served) -> None:
+    """Several tasks at once go into a directory, under names made of ids."""
+    ids = [made(server, str(number))["task_id"] for number in range(2)]
+    Path("clips").mkdir()
+    result = call(server, "download", *ids, "-o", "clips")
+    files = [Path(line) for line in result.out.splitlines()]
+    assert (0, 2) == (result.status, len(files))
+    assert {MP4} == {file.read_bytes()[4:8] for file in files}
+
+
+def test_download_does_not_wait() -> None:
+    """A task that has not ended is told, with the command that waits for it."""
+    with served(speed=0.01) as slow:
+        with signalled(signal.SIGINT, when=lambda: slow.core.accepted):
+            call(slow, "generate", "a whale")
+        [task_id] = slow.core.tasks
+        result = call(slow, "download", task_id)
+    assert 1 == result.status
+    assert "has not ended yet: `veo-async wait` waits for it" in result.err
+
+
+def test_download_of_nothing(server: Served) -> None:
+    """An id that the server does not know is told with what may be wrong with it."""
+    result = call(server, "download", "nobody")
+    assert 1 == result.status
+    assert "Check the id" in result.err
+
+
+def test_wait_can_be_interrupted() -> None:
+    """Ctrl-C while waiting says what goes on, and how."""
+    with served(speed=0.01) as slow:
+        with signalled(signal.SIGINT, when=lambda: slow.core.accepted):
+            call(slow, "generate", "a whale")
+        [task_id] = slow.core.tasks
+        with signalled(signal.SIGINT, when=lambda: slow.core.requests["retrieve"]):
+            result = call(slow, "wait", task_id)
+    assert 130 == result.status
+    assert f"To go on: veo-async wait {task_id}" in result.err
+
+
+# --- a journal -------------------------------------------------------------------------------------------
+
+
+def test_resume_takes_up_what_is_unsettled() -> None:
+    """What an interrupted command has bought is waited for and saved, and not bought again."""
+    with served(duration=lambda body: 1e9) as server:
+        with signalled(signal.SIGINT, when=lambda: server.core.accepted):
+            call(server, "generate", "a whale", "--journal", "j.db", "--key", "k")
+        [task_id] = server.core.tasks
+        with signalled(signal.SIGINT, when=lambda: server.core.requests["retrieve"]):
+            assert 130 == call(server, "resume", "j.db").status
+        server.core.finish(task_id)
+        result = call(server, "resume", "j.db", "--json")
+        told = json.loads(result.out)
+        assert (0, 1, "k") == (result.status, server.core.accepted, told["key"])
+        assert "1 job taken up" in result.err
+        assert MP4 == Path(told["file"]).read_bytes()[4:8]
+        again = call(server, "resume", "j.db")
+    assert (0, "") == (again.status, again.out)
+    assert "0 jobs taken up" in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("no.db",), "JOURNAL no.db is no file"), (("j.db", "-o", "x.mp4"), "must be an existing directory")],
+)
+def test_resume_needs_a_journal_and_a_directory(
+    server: Served, arguments: tuple[str, ...], words: str
+) -> None:
+    """No new journal is made in the place of one that is not there."""
+    Path("j.db").write_bytes(b"")
+    result = call(server, "resume", *arguments)
+    assert 2 == result.status
+    assert words in result.err
+    assert not Path("no.db").exists()
+
+
+def test_a_file_that_is_no_journal(server: Served) -> None:
+    """Something else is told apart, in words."""
+    Path("j.db").write_text("not a database, " * 100, encoding="utf-8")
+    result = call(server, "resume", "j.db")
+    assert 1 == result.status
+    assert "j.db" in result.err
+    assert "Traceback" not in result.err
+
+
+# --- from an earlier video -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        (("1080p", "VIDEO"), {"action": "get1080p", "model": "veo31-fast"}),
+        (("1080p", "VIDEO", "-m", "veo31"), {"action": "get1080p", "model": "veo31"}),
+        (("upsample", "VIDEO", "--to", "4k"), {"action": "4k"}),
+        (
+            ("extend", "VIDEO", "it dives", "-m", "veo31", "-r", "1080p", "-a", "9:16"),
+            {"prompt": "it dives", "model": "veo31", "resolution": "1080p", "aspect_ratio": "9:16"},
+        ),
+        (("extend", "VIDEO"), {"model": "veo31-fast"}),
+        (("reshoot", "VIDEO", "left_to_right"), {"motion_type": "LEFT_TO_RIGHT"}),
+        (
+            ("insert", "VIDEO", "a kite", "--mask", "https://example.com/m.jpg"),
+            {"action": "insert", "prompt": "a kite", "image_mask": "https://example.com/m.jpg"},
+        ),
+        (
+            ("remove", "VIDEO", "--mask", "https://example.com/m.jpg"),
+            {"action": "remove", "image_mask": "https://example.com/m.jpg"},
+        ),
+    ],
+)
+def test_an_earlier_video_becomes_another(
+    server: Served, arguments: tuple[str, ...], body: dict[str, str]
+) -> None:
+    """Each command sends its fields with the video's id, and saves the file."""
+    video_id = made(server)["videos"][0]["id"]
+    words = [video_id if word == "VIDEO" else word for word in arguments]
+    result = call(server, *words, "-o", "new.mp4")
+    sent = {name: value for name, value in server.bodies[-1].items() if name != "async"}
+    assert (0, "new.mp4\n") == (result.status, result.out)
+    assert body | {"video_id": video_id} == sent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("upsample", VIDEO, "--to", "8k"), "--to must be one of 1080p, 4k, gif"),
+        (("reshoot", VIDEO, "sideways"), "MOTION must be one of STATIONARY"),
+        (("extend", VIDEO, "-m", "veo3"), "--model must be one of veo31-fast, veo31"),
+        (("1080p", " "), "VIDEO_ID must not be empty"),
+        (("insert", VIDEO, " "), "PROMPT must not be empty"),
+        (("remove", VIDEO, "--mask", ""), "--mask must not be empty"),
+    ],
+)
+def test_bad_input_is_told_in_the_words_of_the_command(
+    server: Served, arguments: tuple[str, ...], words: str
+) -> None:
+    """What the rules forbid is refused before anything is sent."""
+    before = server.core.requests.total()
+    result = call(server, *arguments)
+    assert (2, before) == (result.status, server.core.requests.total())
+    assert words in result.err
+
+
+def test_a_tasks_id_is_no_videos_id(server: Served) -> None:
+    """An id that the API does not take for a video's is its own error, in words."""
+    result = call(server, "1080p", made(server)["task_id"])
+    assert 1 == result.status
+    assert "bad_request: video_id is invalid" in result.err
+
+
+# --- completion ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_for_this_command(shell: str) -> None:
+    """Each shell's script names the command and the variable that it answers to."""
+    result = invoke("completion", shell)
+    assert 0 == result.status
+    assert "_VEO_ASYNC_COMPLETE" in result.out
+    assert "veo-async" in result.out
+
+
+def test_bash_understands_the_script(tmp_path: Path) -> None:
+    """The script has no fault that the shell could find."""
+    (tmp_path / "script").write_text(invoke("completion", "bash").out, encoding="utf-8")
+    try:
+        done = subprocess.run(["bash", "-n", "script"], cwd=tmp_path, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no bash on this machine")
+    assert (0, b"") == (done.returncode, done.stderr)
