@@ -137,6 +137,35 @@ def test_max_in_flight_is_kept(server: Served) -> None:
         assert 0 == strict.core.requests["refused"]
 
 
+def test_callbacks_can_be_taken(server: Served) -> None:
+    """With a port for callbacks, each submit names it, and the results come through it."""
+    result = batch(server, "--callback-port", "0")
+    port = re.findall(r"taking callbacks on port (\d+)", result.err)[0]
+    urls = [body["callback_url"] for body in server.bodies[-3:]]
+    assert (0, 3) == (result.status, len({*urls}))
+    assert all(url.startswith(f"http://127.0.0.1:{port}/") for url in urls)
+    assert "callback_url" not in manifest()[0]["request"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--public-url", "https://example.com"), "--public-url needs --callback-port"),
+        (
+            ("--callback-port", "0", "--base-url", "https://api.acedata.cloud"),
+            "--callback-port needs --public-url",
+        ),
+        (("--callback-port", "0", "--public-url", "nonsense"), "public_url must be an http or https address"),
+    ],
+)
+def test_callbacks_must_be_able_to_arrive(server: Served, arguments: tuple[str, ...], words: str) -> None:
+    """A port without an address that the API could reach is bad input, and so is the reverse."""
+    before = server.core.accepted
+    result = batch(server, *arguments)
+    assert (2, before) == (result.status, server.core.accepted)
+    assert words in result.err
+
+
 # --- bad input -------------------------------------------------------------------------------------------
 
 

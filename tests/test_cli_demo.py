@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import pytest
 
-from .terminal import CHROMIUM, Browser, Process, invoke, wait_for
+from .terminal import CHROMIUM, Browser, Process, invoke, signalled, wait_for
 
 FAST = ("--speed", "400")
 PLAYING = "[...document.querySelectorAll('video')].filter(one => !one.paused && one.currentTime > 0).length"
@@ -320,3 +320,12 @@ def test_simulate_in_this_process() -> None:
     assert ["200", "waits", "200", "400", "400"] == re.findall(r"  (\w+)  POST", result.err)
     assert "retrieve_batch 2 tasks" in result.err
     assert "# 5 requests, 2 tasks." in result.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no Ctrl-C to send")
+def test_an_interrupted_demo_in_this_process(tmp_path: Path) -> None:
+    """The same without a process of its own: what is saved is counted."""
+    with signalled(signal.SIGINT, when=lambda: [*tmp_path.glob("*.mp4")]):
+        result = invoke("demo", "--out", tmp_path, "--speed", "40")
+    assert 130 == result.status
+    assert re.search(r"interrupted; \d+ files? saved in", result.err)

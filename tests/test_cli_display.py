@@ -132,3 +132,30 @@ def test_a_bad_end_is_told_by_whose_fault_it_was() -> None:
     one.fail(rows[1], SessionClosed("over"))
     assert [JobState.FAILED, JobState.STOPPED] == [row.state for row in rows]
     assert None is one.add("c").seconds
+
+
+async def test_a_terminal_is_painted_again_and_again() -> None:
+    """On a terminal the picture follows what happens; lines that stay are written above it."""
+    shown = io.StringIO()
+    console = Console(file=shown, width=90, height=20, force_terminal=True, _environ={"TERM": "xterm"})
+    one = Board(2, console)
+    async with one:
+        whale, walrus = one.add("a whale"), one.add("a walrus")
+        one.accepted(whale, "1234")
+        one.change(whale, SAVED, "whale.mp4")
+        one.say("a line that stays")
+        one.change(walrus, JobState.SUBMITTING)
+        await said(shown, "submitting")
+    text = shown.getvalue()
+    assert "1 of 2" in text
+    assert "a line that stays" in text
+    assert "accepted as task" not in text
+
+
+async def test_a_single_id_stays_on_the_screen() -> None:
+    """Where there is one job only, its task's id is worth a line on a terminal, too."""
+    shown = io.StringIO()
+    one = Board(None, Console(file=shown, width=90, force_terminal=True, _environ={"TERM": "xterm"}))
+    async with one:
+        one.accepted(one.add("a whale"), "1234")
+    assert "accepted as task 1234" in shown.getvalue()

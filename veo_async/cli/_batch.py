@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import click
 
@@ -29,6 +30,8 @@ from ._words import duration, plural, printable
 
 __all__ = ["batch"]
 
+ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 TOLD: Final = 5  # failures and ids that are listed; the manifest and the journal have them all
 
 
@@ -50,6 +53,10 @@ TOLD: Final = 5  # failures and ids that are listed; the manifest and the journa
 @click.option(
     "--timeout", type=Positive(), metavar="SECONDS", help="For a task, once accepted. [default: 1800]"
 )
+@click.option(
+    "--callback-port", type=click.IntRange(0, 65535), metavar="N", help="Take callbacks on this port."
+)
+@click.option("--public-url", metavar="URL", help="Where the API reaches that port.")
 @click.option("--json", "as_json", is_flag=True, help="Write a record of each job to stdout.")
 @connecting  # fmt: skip
 def batch(
@@ -73,7 +80,7 @@ def batch(
     reading = _read(source, form, violations)
     plan = Plan(items=reading.items[:limit], **options)
     manifest = _manifest(plan.out, violations)
-    violations += [*reading.faults, *_conflicts(plan, manifest)]
+    violations += [*reading.faults, *_conflicts(plan, manifest), *_callback_violations(plan, base_url)]
     journal = Journal(plan.out / JOURNAL)
     if dry_run:
         refuse(violations)
@@ -131,6 +138,17 @@ def _conflicts(plan: Plan, manifest: Manifest) -> Iterator[str]:
             yield f"line {item.number}: the key {item.key!r} belongs to a different request in {plan.out}"
         if not ours and (plan.out / item.name).exists():
             yield f"line {item.number}: the file {item.name!r} is in {plan.out} already, from elsewhere"
+
+
+def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:
+    """
+    Tell why callbacks would not arrive: only an API on this machine reaches a port of this machine.
+    """
+    host = urlsplit(base_url or os.environ.get(ADDRESS) or "").hostname or ""
+    if plan.callback_port is None and plan.public_url is not None:
+        yield "--public-url needs --callback-port"
+    if plan.callback_port is not None and plan.public_url is None and host not in _LOOPBACK:
+        yield "--callback-port needs --public-url: the address under which the API reaches this port"
 
 
 # --- what would be bought --------------------------------------------------------------------------------

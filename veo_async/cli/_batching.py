@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,7 @@ from .. import (
     VeoSession,
     Video,
 )
+from ..receiver import CallbackReceiver
 from ._advice import reason
 from ._crowd import Crowd, Worker
 from ._display import DOWNLOADING, SAVED
@@ -66,6 +68,8 @@ class Plan:
         out: the directory.
         retry_failed: whether to buy again what has failed before.
         timeout: how long to wait for a task, in seconds, or None.
+        callback_port: where callbacks are taken on this machine, or None.
+        public_url: where the API reaches that port; None is the port itself.
         as_json: whether records go to stdout, too.
     """
 
@@ -73,6 +77,8 @@ class Plan:
     out: Path
     retry_failed: bool = False
     timeout: float | None = None
+    callback_port: int | None = None
+    public_url: str | None = None
     as_json: bool = False
 
 
@@ -99,7 +105,7 @@ class Batch:
         """
         Buy what has not been bought, and fetch what is not there.
         """
-        async with self.board, session as veo:
+        async with self.board, session as veo, self._callbacks(veo):
             try:
                 await self._work(veo)
             except asyncio.CancelledError:
@@ -108,6 +114,19 @@ class Batch:
                 raise
             finally:
                 self._finish()  # while the journal is held: nobody else may write here
+
+    @asynccontextmanager
+    async def _callbacks(self, veo: VeoSession) -> AsyncIterator[None]:
+        """
+        Take callbacks meanwhile, if that is wanted.
+        """
+        if self.plan.callback_port is None:
+            yield
+            return
+        async with CallbackReceiver(veo, public_url=self.plan.public_url) as receiver:
+            port = await receiver.start(port=self.plan.callback_port)
+            self.board.say(f"taking callbacks on port {port}")
+            yield
 
     async def _work(self, veo: VeoSession) -> None:
         async with asyncio.TaskGroup() as group:
