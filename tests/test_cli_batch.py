@@ -435,7 +435,7 @@ def test_the_display_of_a_batch() -> None:
     assert "8 of 100, 2 failed, 7 a minute" in text
     assert "to go" in text
     assert "all at work: 1 downloading, 12 pending" in text
-    assert "✗ video 5: api_error: no" in text
+    assert "✗ api_error: no (video 5)" in text
     assert "not sent" not in text
     assert 12 >= len(text.splitlines())
 

@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import Job, JobState
-from ._display import DOWNLOADING, SAVED, Board, Row
-from ._words import duration, printable
+from ._display import DOWNLOADING, SAVED, TITLE, Board, Row
+from ._words import duration, printable, shortened
 
 __all__ = ["Crowd", "Worker"]
 
@@ -80,7 +80,7 @@ class Crowd(Board):
         if silent:
             return
         if state != SAVED:
-            self._failures.append(f"{row.title}: {detail}")
+            self._failures.append(f"{detail} ({shortened(row.title, TITLE)})")
         self.change(row, state, detail)
 
     def _tell(self, row: Row, *words: str) -> None:
