@@ -67,6 +67,7 @@ from .errors import (
 __all__ = ["Engine"]
 
 BURST: Final = 5  # polls that may go at once after a quiet time
+FARTHEST: Final = 1e11  # Unix seconds; a time beyond the year 5000 is none
 KEEP_EVERY: Final = (
     100  # tasks that end between two writings of what was learned: losing some costs a few looks
 )
@@ -181,10 +182,11 @@ class Engine:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            # Before anything that could be cancelled: whoever awaits a job must not hang.
             for job in list(self.registry.unsettled.values()):
                 self.stop(job, self._ended_early(job))
             self._keep_what_was_learned()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _ended_early(self, job: Job) -> VeoError:
         if job.state is JobState.QUEUED:
@@ -278,6 +280,8 @@ class Engine:
             return known
         request = _read_request(entry)
         job = Job(entry.key, request, self, None, True)
+        if lingering := self._lingering(entry.key):
+            return self._inherit(lingering, job)
         self.registry.add(job)
         if request is None:
             words = "this version cannot read the journalled request; the one that wrote it can resume it"
@@ -493,7 +497,7 @@ class Engine:
 
     def _note_lag(self, record: Mapping[str, Any]) -> None:
         finished_at, server_now = record.get("finished_at"), self.clock.at(self.loop.time())
-        if isinstance(finished_at, int | float) and server_now is not None:
+        if isinstance(finished_at, int | float) and abs(finished_at) < FARTHEST and server_now is not None:
             self._noticed += 1
             self._lag += max(0.0, server_now - finished_at)
 
