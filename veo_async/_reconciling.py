@@ -24,6 +24,7 @@ from .errors import ApiError, ProtocolError, TransportError
 
 __all__ = ["Reconciling"]
 
+AFTER_A_CRASH: Final = 3700.0  # seconds: the local clock may have been set by an hour between two processes
 MOST_PAGES: Final = 2000  # of 50 records: a listing that goes on for ever is broken
 
 log = logging.getLogger("veo_async")
@@ -126,7 +127,8 @@ class Reconciling:
             return attempt
         # After a crash only the local clock tells when it was, and it is compared with itself.
         ago = clock.wall() - submission.sent_at if submission.began_at is None else now - submission.began_at
-        return evolve(attempt, began_at=server_now - ago, uncertainty=0.0)
+        unsure = AFTER_A_CRASH if submission.began_at is None else 0.0
+        return evolve(attempt, began_at=server_now - max(0.0, ago), uncertainty=unsure)
 
     async def _ask(self) -> None:
         """
@@ -174,6 +176,8 @@ class Reconciling:
             ids = {task_id_of(record) for record in page}
             if ids <= known:
                 return records
+            if len(records) > MOST_PAGES * PAGE:
+                break
             known |= ids
         raise ProtocolError("the listing has no end")
 
@@ -195,8 +199,9 @@ class Reconciling:
             case Adopt():
                 await self._adopt(submission, decision)
             case SendAgain():
-                del self._unknown[decision.attempt.key]
                 await self.submitters.close_attempt(decision.attempt, "not_sent")
+                # Not before: who uses the key meanwhile must find this submission, and not begin another.
+                del self._unknown[decision.attempt.key]
                 self.submitters.send_again(submission, "the server has no such task")
             case GiveUp():
                 error = decision.error()
@@ -243,7 +248,7 @@ def _overlap(records: Sequence[object], page: Sequence[object]) -> int:
     each page then begins where the last one ended, so nothing was passed over.
     Any other repetition stays, for the reconciler to see that the listing moved under it.
     """
-    for length in range(min(len(records), len(page)), 0, -1):
+    for length in range(min(len(records), len(page), 2 * PAGE), 0, -1):
         if [*map(task_id_of, records[-length:])] == [*map(task_id_of, page[:length])]:
             return length
     return 0
