@@ -8,9 +8,11 @@ import asyncio
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -368,6 +370,26 @@ async def test_a_job_abandoned_on_its_way_gets_its_id_into_the_journal(path: Pat
 
 
 @in_virtual_time
+async def test_resuming_what_was_abandoned_on_its_way_waits_for_the_same_answer(path: Path) -> None:
+    """
+    Abandoned while it is being sent and resumed in the same session: one attempt, and one watch over it.
+    """
+    world = ten_seconds()
+    session, transport = scripted(world, journal=Journal(path, inline=True))
+    async with session as veo:
+        transport.open.clear()
+        job = veo.submit(whale(), key="k")
+        await reaches(job, JobState.SUBMITTING)
+        job.abandon()
+        (resumed,) = await veo.resume()
+        assert JobState.SUBMITTING is resumed.state
+        await asyncio.sleep(1000)
+        transport.open.set()
+        await resumed
+    assert (1, 1) == (transport.arrived, world.core.accepted)
+
+
+@in_virtual_time
 async def test_a_refusal_leaves_nothing_to_resume(path: Path) -> None:
     """
     What was refused is not in the journal, and its key is free in the next session too.
@@ -634,6 +656,88 @@ async def test_downloads_are_written_down(tmp_path: Path) -> None:
             entry = await veo._journal.find("k")  # type: ignore[union-attr]
             assert entry is not None
             assert {video.id: str(lies_at)} == dict(entry.downloads)
+
+
+# --- anything at any time --------------------------------------------------------------------------------
+
+
+class LaggingJournal(Journal):
+    """
+    Takes a while for each commit, as a disk does, on a clock that jumps.
+    """
+
+    lag = 0.01
+    _due = False
+
+    def _add(self, work: Any) -> None:
+        assert self._store is not None, "written after its end"
+        assert self._loop is not None
+        self._waiting.append(work)
+        if not self._due:
+            self._due = True
+            self._loop.call_later(self.lag, self._commit_late)
+
+    def _commit_late(self) -> None:
+        self._due = False
+        self._flush()
+
+
+async def restless(veo: VeoSession, rng: Random, requests: dict[str, TextToVideo]) -> None:
+    """
+    Submit, resubmit, abandon, resume and wait, in any order and at any moment.
+    """
+    jobs: list[Job] = []
+    for _ in range(rng.randint(0, 60)):
+        key = rng.choice([*requests])
+        match rng.choice(
+            ["submit", "submit", "again", "abandon", "abandon", "resume", "turn", "wait", "sleep"]
+        ):
+            case "submit":
+                jobs.append(veo.submit(requests[key], key=key))
+            case "again":
+                jobs.append(veo.submit(requests[key], key=key, retry_failed=True))
+            case "abandon" if jobs:
+                rng.choice(jobs).abandon()
+            case "resume":
+                jobs += await veo.resume()
+            case "turn":
+                await asyncio.sleep(0)
+            case "wait":
+                await asyncio.sleep(rng.choice([0.005, 0.01, 0.02, 0.1]))
+            case "sleep":
+                await asyncio.sleep(rng.uniform(0, 40))
+
+
+@pytest.mark.parametrize("seed", range(40))
+@in_virtual_time
+async def test_whatever_a_restless_caller_does_nothing_is_bought_twice(
+    path: Path, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Keys submitted, abandoned, resumed and left in any order, through faults: each gets one video that did not fail.
+    """
+    rng = Random(seed)
+    faults = Faults(seed=seed).add("drop_after", on="submit", share=0.2)
+    faults.add("status_before", on="submit", share=0.2, status=429).add("drop_before", on="submit", share=0.1)
+    world = World(Settings(seed=seed, mean=20.0, failure_share=0.2), faults=faults)
+    requests = {f"key {n}": whale(n) for n in range(8)}
+    for _ in range(rng.randint(1, 4)):
+        limits = Limits(max_in_flight=rng.choice([None, 1, 3]))
+        retry = RetryPolicy(drain=rng.choice([0.0, 0.02, 5.0]))
+        async with world.session(
+            journal=LaggingJournal(path, inline=True), limits=limits, retry=retry
+        ) as veo:
+            await restless(veo, rng, requests)
+    async with world.session(journal=LaggingJournal(path, inline=True)) as veo:
+        jobs = veo.submit_many(requests.items())
+        async with asyncio.timeout(100_000):
+            states = [await ended(job) for job in jobs]
+        assert {JobState.SUCCEEDED, JobState.FAILED} >= set(states)
+    bought = Counter(task.body["prompt"] for task in world.core.tasks.values() if task.error is None)
+    assert dict.fromkeys(bought, 1) == dict(bought)
+    for job in jobs:
+        assert job.request == TextToVideo(world.core.tasks[job.task_id or ""].body["prompt"])
+    assert [] == [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 # --- the disk fails --------------------------------------------------------------------------------------
