@@ -24,7 +24,7 @@ from ._crowd import Crowd
 from ._fetch import NO_CANCEL
 from ._input import FORMATS, Item, Reading, fields_of, format_of, read_items
 from ._manifest import Manifest
-from ._options import Positive, connecting
+from ._options import connecting, positive
 from ._run import FAILED, FINE, TOKEN, complain, new_session, refuse, run
 from ._words import duration, plural, printable
 
@@ -51,7 +51,7 @@ TOLD: Final = 5  # failures and ids that are listed; the manifest and the journa
 @click.option("--retry-failed", is_flag=True, help="Buy again what has failed before.")
 @click.option("--max-in-flight", type=click.IntRange(min=1), metavar="N", help="Unfinished tasks at once.")
 @click.option(
-    "--timeout", type=Positive(), metavar="SECONDS", help="For a task, once accepted. [default: 1800]"
+    "--timeout", type=positive, metavar="SECONDS", help="For a task, once accepted. [default: 1800]"
 )
 @click.option(
     "--callback-port", type=click.IntRange(0, 65535), metavar="N", help="Take callbacks on this port."

@@ -32,7 +32,7 @@ from ..simulator import Settings, Simulator
 from ._advice import reason
 from ._display import Board
 from ._fetch import Piece, fetch
-from ._options import Positive, Target
+from ._options import Target, positive
 from ._page import Entry, Note, page
 from ._records import entry_of, record_of
 from ._run import FAILED, FINE, complain, refuse, run
@@ -165,7 +165,7 @@ SCENES: Final = (
 )
 @click.option(
     "--speed",
-    type=Positive(),
+    type=positive,
     default=SPEED,
     metavar="N",
     help=f"How many times faster than life. [default: {SPEED:g}]",

@@ -22,7 +22,7 @@ from ..errors import InvalidRequest
 from ._run import complain
 
 __all__ = [
-    "Positive",
+    "positive",
     "Target",
     "as_typed",
     "checked",
@@ -56,28 +56,24 @@ _OPTIONS: Final = {
 }
 
 
-class Positive(click.ParamType[float]):
+def positive(value: str) -> float:
     """
-    A finite number above 0.
+    Read a finite number above 0.
     """
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not 0 < number < math.inf:
-            self.fail(f"{value!r} is not a number above 0.", param, ctx)
-        return number
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise click.BadParameter(f"{value!r} is not a number above 0.")
+    return number
 
 
 _CONNECTION: Final = (
     click.option("--base-url", metavar="URL", help="Another address of the API."),
     click.option(
         "--speed",
-        type=Positive(),
+        type=positive,
         default=1.0,
         envvar="VEO_ASYNC_SPEED",
         metavar="N",
@@ -88,7 +84,7 @@ _WAITING: Final = (
     click.option("--overwrite", is_flag=True, help="Replace a file that exists."),
     click.option(
         "--timeout",
-        type=Positive(),
+        type=positive,
         metavar="SECONDS",
         help="How long to wait at most. [default: 1800]",
     ),

@@ -15,7 +15,7 @@ import click
 from attrs import define, field
 
 from ..simulator import Core, Reply, Settings, Simulator
-from ._options import Positive
+from ._options import positive
 from ._run import FINE, run
 from ._words import plural, printable, shortened
 
@@ -37,7 +37,7 @@ SPEED: Final = 20.0  # a task then takes about five seconds
 )
 @click.option(
     "--speed",
-    type=Positive(),
+    type=positive,
     default=SPEED,
     metavar="N",
     help=f"How many times faster than life tasks run. [default: {SPEED:g}]",
