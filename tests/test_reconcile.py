@@ -645,6 +645,55 @@ def test_a_callback_may_beat_the_answer() -> None:
     assert [Adopt(attempt=mine, task_id="t")] == reconciler.unknown(mine, now=1.0)
 
 
+@pytest.mark.parametrize(("called", "expected"), [(["t"], True), (["another"], False), ([], False)])
+def test_an_answer_tells_whether_a_callback_came_before_it(called: list[str], expected: bool) -> None:
+    """Only a callback that named the answer's own task is worth a look right away."""
+    reconciler, mine = Reconciler(GRACE), attempt(nonce="n")
+    reconciler.sending(mine, now=0.0)
+    for task_id in called:
+        reconciler.called_back("n", task_id)
+    assert expected is reconciler.accepted(mine, "t", now=1.0)
+    assert [] == reconciler.called_back("n", "t"), "its nonce is forgotten"
+
+
+NONCED: Final = body(callback_url="https://me.example/mine-1")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (record("t", NONCED), True),
+        (record("t", body()), True),  # the echo leaves the URL out: the callback had it
+        (record("t", body(callback_url="https://me.example/another")), False),
+        (record("t", body("another")), False),
+        (record("u", NONCED), False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_what_a_callback_names_is_adopted_once_the_record_agrees(found: object, expected: bool) -> None:
+    """A callback can be forged: without the API's word the attempt is undecided again, and takes its own task."""
+    mine = attempt(body=NONCED, nonce="mine-1")
+    reconciler = unknown(mine)
+    adopt = only(reconciler.called_back("mine-1", "t"))
+    assert isinstance(adopt, Adopt)
+    assert expected is reconciler.confirmed(adopt, found)
+    if not expected:
+        assert not reconciler.confirmed(adopt, record("t", NONCED)), "that claim is gone"
+        assert [Adopt(attempt=mine, task_id="own")] == listed(reconciler, record("own", NONCED), at=2.0)
+
+
+def test_a_callback_cannot_take_a_task_that_another_attempt_claims() -> None:
+    """A claim is one attempt's alone, also while the API is being asked about it."""
+    one, two = (attempt(key, body=NONCED, nonce=key) for key in "ab")
+    reconciler = unknown(one, two)
+    adopt = only(reconciler.called_back("a", "t"))
+    assert isinstance(adopt, Adopt)
+    assert [] == reconciler.called_back("b", "t")
+    reconciler.owned("t", now=2.0)
+    assert not reconciler.confirmed(adopt, record("t", NONCED)), "a job has it meanwhile"
+
+
 # --- when to ask, what to keep ---------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ __all__ = ["Hints"]
 MOST_HINTS: Final = 5  # of one task: a server that delivers twice, or early, is right in the end
 RARER: Final = 3.0  # times longer gaps between looks while callbacks are seen to work
 WORKING: Final = 0.9  # of the tasks that end are announced then
-WEIGHT: Final = 0.05  # of the newest end in that share, so the last twenty or so count
+WEIGHT: Final = 0.05  # of the newest end in that share, so the last twenty or so count; the first weigh more
 
 
 @define(eq=False)
@@ -40,13 +40,11 @@ class Hints:
     _waiting: dict[str, None] = field(init=False, factory=dict)
     _unchecked: set[str] = field(init=False, factory=set)  # hinted at, and not looked at since
     _counts: dict[str, int] = field(init=False, factory=dict)  # of tasks that were ever hinted at
+    _ends: int = field(init=False, default=1)  # as if one had come unannounced
     _announced: float = field(init=False, default=0.0)  # share of the ends, the newest weighing most
 
     def __bool__(self) -> bool:
         return bool(self._unchecked)
-
-    def __contains__(self, task_id: object) -> bool:
-        return task_id in self._unchecked
 
     @property
     def working(self) -> bool:
@@ -91,7 +89,8 @@ class Hints:
         """
         Learn from a task that was seen to have ended whether callbacks work.
         """
-        self._announced += WEIGHT * ((task_id in self._unchecked) - self._announced)
+        self._ends += 1
+        self._announced += max(WEIGHT, 1 / self._ends) * ((task_id in self._unchecked) - self._announced)
 
     def forget(self, task_id: str) -> None:
         """
