@@ -5,6 +5,7 @@ The one coroutine that watches: deadlines, dead tokens, vanished tasks, and repl
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.virtual import EPOCH, World, run
 from tests.virtual.scripted import ended, in_virtual_time, whales
 from veo_async import (
+    Job,
     JobFailed,
     JobState,
     JobTimedOut,
@@ -418,3 +420,54 @@ async def test_a_slow_look_holds_up_nobody() -> None:
         times = [now() async for _ in veo.as_completed(jobs)]
     assert times[19] < 90
     assert 40 == len(times)
+
+
+def test_a_record_with_an_absurd_number_harms_nobody() -> None:
+    """
+    JSON knows no bound on whole numbers: times beyond reason are no times, and the video is handed over.
+    """
+
+    async def main() -> None:
+        world = World()
+        async with world.session() as veo:
+            job = veo.text_to_video("a")
+            task_id = await job.accepted()
+            assert veo._engine is not None
+            poll = veo._engine.tracker.poll
+
+            async def absurd(task_ids: Sequence[str], entered_at: float) -> list[dict[str, Any]]:
+                return [{**record, "finished_at": 10**400} for record in await poll(task_ids, entered_at)]
+
+            veo._engine.tracker.poll = absurd
+            world.core.finish(task_id)
+            assert (await job).videos
+
+    run(main())
+
+
+def test_a_caller_who_cancels_and_cancels_gets_settled_jobs() -> None:
+    """
+    However often leaving is cancelled, it comes to its end: every job is settled and the transport is closed.
+    """
+
+    async def main() -> None:
+        world = World()
+        jobs: list[Job] = []
+        session = world.session()
+
+        async def caller() -> None:
+            async with session as veo:
+                jobs.extend(veo.submit_many([TextToVideo(str(number)) for number in range(20)]))
+                await asyncio.sleep(20.0)
+
+        task = asyncio.create_task(caller())
+        await asyncio.sleep(10.0)
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        assert task.cancelled()
+        assert [True] * 20 == [job.done() for job in jobs]
+        assert isinstance(session._transport, InMemoryTransport)
+        assert session._transport.closed
+
+    run(main())

@@ -487,3 +487,15 @@ def test_error_bodies_of_every_shape_give_code_and_message(
     Objects, strings, lists, null, `detail` and plain text are understood, on one line of bounded length.
     """
     assert (code, message) == code_and_message(body)
+
+
+@pytest.mark.parametrize("odd", [123, ["x"], {"a": 1}, "\ud800", True])
+@pytest.mark.parametrize("name", ["id", "state"])
+def test_an_ornament_of_the_wrong_type_does_not_withhold_the_video(name: str, odd: object) -> None:
+    """
+    The link is what was paid for: an id or a word that is no text is left out, and the video is handed over.
+    """
+    raw = with_response(with_item(**{name: odd}))
+    (video,) = video_result("1", raw, None).videos
+    assert video.url.startswith("https://")
+    assert ("" if name == "id" else None) == getattr(video, name)

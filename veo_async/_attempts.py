@@ -26,6 +26,7 @@ __all__ = [
     "read_tasks",
 ]
 
+MAX_ID: Final = 256  # characters; ids are UUIDs of 36
 FARTHEST: Final = 1e11  # Unix seconds: a `created_at` beyond it is none (milliseconds, an infinity, a hoax)
 
 
@@ -141,9 +142,14 @@ def read_tasks(records: Sequence[object]) -> tuple[dict[str, Task], bool]:
     """
     tasks: dict[str, Task] = {}
     for record in records:
-        if isinstance(record, Mapping) and isinstance(task_id := record.get("id"), str) and task_id:
+        task_id = record.get("id") if isinstance(record, Mapping) else None
+        if isinstance(record, Mapping) and isinstance(task_id, str) and _is_usable(task_id):
             tasks.setdefault(task_id, Task(task_id, _instant(record.get("created_at")), record))
     return tasks, len(tasks) == len(records)
+
+
+def _is_usable(task_id: str) -> bool:
+    return 0 < len(task_id) <= MAX_ID and task_id.isprintable()
 
 
 def _instant(value: object) -> float | None:

@@ -53,6 +53,7 @@ _HOPELESS: Final = (
     aiohttp.TooManyRedirects,
     aiohttp.ClientConnectorCertificateError,
     RuntimeError,  # the session was closed
+    ValueError,  # a host or a port that nobody can have
 )
 
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")

@@ -172,11 +172,17 @@ class Engine:
         if not task.cancelled() and (fault := task.exception()):
             self.failed(fault)
 
+    def begin_to_close(self) -> None:
+        """
+        Take and send nothing more.
+        """
+        self.closing = self.submitters.closing = True
+
     async def close(self) -> None:
         """
         End in order: submits in flight are drained, all else stops, every job settles.
         """
-        self.closing = True
+        self.begin_to_close()
         try:
             await self.submitters.close(self.retry.drain)
         finally:

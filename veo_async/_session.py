@@ -49,6 +49,7 @@ from .errors import InvalidRequest, JournalError, KeyConflict, UsageError
 
 __all__ = ["SessionStats", "VeoSession"]
 
+MOST_SECONDS: Final = 1e11  # of a deadline; an event loop's clock cannot count much further
 SUBMIT_OPTIONS: Final = ("key", "timeout", "retry_failed")
 
 CALLBACK_WINDOW: Final = 0.05  # seconds; a batch for many, and nobody notices
@@ -158,11 +159,17 @@ class VeoSession:
         traceback: TracebackType | None,
     ) -> None:
         assert self._engine is not None
+        self._engine.begin_to_close()  # in this very turn: nothing more is sent
+        await _see_through(asyncio.create_task(self._close(self._engine, error), name="veo_async closing"))
+
+    async def _close(self, engine: Engine, error: BaseException | None) -> None:
         try:
-            await self._engine.close()
+            await engine.close()
         finally:
-            await self._engine.transport.close()
-            await self._close_journal(error)
+            try:
+                await engine.transport.close()
+            finally:
+                await self._close_journal(error)
 
     async def _close_journal(self, error: BaseException | None) -> None:
         try:
@@ -499,6 +506,25 @@ def _check(request: object, key: object, timeout: object) -> None:
     _check_timeout(timeout)
 
 
+async def _see_through(closing: asyncio.Task[None]) -> None:
+    """
+    Wait for the end of the closing, whatever comes: a cancellation hurries it, once, and comes out at its end.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not closing.done():
+        try:
+            await asyncio.wait([closing])
+        except asyncio.CancelledError as cancellation:
+            if cancelled is None:
+                closing.cancel()
+            cancelled = cancellation
+    if cancelled is not None:
+        if not closing.cancelled() and (failure := closing.exception()):
+            log.error("the session did not end well: %s", failure)
+        raise cancelled
+    closing.result()
+
+
 def _check_timeout(timeout: object) -> None:
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < MOST_SECONDS):
         raise InvalidRequest(f"timeout must be seconds above 0, not {timeout!r}")

@@ -149,7 +149,7 @@ class Submitters:
     _filled: asyncio.Event = field(init=False, factory=asyncio.Event)
     _workers: dict[asyncio.Task[None], Submission | None] = field(init=False, factory=dict)
     _idle: int = field(init=False, default=0)
-    _closing: bool = field(init=False, default=False)
+    closing: bool = field(init=False, default=False)
 
     # --- coming in --------------------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class Submitters:
             self._queue.append(submission)
         self._filled.set()
         most = max(1, int(self.limits.connections * SHARE_OF_CONNECTIONS))
-        if self._idle < len(self._queue) and len(self._workers) < most and not self._closing:
+        if self._idle < len(self._queue) and len(self._workers) < most and not self.closing:
             worker = asyncio.create_task(self._work(), name="veo_async submitter")
             self._workers[worker] = None
             self._idle += 1
@@ -245,7 +245,6 @@ class Submitters:
 
         A cancellation cuts the waiting short; the settling is done all the same.
         """
-        self._closing = True
         busy = {worker for worker, submission in self._workers.items() if submission}
         for worker in self._workers.keys() - busy:
             worker.cancel()
@@ -275,7 +274,7 @@ class Submitters:
     async def _work(self) -> None:
         worker = asyncio.current_task()
         assert worker is not None
-        while not self._closing:
+        while not self.closing:
             submission, entered_at = await self._next()
             self._idle -= 1
             self._workers[worker] = submission

@@ -242,5 +242,8 @@ def _duration(record: Mapping[str, Any]) -> float | None:
     begun, ended = record.get("created_at"), record.get("finished_at")
     if not isinstance(begun, int | float) or not isinstance(ended, int | float):
         return None
-    seconds = float(ended - begun)
+    try:
+        seconds = float(ended - begun)
+    except OverflowError:  # JSON knows no bound on whole numbers
+        return None
     return seconds if 0 <= seconds < math.inf else None

@@ -377,7 +377,10 @@ def _videos(task_id: str, response: Mapping[str, Any]) -> tuple[Video, ...]:
 
 
 def _video(task_id: str, raw: Mapping[str, Any]) -> Video:
-    item = _structure(raw, _Item)
+    # The link is what was paid for: an id or a word of the wrong type is no reason to withhold it.
+    texts = {name: raw[name] for name in ("id", "state") if _is_text(raw.get(name))}
+    rest = {name: value for name, value in raw.items() if name not in ("id", "state")}
+    item = _structure(rest | texts, _Item)
     return Video(
         id=item.id,
         task_id=task_id,
@@ -387,6 +390,13 @@ def _video(task_id: str, raw: Mapping[str, Any]) -> Video:
         completed_at=item.complete_at,
         raw=raw,
     )
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _task_error(response: Mapping[str, Any]) -> TaskError:
