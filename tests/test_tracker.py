@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from tests.virtual import EPOCH, World, run
+from tests.virtual import EPOCH, InMemoryTransport, World, run
 from tests.virtual.scripted import ended, in_virtual_time, whales
 from veo_async import (
     Job,
