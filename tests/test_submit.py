@@ -987,3 +987,69 @@ async def test_settled_keys_are_answered_one_after_the_other(tmp_path: Path) -> 
 async def done(job: Job) -> Job:
     await job
     return job
+
+
+PROBES: list[tuple[Any, bool]] = [
+    (answer(500, b"down"), False),
+    (answer(503, b"down", retry_after="20"), False),
+    (answer(429, b"slow down", retry_after="20"), False),
+    (ConnectionFailed("reset"), False),
+    (ProtocolError("cut off"), False),
+    (answer(200, b"<html>"), False),
+    (answer(200, {"items": []}), True),
+    (answer(400, b"what?"), True),
+    (answer(403, error("forbidden")), True),
+]
+
+
+@pytest.mark.parametrize(("said", "back"), PROBES)
+@in_virtual_time
+async def test_after_an_outage_a_free_question_goes_first(said: Any, *, back: bool) -> None:
+    """
+    While the lane is closed by an outage no submit leaves before a free question was answered, in whatever words.
+    """
+    world = ten_seconds()
+    world.core.down_until = EPOCH + 0.5
+    session, transport = scripted(world)
+    asked_at: list[float] = []
+
+    async def probed(body: bytes) -> Reply:
+        asked_at.append(asyncio.get_running_loop().time())
+        assert 1 == transport.arrived, "the submit that found the server away"
+        if isinstance(said, Reply):
+            return said
+        raise said
+
+    async with session as veo:
+        transport.asks.append(probed)
+        await veo.submit(whale())
+    (task,) = world.core.tasks.values()
+    waited = task.created_at - EPOCH - asked_at[0]
+    assert (waited < 0.1) is back
+    if isinstance(said, Reply) and "retry-after" in said.headers:
+        assert waited >= 20
+
+
+@in_virtual_time
+async def test_a_silent_probe_does_not_outlast_patience() -> None:
+    """
+    While the free question is not answered, waiting at the gate still ends in time.
+    """
+    world = ten_seconds()
+    world.core.down_until = EPOCH + 0.5
+    session, transport = scripted(world, limits=Limits(max_queue_wait=30.0))
+
+    async def silent(body: bytes) -> Reply:
+        await asyncio.sleep(10_000)
+        raise AssertionError
+
+    async with session as veo:
+        transport.asks.append(silent)
+        assert isinstance((await settled(veo.submit(whale()))).exception(), SubmitTimedOut)
+        assert 30 == pytest.approx(asyncio.get_running_loop().time(), abs=0.1)
+    assert 0 == world.core.accepted
+
+
+async def settled(job: Job) -> Job:
+    await ended(job)
+    return job
