@@ -174,7 +174,9 @@ async def _play(seed: int, folder: Path) -> Outcome:
         life = _Life(world, folder / f"{seed}.db", requests, resume=rng.random() < 0.5)
         last = number == lives - 1
         # Most kills fall into the seconds in which requests are under way.
-        end = 100_000.0 if last else rng.choice([rng.uniform(0, 0.3), rng.uniform(0, 20), rng.uniform(0, 400)])
+        end = (
+            100_000.0 if last else rng.choice([rng.uniform(0, 0.3), rng.uniform(0, 20), rng.uniform(0, 400)])
+        )
         await life.live_until(end)
         outcome.lives += 1
         await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 30), rng.uniform(0, 3600)]))
