@@ -101,7 +101,7 @@ def middle(found: Sequence[Found], value: Callable[[Found], float]) -> float:
 
 
 def late(found: Found) -> float:
-    return statistics.quantiles(found["lags"], n=20, method="inclusive")[18]
+    return float(statistics.quantiles(found["lags"], n=20, method="inclusive")[18])
 
 
 def row(who: str, jobs: int, found: Sequence[Found]) -> Row:
