@@ -49,6 +49,7 @@ from ._wire import (
     load_outcome,
     load_request,
     read_batch,
+    task_id_of,
     video_result,
 )
 from .errors import (
@@ -464,6 +465,8 @@ class Engine:
         if len(task_ids) == 1:
             question: dict[str, Any] = {"action": "retrieve", "id": task_ids[0]}
             record = await or_none(self.http.exchange(question, entered_at=entered_at))
+            if record is not None and task_id_of(record) != task_ids[0]:
+                raise ProtocolError("asked about one task, answered about another")
             return [] if record is None else [record]
         # Whether `limit` also caps a question by ids is not known, so it is said.
         question = {"action": "retrieve_batch", "ids": task_ids, "offset": 0, "limit": len(task_ids)}

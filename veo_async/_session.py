@@ -103,13 +103,13 @@ class VeoSession:
         ConfigurationError: the token or the base URL cannot be used.
     """
 
-    _token: str | None = field(default=None, converter=token_from)
-    _base_url: str | None = field(default=None, converter=base_url_from, kw_only=True)
-    _http: aiohttp.ClientSession | None = field(default=None, kw_only=True)
-    _polling: PollPolicy = field(factory=PollPolicy, kw_only=True)
-    _retry: RetryPolicy = field(factory=RetryPolicy, kw_only=True)
-    _limits: Limits = field(factory=Limits, kw_only=True)
-    _journal: Journal | None = field(default=None, converter=_journal_at, kw_only=True)
+    _token: str | None = field(alias="token", default=None, converter=token_from)
+    _base_url: str | None = field(alias="base_url", default=None, converter=base_url_from, kw_only=True)
+    _http: aiohttp.ClientSession | None = field(alias="http", default=None, kw_only=True)
+    _polling: PollPolicy = field(alias="polling", factory=PollPolicy, kw_only=True)
+    _retry: RetryPolicy = field(alias="retry", factory=RetryPolicy, kw_only=True)
+    _limits: Limits = field(alias="limits", factory=Limits, kw_only=True)
+    _journal: Journal | None = field(alias="journal", default=None, converter=_journal_at, kw_only=True)
     _transport: Transport | None = field(init=False, default=None)  # a test's, in place of aiohttp
     _clock: ServerClock = field(init=False, factory=ServerClock)
     _random: Random = field(init=False, factory=Random)  # of the jitter
