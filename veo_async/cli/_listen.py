@@ -115,9 +115,5 @@ def _outcome(payload: Mapping[str, Any]) -> str:
     if isinstance(error, Mapping):
         return shortened(f"failed, {error.get('code')}: {error.get('message')}", MESSAGE)
     items = data if isinstance(data, list) else []
-    links = [item.get("video_url") for item in items if isinstance(item, Mapping)]
-    return (
-        " ".join(["succeeded", *(str(link) for link in links if link)])
-        if links
-        else "neither a video nor an error"
-    )
+    links = [str(item["video_url"]) for item in items if isinstance(item, Mapping) and item.get("video_url")]
+    return " ".join(["succeeded", *links]) if links else "neither a video nor an error"

@@ -1,0 +1,106 @@
+"""
+`veo-async listen`: what a person sees while a callback URL is being set up.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from veo_async.cli._listen import _gist
+
+from .terminal import Process, invoke
+
+VIDEO = {"id": "v", "video_url": "https://cdn.example/whale.mp4", "state": "succeeded"}
+
+
+async def _send(url: str, body: bytes, method: str = "POST") -> int:
+    async with aiohttp.ClientSession() as http, http.request(method, url, data=body) as answer:
+        return answer.status
+
+
+def _address(process: Process) -> str:
+    """
+    Wait until it listens; returns where.
+    """
+    line = process.read_until("Listening at")
+    return line.split()[3].rstrip(",")
+
+
+async def test_listen_prints_callbacks_as_they_come(tmp_path: Path) -> None:
+    """
+    Whatever is posted to whatever path is shown in one line, without what a terminal would obey; Ctrl-C ends it
+    with 0.
+    """
+    with Process(("listen", "--port", "0"), tmp_path) as process:
+        url = _address(process)
+        callback = json.dumps({"success": True, "task_id": "t\x1b[31m1", "data": [VIDEO]}).encode()
+        assert 204 == await _send(f"{url}/veo/secret", callback)
+        heard = process.read_until("task", out=True)
+        assert 204 == await _send(url, b"[")
+        assert "not a JSON object" in process.read_until("POST", out=True)
+        assert 413 == await _send(url, bytes(100_000))
+        assert "413: Request Entity Too Large" in process.read_until("POST", out=True)
+        assert 405 == await _send(f"{url}/veo", b"", "GET")
+        assert "/veo  a callback is a POST" in process.read_until("GET", out=True)
+        process.interrupt()
+        result = process.finish()
+    assert "127.0.0.1" == urlsplit(url).hostname
+    assert (
+        "POST  /veo/secret  task t\N{REPLACEMENT CHARACTER}[31m1: succeeded https://cdn.example/whale.mp4"
+        in heard
+    )
+    assert (0, "", "") == (result.status, result.out, result.err)
+
+
+async def test_listen_gives_bodies_to_a_program(tmp_path: Path) -> None:
+    """With `--json` stdout has one body a line, and what is for the eye goes to stderr."""
+    with Process(("listen", "--port", "0", "--json"), tmp_path) as process:
+        url = _address(process)
+        for body in (b"no JSON", b'{"task_id":\n "t"}'):
+            assert 204 == await _send(url, body)
+        assert '{"task_id": "t"}\n' == process.read_until("task", out=True)
+        assert "not a JSON object" in process.read_until("POST")
+        process.interrupt()
+        assert 0 == process.finish().status
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    """A second one on the same port says in one line why it cannot start."""
+    with Process(("listen", "--port", "0"), tmp_path) as process:
+        port = _address(process).rpartition(":")[2]
+        result = invoke("listen", "--port", port)
+    assert 1 == result.status
+    assert "address already in use" in result.err.lower()
+    assert 1 == len(result.err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        (
+            {"task_id": "t", "data": [VIDEO, VIDEO]},
+            "task t: succeeded https://cdn.example/whale.mp4 https://",
+        ),
+        (
+            {"task_id": "t", "error": {"code": "api_error", "message": "no\nway"}},
+            "task t: failed, api_error: no way",
+        ),
+        ({"task_id": "t", "data": "?"}, "task t: neither a video nor an error"),
+        ({"task_id": "t", "data": [1, {}]}, "task t: neither a video nor an error"),
+        ({"task_id": "x" * 1000}, "…: neither"),
+        ({"id": "t"}, "no task_id, so not a callback of the API"),
+        ([], "not a JSON object, so not a callback of the API"),
+        (None, "not a JSON object, so not a callback of the API"),
+    ],
+)
+def test_what_a_callback_says_is_told_in_a_line(payload: Any, words: str) -> None:
+    """The task and how it ended, or why it is no callback."""
+    line = _gist(payload)
+    assert words in line
+    assert 1 == len(line.splitlines())
