@@ -196,6 +196,15 @@ async def test_a_forged_callback_with_the_right_nonce_gets_nobody_elses_task() -
 
 
 @in_virtual_time
+async def test_a_callback_that_cannot_be_looked_up_now_is_no_loss() -> None:
+    """Where the API does not answer the question, the hint is dropped, and the listing finds the task later."""
+    faults = Faults().add("drop_after", on="submit").add("status_before", on="retrieve", status=400, times=1)
+    async with called(Settings(mean=20.0, sigma=0.0, late=30.0), faults) as (world, veo, _):
+        result = await veo.submit(TextToVideo("a whale"))
+        assert [result.task_id] == list(world.core.tasks)
+
+
+@in_virtual_time
 async def test_a_key_whose_outcome_is_unknown_remembers_its_nonce() -> None:
     """
     A submit that could not be reconciled is taken up again under its key, without a journal too: once the listing

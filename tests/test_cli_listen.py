@@ -4,7 +4,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
+import signal
+import socket
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +20,7 @@ import pytest
 
 from veo_async.cli._listen import _gist
 
-from .terminal import Process, invoke
+from .terminal import Process, invoke, wait_for
 
 VIDEO = {"id": "v", "video_url": "https://cdn.example/whale.mp4", "state": "succeeded"}
 
@@ -68,6 +74,54 @@ async def test_listen_gives_bodies_to_a_program(tmp_path: Path) -> None:
         assert "not a JSON object" in process.read_until("POST")
         process.interrupt()
         assert 0 == process.finish().status
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _post_and_interrupt(port: int) -> None:
+    """
+    Send callbacks to a listener that is about to start, and press its Ctrl-C.
+    """
+
+    def is_up() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_for(is_up)
+    for method, body in (
+        ("POST", b'{"task_id": "t"}'),
+        ("PUT", b"{}"),
+        ("POST", bytes(100_000)),
+        ("POST", b""),
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request(method, "/veo", body)
+        connection.getresponse().read()
+        connection.close()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no Ctrl-C to send")
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_listen_in_this_process(flags: tuple[str, ...]) -> None:
+    """The same without a process of its own: each request is told in one line."""
+    port = _free_port()
+    posting = threading.Thread(target=_post_and_interrupt, args=(port,))
+    posting.start()
+    result = invoke("listen", "--port", str(port), *flags)
+    posting.join()
+    assert 0 == result.status
+    told = [line for line in (result.err if flags else result.out).splitlines() if "/veo" in line]
+    assert ["task t", "a callback is", "413", "not a JSON"] == [
+        next(words for words in ("task t", "a callback is", "413", "not a JSON") if words in line)
+        for line in told
+    ]
+    assert (['{"task_id": "t"}'] if flags else told) == result.out.splitlines()
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
