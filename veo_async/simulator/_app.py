@@ -41,8 +41,10 @@ class _Bell:
         self._event = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
+        # Not asyncio.wait_for: up to Python 3.11 it swallows a cancellation that comes with the event.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), min(max(seconds, 0.0), MAX_NAP))
+            async with asyncio.timeout(min(max(seconds, 0.0), MAX_NAP)):
+                await self._event.wait()
 
 
 # --- callbacks -----------------------------------------------------------------------------------------
@@ -148,12 +150,17 @@ def create_app(core: Core, *, restart: Restart | None = None) -> web.Application
     postmen: list[_Postman] = []
 
     async def background(app: web.Application) -> AsyncIterator[None]:
-        core.listeners.append(bell.ring)
+        loop = asyncio.get_running_loop()
+
+        def ring() -> None:  # a test may steer the core from a thread of its own
+            loop.call_soon_threadsafe(bell.ring)
+
+        core.listeners.append(ring)
         async with aiohttp.ClientSession(timeout=CALLBACK_TIMEOUT) as http:
             postmen.append(_Postman(core, bell, http))
             task = asyncio.create_task(postmen[0].run(), name="veo_async.simulator callbacks")
             yield
-            core.listeners.remove(bell.ring)
+            core.listeners.remove(ring)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await postmen.pop().close()
