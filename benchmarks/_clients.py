@@ -19,21 +19,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from schedule import AT_ONCE, BATCH, FASTER, TICK
+from _workload import AT_ONCE, BATCH, FASTER, TICK, prompts
 
 Lags = list[float]
 
 CONNECTIONS: Final = 100
 MODEL: Final = "veo31-fast"
 VENDOR_INTERVAL: Final = 3.0  # seconds, the default of its `wait`
-
-
-def prompts(jobs: int) -> list[str]:
-    """
-    As long as a prompt is, and all different.
-    """
-    words = "a humpback whale breaching at golden hour, seen from a small boat, slow motion, take"
-    return [f"{words} {number}" for number in range(jobs)]
 
 
 def lag_of(record: Any) -> float:

@@ -11,19 +11,56 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from random import Random
 from typing import Any, Final
 
-from schedule import lives
+from _workload import lives
 
-from veo_async.simulator import Settings, Simulator
+from veo_async.simulator import Faults, Settings, Simulator
+
+__all__ = ["Found", "server"]
 
 ENDLESS: Final = 1e6  # seconds
+Found = dict[str, Any]
 
 
-def settings(seed: int, *, jobs: int, endless: bool = False) -> Settings:
+# --- for those who want a server -------------------------------------------------------------------------
+
+
+@contextmanager
+def server(**options: Any) -> Iterator[tuple[dict[str, str], Callable[[], Found]]]:
+    """
+    Start a server; gives its address, and a function that ends it and tells what it saw.
+    """
+    command = [sys.executable, __file__, json.dumps(options)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked, told = process.stdin, process.stdout
+
+    def end() -> Found:
+        asked.close()
+        found: Found = json.loads(told.readline())
+        return found
+
+    try:
+        yield json.loads(told.readline()), end
+    finally:
+        asked.close()
+        told.close()
+        process.terminate()
+        process.wait()
+
+
+# --- the process -----------------------------------------------------------------------------------------
+
+
+def settings(seed: int, jobs: int, *, endless: bool) -> Settings:
     """
     Make the settings: log-normal durations, faster than life, or tasks that outlast the run.
     """
@@ -35,16 +72,49 @@ def settings(seed: int, *, jobs: int, endless: bool = False) -> Settings:
     return Settings(seed=seed, duration=duration)
 
 
-async def serve(options: dict[str, Any]) -> dict[str, Any]:
+class Throttle:
+    """
+    Refuses every poll for a while, and remembers when it did.
+    """
+
+    def __init__(self, after: float, length: float) -> None:
+        self.after, self.length = after, length  # seconds, counted from the first poll
+        self.began_at: float | None = None
+        self.refused: list[float] = []
+
+    def __call__(self, _: Mapping[str, Any]) -> bool:
+        now = time.time()
+        self.began_at = self.began_at or now + self.after
+        if not self.began_at <= now < self.began_at + self.length:
+            return False
+        self.refused.append(now)
+        return True
+
+
+async def serve(
+    seed: int, jobs: int, *, endless: bool = False, lost: float = 0.0, throttled: Sequence[float] = (0.0, 0.0)
+) -> Found:
     """
     Serve until standard input ends.
+
+    Args:
+        lost: the share of callbacks that are lost.
+        throttled: how long after the first poll all of them are refused, and for how long, in seconds.
     """
-    async with Simulator(settings(**options)) as simulator:
+    throttle = Throttle(*throttled)
+    faults = Faults(seed=seed).add("lost", on="callback", share=lost)
+    faults.add("status_before", status=429, on=("retrieve", "retrieve_batch"), match=throttle)
+    async with Simulator(settings(seed, jobs, endless=endless), faults=faults) as simulator:
         print(json.dumps({"url": simulator.url, "token": simulator.token}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        return {"requests": dict(simulator.core.requests), "CPU": usage.ru_utime + usage.ru_stime}
+        return {
+            "requests": dict(simulator.core.requests),
+            "CPU": usage.ru_utime + usage.ru_stime,
+            "throttled from": throttle.began_at,
+            "refused": throttle.refused,
+        }
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(serve(json.loads(sys.argv[1])))))
+    print(json.dumps(asyncio.run(serve(**json.loads(sys.argv[1])))))

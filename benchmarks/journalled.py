@@ -25,10 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from _clients import prompts
+from _report import show
+from _server import server
+from _workload import BATCH, FASTER, prompts
 from journal import sync_ms
-from schedule import BATCH, FASTER, show
-from side_by_side import server
 
 from veo_async import PollPolicy, RetryPolicy, TextToVideo, VeoSession
 

@@ -6,59 +6,39 @@ This package, the vendor's client and a bare aiohttp loop, side by side against 
 The simulator and each client have a process of their own, and each run has its own server.
 Durations are log-normal with a mean of 90 s and a sigma of 0.4, divided by 15, and every polling interval is too.
 Every run of a round meets tasks of the very same durations; the order of the clients changes from round to round.
+Exit status 1 where a figure is missed.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Final
 
-from _draw import bars
-from schedule import FASTER, Row, lives, show
+from _report import Row, judged, options, report
+from _server import Found, server
+from _workload import FASTER, lives
 
-HERE: Final = Path(__file__).parent
-Found = dict[str, Any]
+CLIENTS: Final = Path(__file__).parent / "_clients.py"
 
-MOST_REQUESTS: Final = {1000: 1.45, 100: 1.75}  # a job
+MOST_REQUESTS: Final = {100: 1.75, 1000: 1.45}  # a job
 MOST_CPU: Final = 1.2  # of the floor's
 MOST_OF_VENDOR: Final = 1 / 20
 MOST_LATE: Final = 1.5  # of the floor's 95th percentile
 MOST_BEYOND: Final = 2.0  # of the floor's
 LEAST_SUBMITS: Final = 0.8  # of bare POSTs
 
-
-@contextmanager
-def server(**options: Any) -> Iterator[tuple[dict[str, str], Callable[[], Found]]]:
-    """
-    Start a server; gives its address, and a function that ends it and tells what it saw.
-    """
-    command = [sys.executable, str(HERE / "_server.py"), json.dumps(options)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-
-    def end() -> Found:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.close()
-        found: Found = json.loads(process.stdout.readline())
-        return found
-
-    try:
-        yield json.loads(process.stdout.readline()), end
-    finally:
-        process.stdin.close()
-        process.stdout.close()
-        process.terminate()
-        process.wait()
+PLAN: Final[Mapping[int, Sequence[str]]] = {
+    100: ("ours", "floor"),
+    1000: ("ours", "floor", "vendor, warm", "vendor, cold"),
+    3000: ("ours", "floor"),
+}
+SUBMITS: Final = 3000
 
 
 def run(who: str, jobs: int, seed: int, *, endless: bool = False, profile: str | None = None) -> Found:
@@ -66,7 +46,7 @@ def run(who: str, jobs: int, seed: int, *, endless: bool = False, profile: str |
     Run one client against a server of its own.
     """
     with server(seed=seed, jobs=jobs, endless=endless) as (at, end):
-        command = [sys.executable, str(HERE / "_clients.py"), who, "--jobs", str(jobs)]
+        command = [sys.executable, str(CLIENTS), who, "--jobs", str(jobs)]
         command += ["--url", at["url"], "--token", at["token"]]
         command += ["--profile", profile] if profile else []
         found: Found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
@@ -106,8 +86,8 @@ def late(found: Found) -> float:
 
 def row(who: str, jobs: int, found: Sequence[Found]) -> Row:
     return {
-        "jobs": jobs,
         "who": who,
+        "jobs": jobs,
         "requests per job": middle(found, lambda one: one["requests"] / jobs),
         "median lag": middle(found, lambda one: statistics.median(one["lags"])),
         "95 % lag": middle(found, late),
@@ -117,43 +97,41 @@ def row(who: str, jobs: int, found: Sequence[Found]) -> Row:
     }
 
 
-def judged(figure: str, jobs: int, value: float, most: float, *, least: bool = False) -> Row:
-    met = value >= most if least else value <= most
-    return {"figure": figure, "jobs": jobs, "found": value, "bound": most, "meets": met}
-
-
 def judge(rows: Sequence[Row]) -> list[Row]:
     """
     Hold our rows against the floor's and the vendor's.
     """
     by = {(line["jobs"], line["who"]): line for line in rows}
+    return [
+        verdict
+        for (jobs, who), our in by.items()
+        if who == "ours"
+        for verdict in judge_one(jobs, our, by[jobs, "floor"], by.get((jobs, "vendor, warm")))
+    ]
+
+
+def judge_one(jobs: int, our: Row, base: Row, warm: Row | None) -> list[Row]:
     verdicts = []
-    for (jobs, who), our in by.items():
-        if who != "ours":
-            continue
-        base = by[jobs, "floor"]
 
-        def ratio(name: str, base: Row = base, our: Row = our) -> float:
-            return float(our[name]) / float(base[name])
+    def judge(name: str, most: float, *, of: Row | None = None, whose: str = "") -> None:
+        value = our[name] / (of[name] if of else 1.0)
+        verdicts.append(judged(f"{name}{whose}, {jobs:,} jobs", value, most=most))
 
-        if jobs in MOST_REQUESTS:
-            verdicts.append(judged("requests per job", jobs, our["requests per job"], MOST_REQUESTS[jobs]))
-        if jobs == 1000:
-            verdicts.append(judged("median lag / floor's", jobs, ratio("median lag"), 1.0))
-            verdicts.append(judged("95 % lag / floor's", jobs, ratio("95 % lag"), MOST_LATE))
-        if jobs >= 1000:
-            verdicts.append(judged("client CPU / floor's", jobs, ratio("client CPU ms per job"), MOST_CPU))
-        if warm := by.get((jobs, "vendor, warm")):
-            share = our["client CPU ms per job"] / warm["client CPU ms per job"]
-            verdicts.append(judged("client CPU / warm vendor's", jobs, share, MOST_OF_VENDOR))
-        if jobs == 3000:
-            verdicts.append(
-                judged("wall beyond longest / floor's", jobs, ratio("beyond longest"), MOST_BEYOND)
-            )
+    if jobs in MOST_REQUESTS:
+        judge("requests per job", MOST_REQUESTS[jobs])
+    if jobs == 1000:
+        judge("median lag", 1.0, of=base, whose=" / floor's")
+        judge("95 % lag", MOST_LATE, of=base, whose=" / floor's")
+    if jobs >= 1000:
+        judge("client CPU ms per job", MOST_CPU, of=base, whose=" / floor's")
+    if warm is not None:
+        judge("client CPU ms per job", MOST_OF_VENDOR, of=warm, whose=" / warm vendor's")
+    if jobs == 3000:
+        judge("beyond longest", MOST_BEYOND, of=base, whose=" / floor's")
     return verdicts
 
 
-def submits(jobs: int, runs: int, seed: int) -> tuple[list[Row], list[Row]]:
+def submits(jobs: int, runs: int, seed: int) -> tuple[list[Row], Row]:
     """
     How many submits a second get their answer, while no task ends.
     """
@@ -161,34 +139,34 @@ def submits(jobs: int, runs: int, seed: int) -> tuple[list[Row], list[Row]]:
     rows: list[Row] = [
         {
             "who": who,
+            "jobs": jobs,
             "submits per second": middle(runs_of, lambda one: jobs / one["wall"]),
             "client CPU ms per submit": middle(runs_of, lambda one: 1e3 * one["CPU"] / jobs),
         }
         for who, runs_of in found.items()
     ]
     share = rows[0]["submits per second"] / rows[1]["submits per second"]
-    return rows, [judged("submits per second / bare POSTs", jobs, share, LEAST_SUBMITS, least=True)]
+    return rows, judged("submits per second / bare POSTs", share, least=LEAST_SUBMITS)
 
 
-PLAN: Final = {
-    100: ("ours", "floor"),
-    1000: ("ours", "floor", "vendor, warm", "vendor, cold"),
-    3000: ("ours", "floor"),
-}
-SUBMITS: Final = 3000
+def drawn(rows: Sequence[Row]) -> dict[str, tuple[str, dict[str, float]]]:
+    units = {
+        "requests per job": "requests",
+        "median lag": "seconds",
+        "95 % lag": "seconds",
+        "client CPU ms per job": "milliseconds",
+    }
+    return {
+        name: (unit, {f"{line['jobs']} jobs, {line['who']}": float(line[name]) for line in rows})
+        for name, unit in units.items()
+    }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = options(__doc__, quick="one run of a hundred jobs, to see that it works")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, nargs="*", choices=PLAN, help="only these numbers of jobs")
     parser.add_argument("--without-vendor", action="store_true", help="leave the slowest out")
-    parser.add_argument(
-        "--quick", action="store_true", help="one run of a hundred jobs, to see that it works"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--out", type=Path, help="draw the figures into this directory")
     chosen = parser.parse_args(arguments)
     runs, numbers, most = chosen.runs, chosen.jobs or [*PLAN], SUBMITS
     if chosen.quick:
@@ -198,33 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         clients = [who for who in PLAN[jobs] if not (chosen.without_vendor and who.startswith("vendor"))]
         found = rounds(clients, jobs, runs, chosen.seed)
         rows += [row(who, jobs, found[who]) for who in clients]
-    sent, verdicts = submits(most, runs, chosen.seed)
+    sent, verdict = submits(most, runs, chosen.seed)
     tables = {
         f"Side by side, {FASTER} times faster than life (seconds, medians of {runs})": rows,
-        f"Submits alone, {most} of them": sent,
-        "The figures": judge(rows) + verdicts,
+        "Submits alone": sent,
     }
-    if chosen.out:
-        draw(rows, chosen.out)
-    if chosen.json:
-        print(json.dumps(tables, indent=2))
-        return
-    for title, lines in tables.items():
-        show(title, lines)
-
-
-def draw(rows: Sequence[Row], directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, unit in (
-        ("requests per job", "requests"),
-        ("median lag", "seconds"),
-        ("95 % lag", "seconds"),
-        ("client CPU ms per job", "milliseconds"),
-    ):
-        values = {f"{line['jobs']} jobs, {line['who']}": float(line[name]) for line in rows}
-        file = directory / f"{name.replace(' %', '').replace(' ', '-')}.svg"
-        file.write_text(bars(name, unit, values), encoding="utf-8")
+    return report(chosen, tables, [*judge(rows), verdict], drawn(rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
