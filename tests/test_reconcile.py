@@ -22,6 +22,9 @@ from hypothesis import strategies as st
 
 from veo_async._reconcile import (
     EMPTY,
+    MARGIN,
+    OLDER,
+    PATIENCE,
     UNCLEAR,
     USELESS,
     Adopt,
@@ -73,6 +76,15 @@ def unknown(*attempts: Attempt, ended: float = 1.0, grace: float = GRACE) -> Rec
     for one in attempts or [attempt()]:
         reconciler.sending(one, now=one.began_at - SERVER)
         assert [] == reconciler.unknown(one, now=ended)
+    return reconciler
+
+
+def compare_clocks(reconciler: Reconciler, behind: float = 0.0) -> Reconciler:
+    """Show it the record of a task, accepted long ago, whose clock is so many seconds behind."""
+    reconciler.accepted(attempt("known", at=-90_000.0), "known", now=-89_999.0)
+    anything = Listing(created_from=inf, asked_at=-89_998.0)
+    known = record("known", at=-90_000.0 - behind)
+    assert [] == reconciler.listed(anything, [known], well_formed=True, complete=False)
     return reconciler
 
 
@@ -260,7 +272,7 @@ def test_the_window_allows_for_what_is_not_known_of_the_clock() -> None:
     """The listing reaches back by the skew and the uncertainty, and so does the filter."""
     far = attempt(uncertainty=3600.0)
     reconciler = unknown(far)
-    assert SERVER - 3610.0 == reconciler.listing(2.0).created_from
+    assert SERVER - 3610.0 - MARGIN == reconciler.listing(2.0).created_from
     assert [Adopt(attempt=far, task_id="t")] == listed(reconciler, record("t", at=-3600.0), at=10.0)
 
 
@@ -319,7 +331,7 @@ def test_who_lost_a_task_to_an_identical_attempt_takes_the_others() -> None:
 
 def test_a_record_older_than_what_was_taken_stays_a_strangers() -> None:
     """Of two records before its time, one goes to an older attempt; that does not make the other its own."""
-    reconciler = Reconciler(GRACE)
+    reconciler = compare_clocks(Reconciler(GRACE))
     old, young = attempt("old", at=0.0), attempt("young", at=20.0)
     for one, ended in [(old, 1.0), (young, 21.0)]:
         reconciler.sending(one, now=one.began_at - SERVER)
@@ -331,7 +343,7 @@ def test_a_record_older_than_what_was_taken_stays_a_strangers() -> None:
 
 def test_no_attempt_reaches_back_for_ever() -> None:
     """However long one attempt takes the task of the next, the listing goes back a few graces at most."""
-    reconciler = Reconciler(GRACE)
+    reconciler = compare_clocks(Reconciler(GRACE))
     for key, at in [("old", 0.0), ("young", 400.0)]:
         reconciler.unknown(attempt(key, at=at), now=at + 1.0)
     adopt = only(listed(reconciler, record("t", at=400.5), at=402.0))
@@ -415,7 +427,7 @@ def test_one_late_listing_is_not_enough() -> None:
 
 def test_a_listing_asked_before_the_end_says_nothing() -> None:
     """Pages asked for while the submit was in flight are no evidence when they arrive after it."""
-    reconciler = Reconciler(GRACE)
+    reconciler = compare_clocks(Reconciler(GRACE))
     early, late = attempt("early"), attempt("late", body=body("another"))
     for one in (early, late):
         reconciler.sending(one, now=0.0)
@@ -484,13 +496,59 @@ def test_a_listing_that_lacks_an_accepted_task_is_broken() -> None:
 
 def test_an_accepted_task_need_not_show_at_once_nor_from_before() -> None:
     """A task accepted just now, or sent before the window, is not missed."""
-    reconciler = unknown(attempt(at=100.0), ended=101.0)
+    reconciler = compare_clocks(unknown(attempt(at=100.0), ended=101.0))
     reconciler.accepted(attempt("before", body=body("before"), at=0.0), "before", now=1.0)
     reconciler.accepted(attempt("new", body=body("new"), at=150.0), "new", now=150.5)
     strangers = record("stranger", body("stranger"), at=150.0)
     assert [] == listed(reconciler, strangers, at=151.0)
-    assert [] == listed(reconciler, strangers, at=161.0)
-    assert isinstance(only(listed(reconciler, strangers, at=170.0)), SendAgain)
+    assert isinstance(only(listed(reconciler, strangers, at=161.0)), SendAgain)
+
+
+# --- the clock of the records ----------------------------------------------------------------------------
+
+
+def test_a_clock_that_is_behind_forbids_sending_again() -> None:
+    """If records may be dated too early, one that looks older than the submit may be its own after all."""
+    reconciler = unknown()
+    early = record("t", at=-60.0)
+    for at in (2.0, 61.0, 62.0, 200.0):
+        assert [] == listed(reconciler, early, at=at)
+    decision = only(listed(reconciler, early, at=1.0 + PATIENCE * GRACE))
+    assert GiveUp(attempt=attempt(), candidates=("t",), reason=OLDER) == decision
+
+
+def test_a_clock_that_is_known_to_be_behind_is_allowed_for() -> None:
+    """The record of a task that a reply named tells by how much; then the right one is adopted."""
+    reconciler = compare_clocks(unknown(), behind=1800.0)
+    assert SERVER - 1810.0 == reconciler.listing(2.0).created_from
+    assert [Adopt(attempt=attempt(), task_id="t")] == listed(reconciler, record("t", at=-1799.0), at=10.0)
+
+
+def test_a_clock_that_falls_further_behind_is_followed() -> None:
+    """What was learned of the clocks is corrected by later records, and attempts made since are seen by it."""
+    reconciler = compare_clocks(Reconciler(GRACE), behind=100.0)
+    compare_clocks(reconciler, behind=300.0)
+    compare_clocks(reconciler, behind=200.0)
+    reconciler.sending(attempt(), now=0.0)
+    reconciler.unknown(attempt(), now=1.0)
+    assert SERVER - 310.0 == reconciler.listing(2.0).created_from
+
+
+def test_a_task_that_existed_before_the_submit_is_not_its_own() -> None:
+    """However clocks differ, a task that ran for longer than ago the submit was made is another's."""
+    reconciler = unknown()
+    ran = record("t", at=-600.0, finished_at=SERVER - 500.0)
+    assert [] == listed(reconciler, ran, at=2.0)
+    assert [SendAgain(attempt=attempt())] == listed(reconciler, ran, at=300.0)
+
+
+def test_a_time_without_a_clock_says_nothing() -> None:
+    """The record of an accepted task that has no time does not count as a comparison of clocks."""
+    reconciler = unknown()
+    reconciler.accepted(attempt("b", body=body("b"), at=0.5), "b", now=1.0)
+    timeless = {"id": "b", "request": body("b")}
+    listed(reconciler, timeless, at=2.0)
+    assert SERVER - 10.0 - MARGIN == reconciler.listing(3.0).created_from
 
 
 # --- an account without a record -------------------------------------------------------------------------
@@ -558,9 +616,9 @@ def test_nobody_goes_first_while_an_answer_may_bring_proof() -> None:
 def test_an_accepted_task_is_proof_when_it_shows() -> None:
     """Until the listing is proven it reaches back to every task that was accepted; nobody goes first."""
     reconciler = Reconciler(GRACE)
-    reconciler.accepted(attempt("before", at=-500.0), "t", now=-499.0)
+    reconciler.accepted(attempt("before", at=-5000.0), "t", now=-4999.0)
     reconciler.unknown(attempt(), now=1.0)
-    assert SERVER - 510.0 == reconciler.listing(1.0).created_from
+    assert SERVER - 5010.0 == reconciler.listing(1.0).created_from
     assert [[], []] == [listed(reconciler, at=at) for at in (9.0, 61.0)]
     before = record("t", body("before"), at=-499.5)
     assert [[], [SendAgain(attempt=attempt())]] == [listed(reconciler, before, at=at) for at in (70.0, 78.0)]
@@ -740,7 +798,7 @@ def test_an_attempt_found_after_a_crash_ends_now() -> None:
     """What the journal shows as open is unknown from the restart on, by the server's clock from its sending on."""
     reconciler = Reconciler(GRACE)
     reconciler.unknown(attempt(at=-5000.0), now=0.0)
-    assert SERVER - 5010.0 == reconciler.listing(0.0).created_from
+    assert SERVER - 5010.0 - MARGIN == reconciler.listing(0.0).created_from
     found = record("t", at=-4990.0)
     assert [Adopt(attempt=attempt(at=-5000.0), task_id="t")] == listed(reconciler, found, at=1.0)
 
@@ -820,6 +878,7 @@ class World:
         kills: when the client dies, to start again at once from its journal.
         clock: what the server's clock shows when the client's shows 0.
         uncertainty: by how much the client may be wrong about that, in seconds.
+        behind: by how many seconds the clock of the records is behind the one that the client sees.
     """
 
     plans: Sequence[Plan]
@@ -835,6 +894,7 @@ class World:
     strangers: Sequence[tuple[float, dict[str, Any]]] = ()
     clock: float = SERVER
     uncertainty: float = 0.0
+    behind: float = 0.0
     now: float = 0.0
     tasks: dict[str, Bought] = field(factory=dict)
     owner: dict[str, str] = field(factory=dict)
@@ -924,7 +984,7 @@ class World:
         """Take a task in, at the server."""
         if key and self.translates:
             request = {**request, "prompt": f"{request['prompt']}, translated"}
-        made = record(task_id, request, created=self.now + self.clock)
+        made = record(task_id, request, created=self.now + self.clock - self.behind)
         self.tasks[task_id] = bought = Bought(key, made, shows_at, self.now)
         for _ in range(2):
             self.server(self.now + self.random.uniform(0, 3 * GRACE), partial(self.touch, bought))
@@ -1100,6 +1160,18 @@ def test_no_fault_of_the_listing_costs_anything(
     world.check()
     assert {GiveUp} >= {type(decision) for decision in world.gave_up.values()}
     assert {EMPTY, USELESS} >= {decision.reason for decision in world.gave_up.values()}
+
+
+@quickly
+@given(worlds, plans(), anywhen, st.floats(0, 3600))
+def test_no_clock_makes_us_buy_twice(
+    how: dict[str, Any], jobs: list[Plan], kills: list[float], behind: float
+) -> None:
+    """Where records are dated earlier than replies, nothing is bought twice, and what is given up says why."""
+    strangers = [(-50_000.0, body("a stranger's"))]
+    world = World(jobs, strangers=strangers, kills=kills, behind=behind, **how).run()
+    world.check()
+    assert {OLDER, USELESS} >= {decision.reason for decision in world.gave_up.values()}
 
 
 @quickly

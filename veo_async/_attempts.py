@@ -26,6 +26,7 @@ __all__ = [
     "read_tasks",
 ]
 
+SLACK: Final = 10.0  # seconds: a listing may be answered that long after it was asked for
 MAX_ID: Final = 256  # characters; ids are UUIDs of 36
 FARTHEST: Final = 1e11  # Unix seconds: a `created_at` beyond it is none (milliseconds, an infinity, a hoax)
 
@@ -111,10 +112,14 @@ Decision: TypeAlias = Adopt | SendAgain | GiveUp
 class Owned:
     """
     A task that some job has; with `since`, one that every listing from then on must show.
+
+    Attributes:
+        began_at: when its submit began, by the server's clock, or None where that is not known to the second.
     """
 
     told_at: float
-    since: float | None
+    since: float | None = None
+    began_at: float | None = None
 
 
 @frozen(eq=False)
@@ -131,6 +136,15 @@ class Task:
     @prompt.default
     def _echoed(self) -> str | None:
         return prompt_of(self.raw.get("request"))
+
+    @property
+    def age(self) -> float:
+        """
+        Return how many seconds it has existed for certain, by its own times alone.
+        """
+        times = [_instant(self.raw.get(name)) for name in ("started_at", "finished_at")]
+        latest = max((time for time in times if time is not None), default=-math.inf)
+        return 0.0 if self.created_at is None else max(0.0, latest - self.created_at)
 
     def may_be_since(self, instant: float) -> bool:
         return self.created_at is None or self.created_at >= instant
@@ -179,6 +193,7 @@ class OpenAttempt:
         absences: how many of these lacked its task beyond doubt.
         late: how many of these were asked for after its grace.
         soon: whether another may tell more before long.
+        older: ids of tasks that existed before it was sent.
     """
 
     attempt: Attempt
@@ -195,6 +210,7 @@ class OpenAttempt:
     absences: int = 0
     late: int = 0
     soon: bool = False
+    older: set[str] = field(factory=set)
 
     def __attrs_post_init__(self) -> None:
         body = self.attempt.body
@@ -215,6 +231,15 @@ class OpenAttempt:
         Return the seconds since it ended; negative while it had not.
         """
         return -math.inf if self.ended_at is None else now - self.ended_at
+
+    def may_be(self, task: Task, *, margin: float, now: float) -> bool:
+        """
+        Tell whether the task may have been created since the sending, if its clock is `margin` seconds behind.
+        """
+        # However the clocks differ, what is older than the attempt was not bought by it.
+        if task.age > now - self.told_at + SLACK:
+            self.older.add(task.id)
+        return task.id not in self.older and task.may_be_since(self.reach - margin)
 
     def judge(self, task: Task) -> Verdict:
         """

@@ -28,9 +28,11 @@ there is none, a task that this session knows to be accepted is waited for. Only
 either, one job goes first: it alone is sent again on the word of empty listings, and the others wait until its
 task shows. So a listing that stays empty for ever costs at most one video, and the rest are given up.
 
-*Two clocks.* `now` and whatever is compared with it is the caller's own clock, which never jumps. Only
-`Attempt.began_at` and the records' `created_at` are the server's, in Unix seconds; they choose which records
-come into question, and never how long to wait. So a local clock that is an hour off does no harm.
+*Three clocks.* `now` and whatever is compared with it is the caller's own clock, which never jumps. Only
+`Attempt.began_at`, which is read off the `Date` of replies, and the records' `created_at` are the server's, in
+Unix seconds; they choose which records come into question, and never how long to wait. So a local clock that is
+an hour off does no harm. These two may differ as well: the records of tasks that replies have named tell by how
+much. Until such a record was seen, a task somewhat too old to be adopted forbids sending again all the same.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ._attempts import (
     Adopt,
@@ -76,7 +78,11 @@ SHORTEST: Final = 0.05  # seconds; for a grace of zero
 PATIENCE: Final = 5  # graces after the end: a listing that has proved nothing by then is given up …
 ENOUGH: Final = 3  # … provided that it was answered this often after the grace: an outage is no answer
 
+# Seconds by which the clock of `created_at` may be behind that of `Date`, as long as nothing tells.
+MARGIN: Final = 3700.0
+
 UNCLEAR: Final = "a task may be this submit's, but its record does not tell"
+OLDER: Final = "a task like it seems somewhat older than this submit, and nothing tells how far the server's clocks differ"
 EMPTY: Final = "the account's listing has never shown a task, so that one is missing proves nothing"
 USELESS: Final = (
     "the account's listing is off, incomplete, or lacks a task that was accepted: it proves nothing"
@@ -91,12 +97,14 @@ class _Answer:
     Attributes:
         evidence: whether a task that is not there does not exist.
         held: ids of tasks that a submit in flight may have bought.
+        margin: by how many seconds the clock of the records may be behind, as far as is known.
     """
 
     listing: Listing
     evidence: bool
     held: set[str]
     rest: Sequence[Task]
+    margin: float
 
     def counts_for(self, unknown: OpenAttempt) -> bool:
         """
@@ -104,7 +112,14 @@ class _Answer:
         """
         asked_at = self.listing.asked_at
         ended = unknown.elapsed(asked_at) >= 0 and asked_at > unknown.asked_at
-        return ended and self.listing.created_from <= unknown.reach
+        return ended and self.listing.created_from <= unknown.reach - self.margin
+
+    def possible(self, unknown: OpenAttempt) -> list[Task]:
+        """
+        Return the tasks that the attempt may have bought, if clocks differ as much as they may.
+        """
+        now = self.listing.asked_at
+        return [task for task in self.rest if unknown.may_be(task, margin=self.margin, now=now)]
 
 
 @define(eq=False, repr=False)
@@ -124,6 +139,7 @@ class Reconciler:
     _nonces: dict[str, OpenAttempt] = field(init=False, factory=dict)
     _claims: dict[str, OpenAttempt] = field(init=False, factory=dict)
     _owned: dict[str, Owned] = field(init=False, factory=dict)
+    _behind: float | None = field(init=False, default=None)
     _prune_at: int = field(init=False, default=1000)
     _asked_at: float = field(init=False, default=-math.inf)
     _proven: bool = field(init=False, default=False)
@@ -151,7 +167,8 @@ class Reconciler:
         known = self._open.get(attempt.key)
         was_called = known is not None and known.called == task_id
         self._drop(attempt)
-        self._own(task_id, Owned(now, self._since(attempt)))
+        began_at = None if attempt.uncertainty else attempt.began_at
+        self._own(task_id, Owned(now, self._since(attempt), began_at))
         return was_called
 
     def refused(self, attempt: Attempt) -> None:
@@ -183,20 +200,20 @@ class Reconciler:
         """
         Note that a job has this task, whichever way it came by it.
         """
-        self._own(task_id, Owned(now, None))
+        self._own(task_id, Owned(now))
 
     def adopted(self, adopt: Adopt, *, now: float) -> None:
         """
         Confirm a decision to adopt: the claim is in the journal.
         """
         self._drop(adopt.attempt)
-        self._own(adopt.task_id, Owned(now, None))
+        self._own(adopt.task_id, Owned(now))
 
     def rejected(self, adopt: Adopt, *, now: float) -> None:
         """
         Take a decision to adopt back: by the journal, the task is another job's.
         """
-        self._own(adopt.task_id, Owned(now, None))
+        self._own(adopt.task_id, Owned(now))
 
     # --- what to ask, and when ---
 
@@ -219,7 +236,7 @@ class Reconciler:
         Return what to list; where no answer comes, it is simply due again a little later.
         """
         self._asked_at = now
-        since = [attempt.reach for attempt in self._open.values()]
+        since = [attempt.reach - self._margin for attempt in self._open.values()]
         if not self._proven:  # so that a task known to be accepted can be the proof
             since += [owned.since for owned in self._owned.values() if owned.since is not None]
         return Listing(created_from=min(since, default=0.0), asked_at=now)
@@ -246,6 +263,7 @@ class Reconciler:
         tasks, clean = read_tasks(records)
         self._proven = self._proven or (well_formed and bool(tasks))
         evidence = well_formed and complete and clean and self._shows_accepted(listing, tasks)
+        self._compare_clocks(tasks)
         decisions = self._adopt_traced(tasks.values())
         found = self._find([task for task in tasks.values() if self._is_free(task.id)])
         held = self._held({task.id: task for matches in found.values() for task, _ in matches}.values())
@@ -254,7 +272,7 @@ class Reconciler:
             same = [task for task, verdict in matches if verdict is Verdict.SAME and task.id not in held]
             decisions += self._assign(members, same)
             rest = [task for task, _ in matches if task.id not in self._claims]
-            answer = _Answer(listing, evidence, held, rest)
+            answer = _Answer(listing, evidence, held, rest, self._margin)
             for unknown in [member for member in members.values() if member.undecided]:
                 decisions += self._judge(unknown, answer)
         return decisions
@@ -315,7 +333,7 @@ class Reconciler:
         for mark, members in self._groups.items():
             undecided = [member for member in members.values() if member.undecided]
             if undecided:
-                reach = min(member.reach for member in undecided)
+                reach = min(member.reach for member in undecided) - self._margin
                 found[mark] = undecided[0].candidates(task for task in tasks if task.may_be_since(reach))
         return found
 
@@ -377,7 +395,7 @@ class Reconciler:
         """
         if not answer.counts_for(unknown):
             return []
-        mine = [task for task in answer.rest if task.may_be_since(unknown.reach)]
+        mine = answer.possible(unknown)
         waits = any(task.id in answer.held for task in mine)
         elapsed = unknown.elapsed(answer.listing.asked_at)
         unknown.asked_at = answer.listing.asked_at
@@ -386,26 +404,59 @@ class Reconciler:
         unknown.soon = waits or not answer.evidence or not self._proven
         if waits or elapsed < self.grace:
             return []
-        return self._end(unknown, elapsed, tuple(task.id for task in mine), evidence=answer.evidence)
+        return self._end(unknown, elapsed, mine, evidence=answer.evidence)
 
     def _end(
-        self, unknown: OpenAttempt, elapsed: float, unsure: tuple[str, ...], *, evidence: bool
+        self, unknown: OpenAttempt, elapsed: float, possible: Sequence[Task], *, evidence: bool
     ) -> list[Decision]:
         """
         Send again, give up, or wait on, once the grace is over.
         """
         decision: Decision | None = None
-        if evidence and unsure:
-            decision = GiveUp(attempt=unknown.attempt, candidates=unsure, reason=UNCLEAR)
-        elif evidence and unknown.absences > 1 and self._may_go(unknown.attempt.key, elapsed):
+        candidates = tuple(task.id for task in possible)
+        if evidence and any(task.may_be_since(unknown.reach) for task in possible):
+            decision = GiveUp(attempt=unknown.attempt, candidates=candidates, reason=UNCLEAR)
+        elif evidence and not possible and unknown.absences > 1 and self._may_go(unknown.attempt.key, elapsed):
             decision = SendAgain(attempt=unknown.attempt)
         elif elapsed >= PATIENCE * self.grace and unknown.late >= ENOUGH:
-            reason = EMPTY if evidence else USELESS
-            decision = GiveUp(attempt=unknown.attempt, candidates=unsure, reason=reason)
+            reason = USELESS if not evidence else OLDER if possible else EMPTY
+            decision = GiveUp(attempt=unknown.attempt, candidates=candidates, reason=reason)
         if decision is None:
             return []
         self._drop(unknown.attempt)
         return [decision]
+
+    @property
+    def _margin(self) -> float:
+        return MARGIN if self._behind is None else 0.0
+
+    def _compare_clocks(self, tasks: Mapping[str, Task]) -> None:
+        """
+        Learn from records of tasks that replies have named how far their clock is behind that of `Date`.
+        """
+        known = (
+            (self._owned[task_id].began_at, task.created_at)
+            for task_id, task in tasks.items()
+            if task_id in self._owned
+        )
+        seen = [
+            max(0.0, began - created) for began, created in known if began is not None and created is not None
+        ]
+        if not seen:
+            return
+        more = max(seen) - (self._behind or 0.0)
+        if self._behind is None or more > self.skew:
+            self._behind = (self._behind or 0.0) + more
+            self._reach_back(more)
+
+    def _reach_back(self, seconds: float) -> None:
+        for attempt in self._open.values():
+            attempt.since -= seconds
+            attempt.reach -= seconds
+        self._owned = {
+            task_id: owned if owned.since is None else evolve(owned, since=owned.since - seconds)
+            for task_id, owned in self._owned.items()
+        }
 
     def _shows_accepted(self, listing: Listing, tasks: Mapping[str, Task]) -> bool:
         """
@@ -441,7 +492,7 @@ class Reconciler:
         return (attempt for attempt in self._open.values() if attempt.undecided)
 
     def _since(self, attempt: Attempt) -> float:
-        return attempt.began_at - attempt.uncertainty - self.skew
+        return attempt.began_at - attempt.uncertainty - self.skew - (self._behind or 0.0)
 
     def _add(self, attempt: Attempt, *, told_at: float) -> OpenAttempt:
         self._drop(attempt)
