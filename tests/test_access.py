@@ -22,7 +22,8 @@ def test_a_session_without_a_token_says_where_to_put_one() -> None:
     """
     The first error that a newcomer sees names the argument and the variable.
     """
-    with pytest.raises(ConfigurationError, match=r"VeoSession.*ACEDATACLOUD_API_TOKEN"):
+    words = r"VeoSession.*ACEDATACLOUD_API_TOKEN.*https://platform\.acedata\.cloud"
+    with pytest.raises(ConfigurationError, match=words):
         VeoSession()
 
 
@@ -84,8 +85,7 @@ def test_http_is_for_loopback(address: str) -> None:
         ("http://10.0.0.1", "must be https"),
         ("http://localhost.example", "must be https"),
         ("ftp://x.example", "not an http or https address"),
-        ("api.acedata.cloud", "not an http or https address"),
-        ("https://", "not an http or https address"),
+        ("https://", "names no host"),
         ("https://[::1", "malformed"),
         ("https://x.example:port", "malformed"),
         ("https://user:very-secret@x.example", "a host and a path only"),
@@ -100,3 +100,37 @@ def test_an_address_that_cannot_be_used_is_refused(address: str, words: str) -> 
     with pytest.raises(ConfigurationError, match=words) as caught:
         VeoSession("token", base_url=address)
     assert "very-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("api.acedata.cloud", "https://api.acedata.cloud"),
+        ("proxy.example:8443/ace", "https://proxy.example:8443/ace"),
+        ("localhost:8750", "http://localhost:8750"),
+        ("127.0.0.1:8750", "http://127.0.0.1:8750"),
+        ("[::1]:8750", "http://[::1]:8750"),
+        ("me:very-secret@proxy.example?very-secret", "https://proxy.example"),
+        ("//x", PUBLIC_ADDRESS),
+        ("https:/x.example", PUBLIC_ADDRESS),
+    ],
+)
+def test_an_address_without_a_scheme_is_completed(address: str, remedy: str) -> None:
+    """
+    Who leaves https:// out is told what to write, without a password.
+    """
+    with pytest.raises(ConfigurationError) as caught:
+        base_url_from(address)
+    assert str(caught.value).endswith(f" has no scheme: write it like {remedy}")
+    assert "very-secret" not in str(caught.value)
+
+
+def test_an_address_from_the_environment_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Who has forgotten the variable is reminded of it; a line break at its end does no harm.
+    """
+    monkeypatch.setenv("ACEDATACLOUD_API_BASE_URL", "https://proxy.example/ \n")
+    assert "https://proxy.example" == base_url_from(None)
+    monkeypatch.setenv("ACEDATACLOUD_API_BASE_URL", "ftp://proxy.example")
+    with pytest.raises(ConfigurationError, match=r"from ACEDATACLOUD_API_BASE_URL\) is not an http"):
+        base_url_from(None)

@@ -15,6 +15,7 @@ from .errors import ConfigurationError
 __all__ = ["PUBLIC_ADDRESS", "base_url_from", "token_from"]
 
 PUBLIC_ADDRESS: Final = "https://api.acedata.cloud"
+PLATFORM: Final = "https://platform.acedata.cloud"
 TOKEN_VARIABLE: Final = "ACEDATACLOUD_API_TOKEN"  # [C] what the vendor's own tools read
 ADDRESS_VARIABLE: Final = "ACEDATACLOUD_API_BASE_URL"  # [C] likewise
 
@@ -29,7 +30,10 @@ def token_from(token: str | None) -> str:
     source = "the token" if token is not None else TOKEN_VARIABLE
     token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
     if not token:
-        raise ConfigurationError(f"no token: pass one to VeoSession, or set {TOKEN_VARIABLE}")
+        raise ConfigurationError(
+            f"no token: pass one to VeoSession, or set {TOKEN_VARIABLE}; {PLATFORM} has yours,"
+            " and veo_async.simulator needs none"
+        )
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         words = f"{source} holds a space, a line break or another character that no token has"
         hint = ": was it read from a file, with the line's end?" if token[-1] in "\r\n" else ""
@@ -44,20 +48,39 @@ def base_url_from(base_url: str | None) -> str:
     Raises:
         ConfigurationError: it is not https (http is for loopback), or carries more than an address.
     """
-    address = base_url or os.environ.get(ADDRESS_VARIABLE) or PUBLIC_ADDRESS
+    address = (base_url or os.environ.get(ADDRESS_VARIABLE) or PUBLIC_ADDRESS).strip()
+    if problem := _problem_with(address):
+        source = "" if base_url else f" (from {ADDRESS_VARIABLE})"
+        raise ConfigurationError(f"the base URL {_bare(address)!r}{source} {problem}")
+    return address.rstrip("/")
+
+
+def _problem_with(address: str) -> str | None:
+    if "://" not in address:
+        return f"has no scheme: write it like {_with_scheme(_bare(address))}"
     try:
         parts = urlsplit(address)
         _ = parts.port  # urlsplit looks at it only when asked
     except ValueError as error:
-        raise ConfigurationError(f"the base URL {address!r} is malformed: {error}") from error
-    if problem := _problem_of(parts):
-        raise ConfigurationError(f"the base URL {_without_secrets(parts)!r} {problem}")
-    return address.rstrip("/")
+        return f"is malformed: {error}"
+    return _problem_of(parts)
+
+
+def _with_scheme(bare: str) -> str:
+    """
+    Complete `localhost:8750`; what is no host and port is not completed.
+    """
+    found = re.fullmatch(r"(\[[0-9a-f:]+\]|[\w.-]+)(:[0-9]+)?(/.*)?", bare)
+    if found is None:
+        return PUBLIC_ADDRESS
+    return f"{'http' if _is_loopback(found[1].strip('[]')) else 'https'}://{bare}"
 
 
 def _problem_of(parts: SplitResult) -> str | None:
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return "is not an http or https address"
+    if parts.scheme not in {"http", "https"}:
+        return f"is not an http or https address: write it like {PUBLIC_ADDRESS}"
+    if not parts.hostname:
+        return f"names no host: write it like {PUBLIC_ADDRESS}"
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
         return "must be https: the token would travel in the clear"
     if parts.username is not None or parts.query or parts.fragment:
@@ -72,5 +95,10 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _without_secrets(parts: SplitResult) -> str:
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+def _bare(address: str) -> str:
+    """
+    Strip what may be secret: a name and a password before the host, and what follows the path.
+    """
+    scheme, mark, rest = address.rpartition("://") if "://" in address else ("", "", address)
+    place, slash, path = re.split(r"[?#]", rest)[0].partition("/")
+    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
