@@ -4,12 +4,16 @@ The requests, the rules and the table of models: what is refused, what is only w
 
 from __future__ import annotations
 
+import _thread
 import copy
+import inspect
 import pickle
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -38,6 +42,7 @@ from veo_async._models import (
     Upsample,
     Video,
     VideoResult,
+    in_short,
 )
 from veo_async._rules import (
     ASPECT_RATIOS,
@@ -339,7 +344,21 @@ def test_a_long_value_is_cut_in_the_violation() -> None:
     """A whole image pasted where a URL belongs does not fill the log."""
     [violation] = violations(lambda: ImageToVideo("a whale", ["data:image/png;base64," + "A" * 1_000_000]))
     assert len(violation) < 200
-    assert violation.endswith("...")
+    assert "..." in violation
+
+
+@pytest.mark.parametrize("image", ["cat.png", "/tmp/cat.png", "file:///tmp/cat.png", Path("cat.png")])
+def test_a_file_where_a_url_belongs_comes_with_a_remedy(image: Any) -> None:
+    """Whoever passes an image of his own reads what to do with it."""
+    [violation] = violations(lambda: ImageToVideo("a whale", [image]))
+    assert violation.endswith("; the API fetches it itself, so put a file on the web first")
+
+
+@pytest.mark.parametrize("image", ["", "ftp://x/cat.png", 7])
+def test_what_is_no_file_gets_no_such_remedy(image: Any) -> None:
+    """Another mistake is not taken for that one."""
+    [violation] = violations(lambda: ImageToVideo("a whale", [image]))
+    assert "file" not in violation
 
 
 def _one_by_one() -> Iterator[str]:
@@ -356,7 +375,8 @@ def test_image_urls_become_a_tuple(urls: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("urls", "word"), [(A, "str"), (b"x", "bytes"), (None, "NoneType"), ({A}, "set"), ({A: 1}, "dict")]
+    ("urls", "word"),
+    [(A, "str: put it into a list"), (b"x", "bytes"), (None, "NoneType"), ({A}, "set"), ({A: 1}, "dict")],
 )
 def test_image_urls_are_an_ordered_many(urls: Any, word: str) -> None:
     """A bare string is not taken for its letters, and a set has no first frame."""
@@ -545,7 +565,8 @@ def test_one_error_lists_every_violation() -> None:
     assert (
         "callback_url must be an absolute http or https URL, not 'x'",
         "prompt must not be empty",
-        "image_urls[0] must be an absolute http or https URL, not 'a.jpg'",
+        "image_urls[0] must be an absolute http or https URL, not 'a.jpg';"
+        " the API fetches it itself, so put a file on the web first",
         "image_urls[2] must be an absolute http or https URL, not ''",
         "translation must be True or False, not 'no'",
         "model veo2-fast takes at most 1 image, not 3",
@@ -633,11 +654,81 @@ def test_several_cautions_are_several_warnings() -> None:
     assert 2 == len(cautions(lambda: TextToVideo("a whale", model="veo2", aspect_ratio="4:3")))
 
 
+def lines_named(make: Callable[[], object]) -> list[tuple[str, int]]:
+    """
+    Return the places that warnings point at: files, and lines counted from where `make` begins.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make()
+    first = inspect.getsourcelines(make)[1]
+    return [(one.filename, one.lineno - first) for one in caught]
+
+
 def test_a_warning_points_at_the_line_that_made_the_request() -> None:
-    """The file named in the warning is the caller's, not this package's."""
-    with pytest.warns(RequestWarning, match="veo2") as caught:
+    """The file and the line named in the warning are the caller's, not this package's."""
+
+    def make() -> None:
         TextToVideo("a whale", model="veo2")
-    assert [__file__] == [one.filename for one in caught]
+        attrs.evolve(TextToVideo("a whale"), aspect_ratio="4:3")
+
+    assert [(__file__, 1), (__file__, 2)] == lines_named(make)
+
+
+_NOWHERE = """
+def make():
+    try:
+        TextToVideo("a whale", model="veo2")
+    finally:
+        made.set()
+"""
+
+
+def test_a_request_from_nowhere_warns_all_the_same() -> None:
+    """Where the whole stack is ours, the warning is raised without a line of the caller's."""
+    made = threading.Event()
+    names: dict[str, Any] = {"__name__": "veo_async.elsewhere", "TextToVideo": TextToVideo, "made": made}
+    exec(_NOWHERE, names)
+
+    def make() -> None:
+        _thread.start_new_thread(names["make"], ())
+        assert made.wait(10)
+
+    [(file, _)] = lines_named(make)
+    assert __file__ != file
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("veo3.1", "veo31"),
+        ("veo-3.1-fast", "veo31-fast"),
+        ("Veo31-Fast", "veo31-fast"),
+        ("veo31-fats", "veo31-fast"),
+        ("veo31_fast_ingredient", "veo31-fast-ingredients"),
+        ("veo-2", "veo2"),
+    ],
+)
+def test_a_slip_in_a_models_name_is_noticed(name: str, meant: str) -> None:
+    """The warning asks whether the neighbour in the table was meant; the name is sent as it is."""
+    wanted = f"model {name} is not in the table of models (did you mean {meant}?); it is sent as it is"
+    assert [wanted] == cautions(lambda: TextToVideo("a whale", model=name))
+
+
+@pytest.mark.parametrize("name", ["veo4", "veo4-fast", "veo31-quality", "sora", "-", "丹顶鹤"])
+def test_a_new_model_is_no_slip(name: str) -> None:
+    """Another number, or another word, is tomorrow's model."""
+    wanted = f"model {name} is not in the table of models; it is sent as it is"
+    assert [wanted] == cautions(lambda: TextToVideo("a whale", model=name))
+
+
+def test_a_request_in_short() -> None:
+    """An error shows what was asked for: the fields that are set, and of a long prompt the beginning."""
+    assert "TextToVideo(prompt='a whale')" == in_short(TextToVideo("a whale"))
+    assert (
+        f"ImageToVideo(prompt='{'a' * 38}…, image_urls=('https://images.example/a.jpg',), model='veo31')"
+        == (in_short(ImageToVideo("a" * 1000, [A], model="veo31")))
+    )
 
 
 def test_a_line_warns_once() -> None:

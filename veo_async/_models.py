@@ -8,10 +8,14 @@ is a caution.
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Set
 from datetime import datetime
+from difflib import get_close_matches
 from enum import StrEnum
+from types import FrameType
 from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
@@ -53,6 +57,7 @@ __all__ = [
     "Upsample",
     "Video",
     "VideoResult",
+    "in_short",
 ]
 
 
@@ -111,8 +116,7 @@ class Request:
         if violations:
             raise InvalidRequest(*violations)
         for caution in self._cautions():
-            # Past this frame and the generated __init__, to the line that made the request.
-            warnings.warn(caution, RequestWarning, stacklevel=3)
+            warnings.warn(caution, RequestWarning, stacklevel=_levels_to_the_caller())
 
     def _field_violations(self) -> Iterator[str]:
         for attribute in self.__attrs_attrs__:
@@ -138,6 +142,42 @@ class Request:
         return " ".join(part for part in parts if part)
 
 
+_PASSED_BY: Final = frozenset({__name__.partition(".")[0], "asyncio", "attr", "cattrs"})
+
+
+def _levels_to_the_caller() -> int:
+    """
+    Count the frames from where a warning is raised up to the line that is neither ours nor of what carries us.
+
+    That line may have made the request itself, or called a short method, `submit_many` or `map`.
+    """
+    frame, levels = sys._getframe(1).f_back, 2
+    while frame is not None and _carries(frame):
+        frame, levels = frame.f_back, levels + 1
+    return levels
+
+
+def _carries(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in _PASSED_BY or frame.f_code.co_filename.startswith("<attrs generated")
+
+
+SHOWN: Final = 40  # characters of a field in an error: enough to know a prompt by
+
+
+def in_short(request: Request) -> str:
+    """
+    Write a request as an error shows it: its fields that are set, long ones shortened.
+    """
+    parts = []
+    for attribute in request.__attrs_attrs__:
+        value = getattr(request, attribute.name)
+        if value != attribute.default:
+            text = repr(value)
+            parts.append(f"{attribute.name}={text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}")
+    return f"{type(request).__name__}({', '.join(parts)})"
+
+
 def _known(name: object) -> Model | None:
     return MODELS.get(name) if isinstance(name, str) else None
 
@@ -152,9 +192,31 @@ def _resolution_violations(name: object, resolution: object) -> Iterator[str]:
 def _model_cautions(name: str) -> Iterator[str]:
     model = MODELS.get(name)
     if model is None:
-        yield f"model {name} is not in the table of models; it is sent as it is"
+        meant = _meant(name)
+        question = f" (did you mean {meant}?)" if meant else ""
+        yield f"model {name} is not in the table of models{question}; it is sent as it is"
     elif model.retired:
         yield f"model {name} may be refused: {model.retired}"
+
+
+ALIKE: Final = 0.75  # of difflib's measure: a slip or two of the fingers
+
+
+def _meant(name: str) -> str | None:
+    """
+    Find the model that a name is a slip of; another number is another model, perhaps tomorrow's.
+    """
+    plain = {_plain(model): model for model in MODELS if _digits(model) == _digits(name)}
+    near = get_close_matches(_plain(name), plain, n=1, cutoff=ALIKE)
+    return plain[near[0]] if near else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def _digits(name: str) -> str:
+    return re.sub(r"[^0-9]", "", name)
 
 
 def _ratio_cautions(ratio: str | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
@@ -29,6 +29,11 @@ __all__ = [
     "RETIRED_ASPECT_RATIOS",
     "SMALLEST",
     "UPSAMPLE_TARGETS",
+    "CommonFields",
+    "ExtendFields",
+    "Get1080pFields",
+    "InsertFields",
+    "MakeFields",
     "Model",
 ]
 
@@ -168,6 +173,59 @@ MOTION_TYPES: Final = (  # newest, /veo/reshoot
 )
 
 
+# --- what may be left out ------------------------------------------------------------------------------
+
+# For type checkers and editors: the keyword arguments of the session's short methods.
+
+
+class CommonFields(TypedDict, total=False):
+    """
+    What every kind of request takes, and what `VeoSession.submit` takes beside it.
+    """
+
+    callback_url: str | None
+    key: str | None
+    timeout: float | None
+    retry_failed: bool
+
+
+class MakeFields(CommonFields, total=False):
+    """
+    Of a request that makes a video from a prompt or from images.
+    """
+
+    model: str
+    resolution: str | None
+    aspect_ratio: str | None
+    translation: bool
+
+
+class Get1080pFields(CommonFields, total=False):
+    """
+    Of a `Get1080p`.
+    """
+
+    model: str
+
+
+class ExtendFields(CommonFields, total=False):
+    """
+    Of an `Extend`.
+    """
+
+    model: str
+    resolution: str | None
+    aspect_ratio: str | None
+
+
+class InsertFields(CommonFields, total=False):
+    """
+    Of an `InsertObject`.
+    """
+
+    image_mask: str | None
+
+
 # --- rules for one field -------------------------------------------------------------------------------
 
 
@@ -198,14 +256,26 @@ def _address(name: str, value: object) -> Iterator[str]:
         yield f"{name} must be an absolute http or https URL, not {_short(value)}"
 
 
-def _addresses(name: str, value: object) -> Iterator[str]:
+def _images(name: str, value: object) -> Iterator[str]:
     if not isinstance(value, tuple):
-        yield f"{name} must be a sequence of URLs, not one {type(value).__name__}"
+        remedy = ": put it into a list" if isinstance(value, str) else ""
+        yield f"{name} must be a sequence of URLs, not one {type(value).__name__}{remedy}"
         return
     if not 1 <= len(value) <= MAX_IMAGES:
         yield f"{name} must hold 1 to {MAX_IMAGES} URLs, not {len(value)}"
     for position, item in enumerate(value):
-        yield from _address(f"{name}[{position}]", item)
+        remedy = "; the API fetches it itself, so put a file on the web first" if _is_file(item) else ""
+        for words in _address(f"{name}[{position}]", item):
+            yield words + remedy
+
+
+def _is_file(value: object) -> bool:
+    """
+    Tell whether somebody means a file of his own: `cat.png`, a `Path`, a `file:` or `data:` URL.
+    """
+    if not isinstance(value, str):
+        return hasattr(value, "__fspath__")
+    return bool(value.strip()) and ("://" not in value or value.lower().startswith("file:"))
 
 
 def _one_of(*choices: str) -> Callable[[str, object], Iterator[str]]:
@@ -224,7 +294,7 @@ def _short(value: object) -> str:
 FIELD_RULES: Final[Mapping[str, Callable[[str, object], Iterator[str]]]] = {
     "prompt": _text,
     "model": _text,
-    "image_urls": _addresses,
+    "image_urls": _images,
     "resolution": _one_of(*RESOLUTIONS),
     "aspect_ratio": _one_of(*ASPECT_RATIOS, *RETIRED_ASPECT_RATIOS),
     "translation": _flag,
