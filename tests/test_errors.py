@@ -192,6 +192,14 @@ def test_an_evidence_that_came_later_is_shown() -> None:
     assert "no answer within 60 seconds (task task-1, key order-7)" == str(error)
 
 
+@pytest.mark.parametrize("key", ["auto:0123456789abcdef", "task:task-1"])
+def test_a_made_up_key_is_not_told(key: str) -> None:
+    """A key that nobody chose is there for programs, and left out of the text."""
+    error = VeoError("gone", key=key, task_id="task-1")
+    assert "gone (task task-1)" == str(error)
+    assert key == error.key
+
+
 def test_an_invalid_request_lists_every_violation() -> None:
     """Each violation is one sentence; the text holds all of them, and so does a pickle."""
     error = InvalidRequest("prompt must not be empty", "model must be a string, not int", key="order-7")

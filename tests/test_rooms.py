@@ -82,6 +82,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_journal_facts": "_journal",
     "_journal_schema": "_journal",
     "_journal_store": "_journal",
+    "_outage": "_http",
     "_part": "_download",
     "_rules": "_models",
 }

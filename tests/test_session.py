@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import json
+import linecache
 import logging
 import pickle
+import re
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import aiohttp
+import attrs
 import pytest
 from aiohttp import web
 
@@ -27,19 +32,30 @@ from tests.virtual.scripted import answer, ended, in_virtual_time, scripted, wha
 from veo_async import (
     BadRequest,
     ConfigurationError,
+    Extend,
+    Get1080p,
+    ImageToVideo,
+    IngredientsToVideo,
+    InsertObject,
     InvalidRequest,
     JobState,
+    KeyConflict,
     Limits,
     PollPolicy,
+    RemoveObject,
+    Request,
+    Reshoot,
     RetryPolicy,
     SessionClosed,
     TaskNotFound,
     TaskState,
     TextToVideo,
+    Upsample,
     UsageError,
     VeoError,
     VeoSession,
 )
+from veo_async._rules import CommonFields, ExtendFields, Get1080pFields, InsertFields, MakeFields
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
 SPEED = 200.0
@@ -108,6 +124,39 @@ def test_a_session_is_used_inside_async_with(use: Callable[[VeoSession], Any]) -
             use(veo)
 
     asyncio.run(main())
+
+
+def test_misuse_is_told_with_what_to_do() -> None:
+    """
+    Whoever forgets `async with`, comes too late, or uses two event loops, reads what to write instead.
+    """
+    veo = VeoSession(TOKEN, base_url="http://127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"is used inside `async with VeoSession\(\) as veo:`"):
+        veo.text_to_video("a whale")
+
+    async def main() -> None:
+        async with veo:
+            pass
+        with pytest.raises(UsageError, match="is closed: make a new one"):
+            veo.text_to_video("a whale")
+
+    asyncio.run(main())
+
+
+async def test_a_download_of_something_else_says_where_the_video_is() -> None:
+    """
+    A job, a result and an id are no video; each error says how to get at it.
+    """
+    async with simulator() as sim, session(sim) as veo:
+        job = veo.submit(whale())
+        for wrong, words in (
+            (job, r"not Job: that is \(await job\)\.video"),
+            (await job, r"not VideoResult: that is result\.video"),
+            ("id", r"not str: that is \(await veo\.attach\(task_id\)\)\.video"),
+            (None, "not NoneType$"),
+        ):
+            with pytest.raises(InvalidRequest, match=words):
+                await veo.download(wrong, "whale.mp4")  # type: ignore[arg-type]
 
 
 async def test_a_session_is_entered_once() -> None:
@@ -720,6 +769,155 @@ async def test_the_token_is_in_the_header_and_nowhere_else(tmp_path: Path) -> No
     assert f"Bearer {SECRET}" == sent.pop("Authorization")
     assert SECRET not in f"{post}{sent}{body}{get}{headers}"
     assert not {"Cookie", "Authorization"} & headers.keys()
+
+
+# --- the short methods -----------------------------------------------------------------------------------
+
+SHORT: dict[str, tuple[type[Request], type[Any]]] = {
+    "text_to_video": (TextToVideo, MakeFields),
+    "image_to_video": (ImageToVideo, MakeFields),
+    "ingredients_to_video": (IngredientsToVideo, MakeFields),
+    "get_1080p": (Get1080p, Get1080pFields),
+    "upsample": (Upsample, CommonFields),
+    "extend": (Extend, ExtendFields),
+    "reshoot": (Reshoot, CommonFields),
+    "insert_object": (InsertObject, InsertFields),
+    "remove_object": (RemoveObject, CommonFields),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_short_method_tells_all_its_fields(name: str) -> None:
+    """
+    Types and docstring name exactly the request's fields that are no parameters, and what `submit` takes.
+    """
+    kind, typed = SHORT[name]
+    method = getattr(VeoSession, name)
+    parameters = list(inspect.signature(method).parameters)[1:]
+    named = {"video": "video_id"}
+    places = {named.get(parameter, parameter) for parameter in parameters}
+    fields = [field.name for field in attrs.fields(kind) if field.name not in places]
+    options = ["key", "timeout", "retry_failed"]
+    assert {*fields, *options} == set(get_type_hints(typed))
+    told = re.findall(r"`(\w+)`", inspect.getdoc(method).partition("Fields: ")[2])  # type: ignore[union-attr]
+    assert {*fields, *options} == set(told)
+    assert typed.__name__ in method.__annotations__["fields"]
+
+
+def lines_named(caught: list[warnings.WarningMessage]) -> list[tuple[str, str]]:
+    """
+    The file and the text of the line that each warning points at.
+    """
+    return [(one.filename, linecache.getline(one.filename, one.lineno).strip()) for one in caught]
+
+
+async def test_a_warning_points_at_the_callers_line() -> None:
+    """
+    Whichever way a doubtful request is made, the line named is the caller's own.
+    """
+    async with simulator() as sim, session(sim) as veo:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            jobs = [veo.text_to_video("a whale", model="veo0")]
+            jobs += [veo.extend("v" * 32, model="veo0")]
+            jobs += veo.submit_many(TextToVideo(prompt, model="veo0") for prompt in "a")
+            jobs += veo.submit_many(map(partial(TextToVideo, model="veo0"), "a"))
+            async for job in veo.map(TextToVideo(prompt, model="veo0") for prompt in "a"):
+                jobs.append(job)
+        for job in jobs:
+            await ended(job)
+    assert [
+        (__file__, 'jobs = [veo.text_to_video("a whale", model="veo0")]'),
+        (__file__, 'jobs += [veo.extend("v" * 32, model="veo0")]'),
+        (__file__, 'jobs += veo.submit_many(TextToVideo(prompt, model="veo0") for prompt in "a")'),
+        (__file__, 'jobs += veo.submit_many(map(partial(TextToVideo, model="veo0"), "a"))'),
+        (__file__, 'async for job in veo.map(TextToVideo(prompt, model="veo0") for prompt in "a"):'),
+    ] == lines_named(caught)
+
+
+async def test_a_key_that_comes_twice_is_told_with_both_requests() -> None:
+    """
+    A batch in which two requests have one key says which they are; one that comes twice alike is one job.
+    """
+    async with simulator() as sim, session(sim) as veo:
+        words = (
+            r"the key 'k' comes twice, for TextToVideo\(prompt='a whale'\),"
+            r" then TextToVideo\(prompt='a whale', model='veo31'\) \(key k\)"
+        )
+        with pytest.raises(KeyConflict, match=words):
+            veo.submit_many([("k", TextToVideo("a whale")), ("k", TextToVideo("a whale", model="veo31"))])
+        assert 0 == sim.core.requests["submit"]
+
+
+async def test_a_key_that_nobody_chose_is_not_told() -> None:
+    """
+    An error names the task, and not a key that was made up.
+    """
+    async with simulator(failure_share=1.0) as sim, session(sim) as veo:
+        job = veo.submit(whale())
+        await ended(job)
+        assert job.key not in str(job.exception())
+        assert f"task {job.task_id}" in str(job.exception())
+
+
+# --- outages ---------------------------------------------------------------------------------------------
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if "answer" in one.getMessage()]
+
+
+@in_virtual_time
+async def test_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Where nothing comes through for some seconds the log says since when and why, once; then that it is over.
+    """
+    caplog.set_level(logging.INFO, "veo_async")
+    world = World()
+    async with world.session() as veo:
+        transport: Any = veo._transport
+        transport.cut_off = True
+        job = veo.submit(whale())
+        await asyncio.sleep(1.0)
+        assert [] == told(caplog)
+        await asyncio.sleep(60.0)
+        transport.cut_off = False
+        assert JobState.SUCCEEDED is await ended(job)
+    begun, over = told(caplog)
+    assert re.fullmatch(
+        r"no answer of the API for \d s, trying on; check the network and the base URL: the network is gone",
+        begun,
+    )
+    assert re.fullmatch(r"the API answers again, after \d\d s", over)
+
+
+@in_virtual_time
+async def test_a_gateway_without_a_server_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    A 5xx is an answer, and none of the API's.
+    """
+    world = World(faults=Faults().add("status_before", on="retrieve", times=5, status=503))
+    async with world.session() as veo:
+        with suppress(VeoError):
+            await veo.retrieve("t")
+    [words] = told(caplog)
+    assert words.endswith("http://127.0.0.1/veo/tasks answers 503")
+
+
+@in_virtual_time
+async def test_a_question_that_hangs_among_answers_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    One request that gets no answer for a minute, while others do, is nothing to tell.
+    """
+    world = World(faults=Faults().add("stall_before", on="retrieve", times=1))
+    async with world.session() as veo:
+        hanging = asyncio.create_task(veo.retrieve("t"))
+        for _ in range(70):
+            await veo.retrieve_many(["a", "b"])
+            await asyncio.sleep(1.0)
+        with pytest.raises(TaskNotFound):
+            await hanging
+    assert [] == told(caplog)
 
 
 # --- hostile replies ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 import aiohttp
 from attrs import define, field, frozen
@@ -40,12 +40,15 @@ from ._models import (
     Upsample,
     Video,
     VideoResult,
+    in_short,
 )
+from ._outage import Watched
 from ._polling import PollPolicy
 from ._registry import Registry
+from ._rules import CommonFields, ExtendFields, Get1080pFields, InsertFields, MakeFields
 from ._submit import CallbackUrl
 from ._wire import is_id
-from .errors import InvalidRequest, JournalError, KeyConflict, UsageError
+from .errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageError
 
 __all__ = ["SessionStats", "VeoSession"]
 
@@ -126,7 +129,7 @@ class VeoSession:
 
     async def __aenter__(self) -> Self:
         if self._engine is not None:
-            raise UsageError("a VeoSession is entered once: make a new one")
+            raise UsageError("a VeoSession is entered once: make a new one for another `async with`")
         token = self._token or ""
         transport = self._transport or AiohttpTransport.over(self._http, limits=self._limits, token=token)
         try:
@@ -134,7 +137,7 @@ class VeoSession:
                 await self._journal.open(token)
             self._engine = Engine(
                 loop=asyncio.get_running_loop(),
-                transport=transport,
+                transport=Watched(transport),
                 base_url=self._base_url or "",
                 polling=self._polling,
                 retry=self._retry,
@@ -187,14 +190,21 @@ class VeoSession:
         Raises:
             UsageError: the session is not entered, or is entered in another event loop.
         """
-        if self._engine is None or self._engine.closing:
-            raise UsageError("a VeoSession is used inside `async with`")
+        if self._engine is None:
+            raise UsageError(
+                "a VeoSession is used inside `async with VeoSession() as veo:`, and this one is not"
+            )
+        if self._engine.closing:
+            raise UsageError("this VeoSession is closed: make a new one, and use it inside its `async with`")
         try:
             here = asyncio.get_running_loop() is self._engine.loop
         except RuntimeError:  # no event loop at all
             here = False
         if not here:
-            raise UsageError("a VeoSession is used in the event loop it was entered in, and no other")
+            raise UsageError(
+                "a VeoSession is used in the event loop it was entered in, and no other: make one in each"
+                " asyncio.run(); from another thread there is asyncio.run_coroutine_threadsafe()"
+            )
         return self._engine
 
     # --- submitting -------------------------------------------------------------------------------------
@@ -227,7 +237,7 @@ class VeoSession:
             return known
         return engine.submit(
             request,
-            key=uuid.uuid4().hex if key is None else key,
+            key=f"{MADE_UP[0]}{uuid.uuid4().hex}" if key is None else key,
             keyed=key is not None,
             timeout=timeout,
             retry_failed=retry_failed,
@@ -251,8 +261,9 @@ class VeoSession:
             _check(request, key, None)
             if key is not None:
                 self._registry.find(key, request)
-                if keyed.setdefault(key, request) != request:
-                    raise KeyConflict(f"the key {key!r} comes twice, with different requests", key=key)
+                if (first := keyed.setdefault(key, request)) != request:
+                    both = f"{in_short(first)}, then {in_short(request)}"
+                    raise KeyConflict(f"the key {key!r} comes twice, for {both}", key=key)
         return [self.submit(request, key=key) for key, request in items]
 
     def map(
@@ -314,62 +325,91 @@ class VeoSession:
             raise UsageError("this session has no journal to resume from: VeoSession(journal=...)")
         return await engine.resume()
 
-    def text_to_video(self, prompt: str, **fields: Any) -> Job:
-        """
-        Submit a `TextToVideo`.
+    # What `fields` may hold is typed, so that editors offer it. Of `submit` each takes `key`, `timeout` and
+    # `retry_failed`; and `video` is a `Video`, a `VideoResult` with one, or a video's id.
 
-        Here and in the methods below, `fields` are the request's, or `key`, `timeout` and `retry_failed` as
-        `submit` has them; `video` is a `Video`, a `VideoResult` with one, or a video's id.
+    def text_to_video(self, prompt: str, **fields: Unpack[MakeFields]) -> Job:
+        """
+        Submit a `TextToVideo`: a video from a prompt.
+
+        Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
+        `retry_failed`.
         """
         return self._submit(TextToVideo, prompt, **fields)
 
-    def image_to_video(self, prompt: str, image_urls: Sequence[str], **fields: Any) -> Job:
+    def image_to_video(self, prompt: str, image_urls: Sequence[str], **fields: Unpack[MakeFields]) -> Job:
         """
-        Submit an `ImageToVideo`.
+        Submit an `ImageToVideo`: a video that starts from an image, or leads from a first to a last.
+
+        Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
+        `retry_failed`.
         """
         return self._submit(ImageToVideo, prompt, image_urls, **fields)
 
     def ingredients_to_video(
-        self, image_urls: Sequence[str], prompt: str | None = None, **fields: Any
+        self, image_urls: Sequence[str], prompt: str | None = None, **fields: Unpack[MakeFields]
     ) -> Job:
         """
-        Submit an `IngredientsToVideo`.
+        Submit an `IngredientsToVideo`: a video that puts the things on one to three images together.
+
+        Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
+        `retry_failed`.
         """
         return self._submit(IngredientsToVideo, image_urls, prompt, **fields)
 
-    def get_1080p(self, video: Video | VideoResult | str, **fields: Any) -> Job:
+    def get_1080p(self, video: Video | VideoResult | str, **fields: Unpack[Get1080pFields]) -> Job:
         """
-        Submit a `Get1080p`.
+        Submit a `Get1080p`: an earlier video in 1080p.
+
+        Fields: `model`, `callback_url`; `key`, `timeout`, `retry_failed`.
         """
         return self._submit(Get1080p, video, **fields)
 
-    def upsample(self, video: Video | VideoResult | str, target: str, **fields: Any) -> Job:
+    def upsample(self, video: Video | VideoResult | str, target: str, **fields: Unpack[CommonFields]) -> Job:
         """
-        Submit an `Upsample`.
+        Submit an `Upsample`: an earlier video in `1080p` or `4k`, or as a `gif`.
+
+        Fields: `callback_url`; `key`, `timeout`, `retry_failed`.
         """
         return self._submit(Upsample, video, target, **fields)
 
-    def extend(self, video: Video | VideoResult | str, prompt: str | None = None, **fields: Any) -> Job:
+    def extend(
+        self, video: Video | VideoResult | str, prompt: str | None = None, **fields: Unpack[ExtendFields]
+    ) -> Job:
         """
-        Submit an `Extend`.
+        Submit an `Extend`: an earlier video, continued.
+
+        Fields: `model`, `resolution`, `aspect_ratio`, `callback_url`; `key`, `timeout`, `retry_failed`.
         """
         return self._submit(Extend, video, prompt, **fields)
 
-    def reshoot(self, video: Video | VideoResult | str, motion_type: str, **fields: Any) -> Job:
+    def reshoot(
+        self, video: Video | VideoResult | str, motion_type: str, **fields: Unpack[CommonFields]
+    ) -> Job:
         """
-        Submit a `Reshoot`.
+        Submit a `Reshoot`: an earlier video with another camera movement, such as `FORWARD`.
+
+        Fields: `callback_url`; `key`, `timeout`, `retry_failed`.
         """
         return self._submit(Reshoot, video, motion_type, **fields)
 
-    def insert_object(self, video: Video | VideoResult | str, prompt: str, **fields: Any) -> Job:
+    def insert_object(
+        self, video: Video | VideoResult | str, prompt: str, **fields: Unpack[InsertFields]
+    ) -> Job:
         """
-        Submit an `InsertObject`.
+        Submit an `InsertObject`: an earlier video with something put in.
+
+        Fields: `image_mask`, `callback_url`; `key`, `timeout`, `retry_failed`.
         """
         return self._submit(InsertObject, video, prompt, **fields)
 
-    def remove_object(self, video: Video | VideoResult | str, image_mask: str, **fields: Any) -> Job:
+    def remove_object(
+        self, video: Video | VideoResult | str, image_mask: str, **fields: Unpack[CommonFields]
+    ) -> Job:
         """
-        Submit a `RemoveObject`.
+        Submit a `RemoveObject`: an earlier video with something taken out, where the mask is white.
+
+        Fields: `callback_url`; `key`, `timeout`, `retry_failed`.
         """
         return self._submit(RemoveObject, video, image_mask, **fields)
 
@@ -433,10 +473,13 @@ class VeoSession:
         progress: Callable[[int, int | None], object] | None = None,
     ) -> Path:
         """
-        Fetch a video's file; neither the token nor cookies go to its host.
+        Fetch a video's file; one that is at its destination already is replaced, once the new one is whole.
+
+        Neither the token nor cookies go to the host of the file.
 
         Args:
-            destination: a file, or an existing directory.
+            destination: a file, or an existing directory, where the file is named after the ids of its task and
+                video.
             progress: called with the bytes done and the bytes in all, or None where that is not known.
 
         Raises:
@@ -445,7 +488,7 @@ class VeoSession:
         """
         engine = self._entered()
         if not isinstance(video, Video):
-            raise InvalidRequest(f"download takes a Video, such as result.video, not {type(video).__name__}")
+            raise InvalidRequest(f"download takes a Video, not {type(video).__name__}{_video_in(video)}")
         path = await engine.downloader.download(video, destination, progress=progress)
         await engine.note_download(video, path)
         return path
@@ -523,6 +566,14 @@ async def _see_through(closing: asyncio.Task[None]) -> None:
             log.error("the session did not end well: %s", failure)
         raise cancelled
     closing.result()
+
+
+def _video_in(value: object) -> str:
+    """
+    Tell where the video is that somebody means with something else.
+    """
+    found = {Job: "(await job).video", VideoResult: "result.video", str: "(await veo.attach(task_id)).video"}
+    return next((f": that is {place}" for kind, place in found.items() if isinstance(value, kind)), "")
 
 
 def _check_timeout(timeout: object) -> None:

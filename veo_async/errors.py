@@ -7,7 +7,7 @@ All of them pickle, and carry `key` and `task_id` (None where unknown) once they
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 __all__ = [
     "ApiError",
@@ -41,6 +41,10 @@ __all__ = [
 ]
 
 
+# How a key begins that nobody chose: one made up for a request, and one that stands for an attached task.
+MADE_UP: Final = ("auto:", "task:")
+
+
 class VeoError(Exception):
     """
     The root: catch it to catch everything this package raises on purpose.
@@ -64,7 +68,9 @@ class VeoError(Exception):
         return (str(self.args[0]) if self.args else "") or type(self).__name__
 
     def _evidence(self) -> list[tuple[str, object]]:
-        return [("task", self.task_id), ("key", self.key)]
+        # A made-up key would only be noise: nobody can look for what he has never seen.
+        chosen = None if self.key is None or self.key.startswith(MADE_UP) else self.key
+        return [("task", self.task_id), ("key", chosen)]
 
 
 class ConfigurationError(VeoError, ValueError):
