@@ -14,7 +14,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from random import Random
 from typing import Any, Final
@@ -23,7 +23,7 @@ from _workload import lives
 
 from veo_async.simulator import Faults, Settings, Simulator
 
-__all__ = ["Found", "server"]
+__all__ = ["Found", "Throttle", "refusing", "server", "settings"]
 
 ENDLESS: Final = 1e6  # seconds
 Found = dict[str, Any]
@@ -60,7 +60,7 @@ def server(**options: Any) -> Iterator[tuple[dict[str, str], Callable[[], Found]
 # --- the process -----------------------------------------------------------------------------------------
 
 
-def settings(seed: int, jobs: int, *, endless: bool) -> Settings:
+def settings(seed: int, jobs: int, *, endless: bool = False) -> Settings:
     """
     Make the settings: log-normal durations, faster than life, or tasks that outlast the run.
     """
@@ -77,22 +77,33 @@ class Throttle:
     Refuses every poll for a while, and remembers when it did.
     """
 
-    def __init__(self, after: float, length: float) -> None:
-        self.after, self.length = after, length  # seconds, counted from the first poll
-        self.began_at: float | None = None
+    def __init__(self, after: float, length: float, clock: Callable[[], float] = time.time) -> None:
+        self.after, self.length, self.clock = after, length, clock  # seconds, counted from the first poll
+        self.starts_at: float | None = None
         self.refused: list[float] = []
 
     def __call__(self, _: Mapping[str, Any]) -> bool:
-        now = time.time()
-        self.began_at = self.began_at or now + self.after
-        if not self.began_at <= now < self.began_at + self.length:
+        now = self.clock()
+        self.starts_at = self.starts_at or now + self.after
+        if not self.starts_at <= now < self.starts_at + self.length:
             return False
         self.refused.append(now)
         return True
 
 
+def refusing(throttle: Throttle, seed: int) -> Faults:
+    return Faults(seed=seed).add(
+        "status_before", status=429, on=("retrieve", "retrieve_batch"), match=throttle
+    )
+
+
 async def serve(
-    seed: int, jobs: int, *, endless: bool = False, lost: float = 0.0, throttled: Sequence[float] = (0.0, 0.0)
+    seed: int,
+    jobs: int,
+    *,
+    endless: bool = False,
+    lost: float = 0.0,
+    throttled: tuple[float, float] = (0.0, 0.0),
 ) -> Found:
     """
     Serve until standard input ends.
@@ -102,8 +113,7 @@ async def serve(
         throttled: how long after the first poll all of them are refused, and for how long, in seconds.
     """
     throttle = Throttle(*throttled)
-    faults = Faults(seed=seed).add("lost", on="callback", share=lost)
-    faults.add("status_before", status=429, on=("retrieve", "retrieve_batch"), match=throttle)
+    faults = refusing(throttle, seed).add("lost", on="callback", share=lost)
     async with Simulator(settings(seed, jobs, endless=endless), faults=faults) as simulator:
         print(json.dumps({"url": simulator.url, "token": simulator.token}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
@@ -111,7 +121,7 @@ async def serve(
         return {
             "requests": dict(simulator.core.requests),
             "CPU": usage.ru_utime + usage.ru_stime,
-            "throttled from": throttle.began_at,
+            "throttled from": throttle.starts_at,
             "refused": throttle.refused,
         }
 
