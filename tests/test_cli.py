@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import veo_async
 from veo_async import MODELS, errors
-from veo_async.cli import _advice
+from veo_async.cli import _advice, main
 from veo_async.cli._group import command
 from veo_async.cli._words import duration, plural, printable, shortened, size
 
@@ -169,7 +169,9 @@ def test_every_error_comes_with_advice(kind: type[errors.VeoError]) -> None:
         pytest.skip("told in its own words, or never seen at a terminal")
     error = kind("it went wrong", key="a-made-up-key", task_id="1234")
     words, advice = _advice.lines(error)
-    assert "it went wrong (task 1234)" == words.replace("api_error: ", "")
+    unknown = kind in (errors.JobVanished, errors.TaskNotFound)
+    expected = "the server does not know the task 1234" if unknown else "it went wrong (task 1234)"
+    assert expected == words.replace("api_error: ", "")
     assert advice.endswith(".")
     assert "a-made-up-key" not in words + advice
     assert "{" not in advice
@@ -178,6 +180,30 @@ def test_every_error_comes_with_advice(kind: type[errors.VeoError]) -> None:
 def test_advice_that_needs_an_id_is_not_given_without_one() -> None:
     """Where no task is known, no command with an empty place for its id is suggested."""
     assert ["gone"] == _advice.lines(errors.SessionClosed("gone"))
+
+
+@pytest.mark.parametrize("kind", [errors.JobVanished, errors.TaskNotFound])
+def test_an_unknown_task_is_no_reason_to_buy(kind: type[errors.VeoError]) -> None:
+    """Whoever mistyped an id is told to check it, and not to pay again."""
+    [_, advice] = _advice.lines(kind("gone", task_id="1234"))
+    assert "Check the id" in advice
+    assert "the token is of the account that bought it" in advice
+    assert not {"again", "buy"} & set(advice.split())
+    assert "gone" == _advice.lines(kind("gone"))[0]
+
+
+def test_the_command_starts_where_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry point runs the command with the process's own arguments, and Ctrl-C while it loads is no traceback."""
+    monkeypatch.setattr(sys, "argv", ["veo-async", "completion", "bash"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.__import__", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        main()
 
 
 def test_the_program_runs_as_a_module(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,7 +222,20 @@ def test_a_key_stays_with_its_request(server: Served) -> None:
     batch(server, "-", given='{"prompt": "a", "key": "k"}')
     result = batch(server, "-", given='{"prompt": "b", "key": "k"}')
     assert 2 == result.status
-    assert "line 1: the key 'k' belongs to a different request in out" in result.err
+    assert "line 1: the key 'k' belongs to a different request in out: prompt was 'a'" in result.err
+    batch(server, "-", given='{"prompt": "a", "model": "veo31", "key": "k"}')
+    again = batch(server, "-", given='{"prompt": "a", "model": "veo31", "resolution": "4k", "key": "k"}')
+    assert "in out: model was 'veo31-fast', resolution was None" in again.err
+
+
+def test_a_port_for_callbacks_that_is_taken(server: Served) -> None:
+    """Where callbacks cannot be taken nothing is bought, and the option is named."""
+    before = server.core.accepted
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = batch(server, "--callback-port", str(port))
+    assert (1, before) == (result.status, server.core.accepted)
+    assert f"port {port} is taken by another program: choose another with --callback-port" in result.err
 
 
 def test_somebody_elses_file_is_left_alone(server: Served) -> None:

@@ -178,6 +178,9 @@ async def test_simulate_serves_until_ctrl_c(tmp_path: Path) -> None:
                     pass
             async with http.get("/", headers={"Authorization": ""}):
                 pass
+        # A program reads no VEO_ASYNC_SPEED: it is told what to write.
+        told = process.read_until("VeoSession(")
+        assert "polling=PollPolicy().scaled(1 / 400), retry=RetryPolicy().scaled(1 / 400)" in told
         accepted = process.read_until(task_id)
         asked = process.read_until("1 task")
         refused = process.read_until("bad_request")
@@ -209,9 +212,10 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     """A second simulator on the same port says in one line why it cannot start."""
     with Process(("simulate", "--port", "0"), tmp_path) as process:
         url = process.read_until("ACEDATACLOUD_API_BASE_URL=", out=True)
-        result = invoke("simulate", "--port", url.strip().rpartition(":")[2])
+        port = url.strip().rpartition(":")[2]
+        result = invoke("simulate", "--port", port)
     assert 1 == result.status
-    assert "address already in use" in result.err.lower()
+    assert f"port {port} is taken by another program: choose another with --port" in result.err
     assert 1 == len(result.err.splitlines())
 
 
@@ -230,7 +234,7 @@ async def test_the_videos_of_the_demo_play(demo: Path) -> None:
             "[...document.querySelectorAll('video')].every(one => one.muted && one.loop)"
         )
         assert await browser.run("document.querySelector('img').naturalWidth > 0")
-        assert {"file"} == {urlsplit(address).scheme for address in browser.addresses()} - {"about"}
+        assert {"file"} == {urlsplit(address).scheme for address in browser.addresses()} - {"about", "data"}
         assert [] == browser.complaints()
 
 

@@ -98,7 +98,7 @@ def test_every_field_is_sent(server: Served, arguments: list[str], body: dict[st
 
 def test_json_is_one_object(server: Served) -> None:
     """With --json, stdout is one object with the ids, the state, the URLs and the file."""
-    result = generate(server, "a whale", "--json", "-o", "whale.mp4", "--key", "k")
+    result = generate(server, "a whale", "--json", "-o", "whale.mp4", "--journal", "j.db", "--key", "k")
     told = outcome(result)
     [video] = told["videos"]
     assert ("succeeded", "k", "whale.mp4", None) == tuple(
@@ -197,6 +197,15 @@ def test_all_violations_are_told_at_once(server: Served, tmp_path: Path) -> None
     assert before == server.core.requests.total()
 
 
+@pytest.mark.parametrize("arguments", [(), ("-i", IMAGE), ("-r", "5k")])
+def test_no_prompt_at_all_is_told_as_such(server: Served, arguments: tuple[str, ...]) -> None:
+    """Who forgets the prompt reads that, beside whatever else is wrong."""
+    result = generate(server, *arguments)
+    assert 2 == result.status
+    assert "PROMPT is missing: what is the video to show?" in result.err
+    assert ("5k" in arguments) == ("--resolution must be one of" in result.err)
+
+
 @pytest.mark.parametrize("image", ["file:///tmp/cat.png", "FILE:cat.png"])
 def test_file_addresses_are_files(server: Served, image: str) -> None:
     """A file: URL is told apart from a web address, too."""
@@ -263,9 +272,28 @@ def test_durations_are_numbers_above_0(server: Served, value: str) -> None:
     assert "is not a number above 0" in result.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--key", "k"), "--key needs --journal FILE: a key is only remembered in a journal"),
+        (
+            ("--journal", "j.db"),
+            "--journal needs --key TEXT: without one, the same command would buy the same",
+        ),
+    ],
+)
+def test_a_key_and_a_journal_go_together(server: Served, arguments: tuple[str, str], words: str) -> None:
+    """One without the other would buy again what somebody believes to be remembered: it is refused, with the reason."""
+    before = server.core.accepted
+    result = generate(server, "a", *arguments)
+    assert (2, before) == (result.status, server.core.accepted)
+    assert words in result.err
+    assert not Path("j.db").exists()
+
+
 def test_a_journal_needs_its_directory(server: Served) -> None:
     """A journal in a directory that is not there is refused before anything is bought."""
-    result = generate(server, "a", "--journal", "no/j.db")
+    result = generate(server, "a", "--journal", "no/j.db", "--key", "k")
     assert 2 == result.status
     assert "--journal no/j.db: there is no directory no" in result.err
 
@@ -313,6 +341,31 @@ def test_an_unreachable_server_ends_with_the_timeout(server: Served) -> None:
     )
     assert (1, "SubmitTimedOut") == (result.status, outcome(result)["error"]["type"])
     assert "check the network" in result.err
+
+
+@pytest.mark.parametrize(
+    "command", [("generate", "a"), ("status", "1"), ("list",), ("wait", "1", "--timeout", "0.3")]
+)
+def test_an_unreachable_server_is_told_while_waiting(
+    server: Served, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody listens, a line says what the command is waiting for, and why, long before it gives up."""
+    monkeypatch.setattr("veo_async._outage.PATIENCE", 0.01)
+    more = ("--timeout", "0.3") if command[0] == "generate" else ()
+    address = "http://127.0.0.1:9"
+    environment = server.environment | {"ACEDATACLOUD_API_BASE_URL": address, "VEO_ASYNC_SPEED": "40"}
+    result = invoke(*command, *more, environment=environment)
+    assert 1 == result.status
+    [note] = [line for line in result.err.splitlines() if line.startswith("veo-async: note: ")]
+    assert "no answer of the API for 0 s, trying on; check the network and the base URL" in note
+    assert f"the connection to {address}/veo/" in note
+
+
+def test_a_base_url_without_a_scheme_is_told_as_such(server: Served) -> None:
+    """Who leaves out http:// reads what to write."""
+    result = generate(server, "a", ACEDATACLOUD_API_BASE_URL="localhost:8750")
+    assert 2 == result.status
+    assert "(from ACEDATACLOUD_API_BASE_URL) has no scheme: write it like http://localhost:8750" in result.err
 
 
 def test_a_deadline_tells_how_to_go_on() -> None:
@@ -365,10 +418,14 @@ def test_wait_for_several_needs_a_directory(server: Served) -> None:
 
 
 def test_wait_for_what_does_not_exist(server: Served) -> None:
-    """A task that the server does not know ends with 1 and says so."""
+    """A task that the server does not know is told at once, and at the end, with what may be wrong."""
     result = invoke("wait", "no-such-task", environment=server.environment)
-    assert 1 == result.status
-    assert "the server no longer knows the task" in result.err
+    first, *_, last, advice = result.err.splitlines()
+    assert (1, "") == (result.status, result.out)
+    assert "the server does not know the task no-such-task, so far; is the id right?" in first
+    assert "veo-async: the server does not know the task no-such-task" == last
+    assert "Check the id" in advice
+    assert "that the token is of the account that bought it" in advice
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------

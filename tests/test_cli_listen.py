@@ -130,8 +130,23 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         port = _address(process).rpartition(":")[2]
         result = invoke("listen", "--port", port)
     assert 1 == result.status
-    assert "address already in use" in result.err.lower()
+    assert f"port {port} is taken by another program: choose another with --port" in result.err
     assert 1 == len(result.err.splitlines())
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    """What else keeps it from listening is told in the system's words."""
+    result = invoke("listen", "--host", "203.0.113.1", "--port", "0")
+    assert (1, 1) == (result.status, len(result.err.splitlines()))
+    assert "203.0.113.1" in result.err
+
+
+@pytest.mark.parametrize("number", ["-1", "65536", "http"])
+def test_a_port_is_a_number(number: str) -> None:
+    """What is no port is bad input."""
+    result = invoke("listen", "--port", number)
+    assert 2 == result.status
+    assert "is not a port, 0 to 65535" in result.err
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def test_status_shows_how_tasks_stand(server: Served) -> None:
     assert [second, first] == [row.split()[0] for row in rows]
     assert 80 >= max(map(len, result.out.splitlines()))
     assert 1 == result.status
-    assert "the server knows no task nobody" in result.err
+    assert "the server does not know the task nobody" in result.err
+    assert "that the token is of the account that bought it" in result.err
     assert "\x1b" not in result.out
 
 
@@ -78,6 +79,14 @@ def test_list_shows_the_latest_tasks(server: Served) -> None:
     result = call(server, "list", "--limit", "2", "--json")
     assert [ids[2], ids[1]] == [json.loads(line)["task_id"] for line in result.out.splitlines()]
     assert ids[2] in call(server, "list").out
+
+
+def test_no_tasks_are_no_table() -> None:
+    """Where there is nothing to show, stdout is empty, and a sentence says why."""
+    with served() as fresh:
+        nothing, unknown = call(fresh, "list"), call(fresh, "status", "nobody")
+    assert (0, "", "There are no tasks of this account yet.\n") == (nothing.status, nothing.out, nothing.err)
+    assert (1, "") == (unknown.status, unknown.out)
 
 
 def test_a_table_without_a_token_is_bad_input() -> None:

@@ -33,9 +33,13 @@ from ..errors import (
 )
 from ._words import printable
 
-__all__ = ["BAD_INPUT", "advice", "lines", "reason"]
+__all__ = ["BAD_INPUT", "CHECK_THE_ID", "advice", "lines", "reason", "unknown_task"]
 
 BAD_INPUT: Final = (InvalidRequest, ConfigurationError, KeyConflict)  # exit status 2: nothing was sent
+
+CHECK_THE_ID: Final = (
+    "Check the id (a video's is another one), and that the token is of the account that bought it."
+)
 
 # The first row that fits is taken, so a narrower class stands before a wider one.
 _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
@@ -53,7 +57,7 @@ _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
     (BadRequest, "Change what is asked for: `veo-async models` tells what each model takes."),
     (RateLimited, "Wait a while, then run this again; nothing was bought."),
     (ServerError, "The server failed; run this again later."),
-    (TaskNotFound, "Check the id: it must be a task's, of this account; a video's id is another one."),
+    (TaskNotFound, CHECK_THE_ID),
     (ProtocolError, "Check the base URL: what answers there does not seem to be the API."),
     (TransportError, "Check the network and the base URL, then run this again."),
     (
@@ -63,7 +67,7 @@ _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
     (SubmissionUnknown, "It may have been accepted, and billed: look for it before you ask for it again."),
     (JobFailed, "A failed task is not billed: change the request, or try it again."),
     (JobTimedOut, "The task goes on: `veo-async wait {task_id}` takes it up again."),
-    (JobVanished, "The server has lost the task: ask for the video again."),
+    (JobVanished, CHECK_THE_ID),
     (TrackingLost, "The task goes on: renew the token, then `veo-async wait {task_id}` takes it up again."),
     (SessionClosed, "The task goes on: `veo-async wait {task_id}` takes it up again."),
     (
@@ -88,9 +92,18 @@ def reason(error: VeoError) -> str:
     """
     Tell an error in its own words, without the ids.
     """
+    if isinstance(error, JobVanished | TaskNotFound) and error.task_id:
+        return unknown_task(error.task_id)
     if isinstance(error, JobFailed | ApiError):
         return ": ".join(part for part in (error.code, error.message) if part) or type(error).__name__
     return "; ".join(map(str, error.args)) or type(error).__name__
+
+
+def unknown_task(task_id: str) -> str:
+    """
+    Say that the server has no such task: never had, no longer has, or has for somebody else.
+    """
+    return f"the server does not know the task {task_id}"
 
 
 def lines(error: VeoError) -> list[str]:
@@ -103,6 +116,7 @@ def lines(error: VeoError) -> list[str]:
         "trace": getattr(error, "trace_id", None),
         "candidates": " ".join(getattr(error, "candidates", ())),
     }
-    known = ", ".join(f"{name} {value}" for name, value in ids.items() if value)
-    words = printable(reason(error)) + (f" ({printable(known)})" if known else "")
+    said = reason(error)
+    known = ", ".join(f"{name} {value}" for name, value in ids.items() if value and value not in said)
+    words = printable(said) + (f" ({printable(known)})" if known else "")
     return [line for line in (words, advice(error)) if line]

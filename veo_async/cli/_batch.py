@@ -24,14 +24,15 @@ from ._crowd import Crowd
 from ._fetch import NO_CANCEL
 from ._input import FORMATS, Item, Reading, fields_of, format_of, read_items
 from ._manifest import Manifest
-from ._options import connecting, positive
+from ._options import connecting, port_number, positive, whole
 from ._run import FAILED, FINE, TOKEN, complain, new_session, refuse, run
-from ._words import duration, plural, printable
+from ._words import duration, plural, printable, shortened
 
 __all__ = ["batch"]
 
 ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+WIDEST: Final = 60  # characters of a field that is told
 TOLD: Final = 5  # failures and ids that are listed; the manifest and the journal have them all
 
 
@@ -46,16 +47,14 @@ TOLD: Final = 5  # failures and ids that are listed; the manifest and the journa
     help="Where everything goes.",
 )
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Of INPUT, if its name does not tell.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N lines only.")
+@click.option("--limit", type=whole, metavar="N", help="The first N lines only.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be bought, and buy nothing.")
 @click.option("--retry-failed", is_flag=True, help="Buy again what has failed before.")
-@click.option("--max-in-flight", type=click.IntRange(min=1), metavar="N", help="Unfinished tasks at once.")
+@click.option("--max-in-flight", type=whole, metavar="N", help="Unfinished tasks at once.")
 @click.option(
     "--timeout", type=positive, metavar="SECONDS", help="For a task, once accepted. [default: 1800]"
 )
-@click.option(
-    "--callback-port", type=click.IntRange(0, 65535), metavar="N", help="Take callbacks on this port."
-)
+@click.option("--callback-port", type=port_number, metavar="N", help="Take callbacks on this port.")
 @click.option("--public-url", metavar="URL", help="Where the API reaches that port.")
 @click.option("--json", "as_json", is_flag=True, help="Write a record of each job to stdout.")
 @connecting  # fmt: skip
@@ -135,9 +134,24 @@ def _conflicts(plan: Plan, manifest: Manifest) -> Iterator[str]:
     for item in plan.items:
         record = manifest.records.get(item.key)
         if record is not None and record.get("request") != fields_of(item.request):
-            yield f"line {item.number}: the key {item.key!r} belongs to a different request in {plan.out}"
+            was = _difference(record.get("request"), fields_of(item.request))
+            yield f"line {item.number}: the key {item.key!r} belongs to a different request in {plan.out}{was}"
         if not ours and (plan.out / item.name).exists():
             yield f"line {item.number}: the file {item.name!r} is in {plan.out} already, from elsewhere"
+
+
+def _difference(earlier: object, now: dict[str, Any]) -> str:
+    """
+    Tell what an earlier request with the same key was, as far as it was another one.
+    """
+    if not isinstance(earlier, dict):  # another hand has been at the manifest
+        return ""
+    others = (
+        f"{name} was {earlier.get(name)!r}"
+        for name in {**now, **earlier}
+        if now.get(name) != earlier.get(name)
+    )
+    return f": {', '.join(shortened(words, WIDEST) for words in others)}"
 
 
 def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:

@@ -43,6 +43,7 @@ from ._manifest import Manifest
 from ._options import numbered
 from ._page import page
 from ._records import entry_of, record_of
+from ._run import listening
 from ._words import plural
 
 __all__ = ["JOURNAL", "MANIFEST", "PAGE", "Batch", "Plan"]
@@ -124,7 +125,8 @@ class Batch:
             yield
             return
         async with CallbackReceiver(veo, public_url=self.plan.public_url) as receiver:
-            port = await receiver.start(port=self.plan.callback_port)
+            with listening("--callback-port", self.plan.callback_port):
+                port = await receiver.start(port=self.plan.callback_port)
             self.board.say(f"taking callbacks on port {port}")
             yield
 

@@ -156,6 +156,7 @@ SCENES: Final = (
 
 @click.command(short_help="See it work, with a simulator: no key, no cost.")
 @click.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     default=Path("veo-demo"),

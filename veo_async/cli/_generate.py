@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -27,6 +27,8 @@ from ._run import new_session, refuse, run
 
 __all__ = ["generate", "order"]
 
+NO_PROMPT: Final = "PROMPT is missing: what is the video to show?"
+
 
 @click.command(short_help="Make a video from a prompt or from images.")
 @click.argument("prompt", required=False)
@@ -41,13 +43,16 @@ def generate(*, prompt: str | None, images: tuple[str, ...], ingredients: bool, 
     """
     Make a video from PROMPT, or from images, and save it.
 
-    The token is read from ACEDATACLOUD_API_TOKEN.
+    With --journal and --key, the same command again goes on where the last one ended, also after a crash, and
+    buys nothing twice.
     """
     names = ("model", "resolution", "aspect_ratio", "translation", "callback_url")
     fields = {name: value for name in names if (value := options.pop(name)) is not None}
     violations = [as_typed(words) for words in local_images(images)]
     addresses = tuple(map(web_address, images))
     request = checked(lambda: _request(prompt, addresses, ingredients, fields), violations)
+    if prompt is None:
+        violations = [NO_PROMPT if words.startswith("PROMPT") else words for words in violations]
     order(request, violations, title=prompt or " ".join(images), **options)
 
 
@@ -76,11 +81,8 @@ def order(
     """
     Buy one video and save it; or refuse to, with all that is wrong, before anything is sent.
     """
-    if key is not None and not key:
-        violations.append("--key must not be empty")
+    violations += _key_violations(key, journal)
     violations += target_violations(output, overwrite=overwrite)
-    if journal is not None and not journal.absolute().parent.is_dir():
-        violations.append(f"--journal {journal}: there is no directory {journal.parent}; make it first")
     session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
     refuse(violations)
     assert session is not None, "what is missing was a violation"
@@ -91,6 +93,20 @@ def order(
 
     piece = Piece(title=title, start=start, target=Target(path=Path(output), overwrite=overwrite))
     run(_see_through(session, [piece], as_json=as_json))
+
+
+def _key_violations(key: str | None, journal: Path | None) -> Iterator[str]:
+    """
+    Tell why a purchase would not be found again: a key alone is forgotten, and a journal alone has no name for it.
+    """
+    if key is not None and not key:
+        yield "--key must not be empty"
+    if key is not None and journal is None:
+        yield "--key needs --journal FILE: a key is only remembered in a journal"
+    if key is None and journal is not None:
+        yield "--journal needs --key TEXT: without one, the same command would buy the same video again"
+    if journal is not None and not journal.absolute().parent.is_dir():
+        yield f"--journal {journal}: there is no directory {journal.parent}; make it first"
 
 
 async def _see_through(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool) -> int:

@@ -16,7 +16,8 @@ from aiohttp import web
 from attrs import define
 
 from ..receiver import read_payload
-from ._run import FINE, run
+from ._options import port_number
+from ._run import FINE, listening, run
 from ._words import printable, shortened
 
 __all__ = ["listen"]
@@ -29,7 +30,7 @@ MESSAGE: Final = 80  # characters
 @click.command(short_help="Print callbacks as they come, for setting things up.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=port_number,
     default=PORT,
     show_default=True,
     metavar="N",
@@ -40,7 +41,7 @@ MESSAGE: Final = 80  # characters
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Where to listen; 0.0.0.0 is everywhere.",
+    help="0.0.0.0 is everywhere.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each body on stdout, as one line of JSON.")
 def listen(port: int, host: str, as_json: bool) -> None:
@@ -59,7 +60,8 @@ async def _serve(host: str, port: int, ear: _Ear) -> int:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, reuse_address=True).start()
+        with listening("--port", port):
+            await web.TCPSite(runner, host, port, reuse_address=True).start()
         name, number = runner.addresses[0][:2]
         name = f"[{name}]" if ":" in name else name
         click.echo(f"# Listening at http://{name}:{number}, on any path; Ctrl-C ends this.", err=True)

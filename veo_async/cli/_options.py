@@ -22,21 +22,25 @@ from ..errors import InvalidRequest
 from ._run import complain
 
 __all__ = [
-    "positive",
     "Target",
     "as_typed",
     "checked",
     "connecting",
+    "fraction",
     "local_images",
     "numbered",
+    "port_number",
+    "positive",
     "submitting",
     "target_violations",
     "waiting",
     "web_address",
+    "whole",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+HIGHEST_PORT: Final = 65535
 STAND_IN: Final = "https://example.com/"  # for an image that is refused already, so that the rest is checked
 LONGEST_SUFFIX: Final = ".part.json"  # what a download may put behind the file's name while it runs
 
@@ -69,6 +73,45 @@ def positive(value: str) -> float:
     return number
 
 
+def whole(value: str) -> int:
+    """
+    Read a whole number of at least 1.
+    """
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise click.BadParameter(f"{value!r} is not a whole number above 0.")
+    return number
+
+
+def fraction(value: str) -> float:
+    """
+    Read a number from 0 to 1.
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise click.BadParameter(f"{value!r} is not a number from 0 to 1.")
+    return number
+
+
+def port_number(value: str) -> int:
+    """
+    Read a port; 0 stands for any free one.
+    """
+    try:
+        number = int(value)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= HIGHEST_PORT:
+        raise click.BadParameter(f"{value!r} is not a port, 0 to {HIGHEST_PORT}.")
+    return number
+
+
 _CONNECTION: Final = (
     click.option("--base-url", metavar="URL", help="Another address of the API."),
     click.option(
@@ -93,8 +136,13 @@ _WAITING: Final = (
 _SUBMITTING: Final = (
     click.option("-o", "--output", metavar="PATH", default=".", help="File or directory. [default: .]"),
     click.option("--callback-url", metavar="URL", help="Where the API is to POST the result, too."),
-    click.option("--journal", type=click.Path(path_type=Path), metavar="FILE", help="What survives a crash."),
-    click.option("--key", metavar="TEXT", help="With --journal: the same key is never bought twice."),
+    click.option(
+        "--journal",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="With --key: remember the purchase there.",
+    ),
+    click.option("--key", metavar="TEXT", help="With --journal: what is never bought twice."),
 )
 
 

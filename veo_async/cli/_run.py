@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from ..errors import ConfigurationError, VeoError
 from ._advice import BAD_INPUT, lines
 from ._words import printable
 
-__all__ = ["FAILED", "FINE", "REFUSED", "TOKEN", "complain", "new_session", "refuse", "run"]
+__all__ = ["FAILED", "FINE", "REFUSED", "TOKEN", "complain", "listening", "new_session", "refuse", "run"]
 
 FINE: Final = 0
 FAILED: Final = 1
@@ -112,8 +113,25 @@ def refuse(violations: Iterable[str]) -> None:
     """
     found = list(dict.fromkeys(violations))
     if found:
-        complain("nothing was bought, the input is at fault:", *(f"- {violation}" for violation in found))
+        complain("nothing was sent, the input is at fault:", *(f"- {violation}" for violation in found))
         sys.exit(REFUSED)
+
+
+@contextlib.contextmanager
+def listening(option: str, port: int) -> Iterator[None]:
+    """
+    Say what to do where a port cannot be listened at; `option` is the one that chose it.
+    """
+    try:
+        yield
+    except OSError as error:
+        words = {
+            errno.EADDRINUSE: f"port {port} is taken by another program",
+            errno.EACCES: f"you may not listen at port {port}",
+        }.get(error.errno or 0)
+        if words is None:
+            raise
+        raise OSError(f"{words}: choose another with {option}, or a free one with {option} 0") from error
 
 
 def new_session(

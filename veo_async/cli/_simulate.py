@@ -15,8 +15,8 @@ import click
 from attrs import define, field
 
 from ..simulator import Core, Reply, Settings, Simulator
-from ._options import positive
-from ._run import FINE, run
+from ._options import fraction, port_number, positive
+from ._run import FINE, listening, run
 from ._words import plural, printable, shortened
 
 __all__ = ["simulate"]
@@ -24,12 +24,17 @@ __all__ = ["simulate"]
 PROMPT: Final = 40  # characters
 PORT: Final = 8750
 SPEED: Final = 20.0  # a task then takes about five seconds
+GUIDE: Final = """\
+# Put these lines into another terminal: `veo-async` then talks to this simulator, and keeps step with it.
+# A program of yours finds it too, but reads no VEO_ASYNC_SPEED; to keep step it needs
+#     VeoSession(polling=PollPolicy().scaled(1 / {speed}), retry=RetryPolicy().scaled(1 / {speed}))
+# Requests follow as they come; Ctrl-C ends this."""
 
 
 @click.command(short_help="Serve the API on this machine: no key, no cost.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=port_number,
     default=PORT,
     show_default=True,
     metavar="N",
@@ -44,7 +49,7 @@ SPEED: Final = 20.0  # a task then takes about five seconds
 )
 @click.option(
     "--failures",
-    type=click.FloatRange(0, 1),
+    type=fraction,
     default=0.0,
     metavar="SHARE",
     help="How many tasks fail, 0 to 1.",
@@ -58,13 +63,14 @@ def simulate(port: int, speed: float, failures: float) -> None:
 
 
 async def _serve(core: WatchedCore, port: int) -> int:
-    async with Simulator(core=core, port=port) as simulator:
+    async with contextlib.AsyncExitStack() as stack:
+        with listening("--port", port):
+            simulator = await stack.enter_async_context(Simulator(core=core, port=port))
+        speed = f"{core.settings.speed:g}"
         click.echo(f"export ACEDATACLOUD_API_BASE_URL={simulator.url}")
         click.echo(f"export ACEDATACLOUD_API_TOKEN={simulator.token}")
-        click.echo(f"export VEO_ASYNC_SPEED={core.settings.speed:g}")
-        click.echo(
-            "# Put these into another terminal. Requests follow as they come; Ctrl-C ends this.", err=True
-        )
+        click.echo(f"export VEO_ASYNC_SPEED={speed}")
+        click.echo(GUIDE.format(speed=speed), err=True)
         # Ctrl-C is how a server is meant to end, so it is no failure.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()

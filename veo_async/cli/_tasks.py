@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -19,10 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import Job, TaskRecord, TaskState, VeoSession
-from ..errors import JobError
+from ..errors import JobError, VeoError
+from ._advice import CHECK_THE_ID, unknown_task
 from ._display import Board
-from ._fetch import Piece, fetch, interrupted, see_through, tell
-from ._options import Target, connecting, target_violations, waiting
+from ._fetch import Piece, interrupted, see_through, tell
+from ._options import Target, connecting, target_violations, waiting, whole
 from ._run import FAILED, FINE, complain, new_session, refuse, run
 from ._words import plural, printable, shortened
 
@@ -39,24 +41,28 @@ _ids: Final = click.argument("task_ids", metavar="TASK_ID...", nargs=-1, require
 
 @click.command(short_help="Wait for tasks that were asked for earlier.")
 @_ids
-@click.option("-o", "--output", metavar="PATH", help="Save the videos: a file, or a directory.")
+@click.option("-o", "--output", metavar="PATH", help="Save the videos there.")
 @waiting
 def wait(*, task_ids: tuple[str, ...], output: str | None, timeout: float | None, **options: Any) -> None:
     """
-    Wait until the tasks have ended, and save their videos if --output says where.
+    Wait until the tasks have ended, and save their videos if --output says where: for one task a file or a
+    directory, for several a directory.
     """
-    _see(task_ids, output, lambda task_id: _attach(task_id, timeout), **options)
+    _see(task_ids, output, lambda task_id: _attach(task_id, timeout), doubted=True, **options)
 
 
 @click.command(short_help="Save the videos of tasks that have ended.")
 @_ids
-@click.option("-o", "--output", metavar="PATH", default=".", help="A file, or a directory. [default: .]")
+@click.option("-o", "--output", metavar="PATH", default=".", help="File or directory. [default: .]")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @_json
 @connecting
 def download(*, task_ids: tuple[str, ...], output: str, **options: Any) -> None:
     """
     Save the videos of tasks that have ended; for those that have not, there is `wait`.
+
+    The output is a file for one task, or a directory, where each file is named after its ids. A file that
+    exists is replaced in a directory, as it is the same video, and otherwise with --overwrite only.
     """
     _see(task_ids, output, _attach_ended, **options)
 
@@ -69,6 +75,7 @@ def _see(
     output: str | None,
     start: Callable[[str], Start],
     *,
+    doubted: bool = False,
     overwrite: bool,
     as_json: bool,
     base_url: str | None,
@@ -83,17 +90,40 @@ def _see(
     assert session is not None, "what is missing was a violation"
     target = Target(path=Path(output), overwrite=overwrite) if output else None
     pieces = [Piece(title=f"task {task_id}", start=start(task_id), target=target) for task_id in ids]
-    run(_fetch(session, pieces, as_json=as_json))
+    run(_fetch(session, pieces, ids if doubted else (), as_json=as_json))
 
 
-async def _fetch(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool) -> int:
+async def _fetch(
+    session: VeoSession, pieces: Sequence[Piece], doubtful: Sequence[str], *, as_json: bool
+) -> int:
     board = Board(total=len(pieces) if len(pieces) > 1 else None)
     try:
-        await fetch(session, pieces, board)
+        async with board, session as veo:
+            doubting = asyncio.create_task(_doubt(veo, doubtful, board), name="veo-async doubt")
+            try:
+                await see_through(veo, pieces, board)
+            finally:
+                doubting.cancel()
+                await asyncio.gather(doubting, return_exceptions=True)
     except asyncio.CancelledError:
         interrupted(pieces)
         raise
     return tell(pieces, as_json=as_json)
+
+
+async def _doubt(veo: VeoSession, task_ids: Sequence[str], board: Board) -> None:
+    """
+    Tell at once which tasks the server does not know: a slip in an id would otherwise be waited for in silence.
+
+    They are waited for all the same, since a new task may take a while to show.
+    """
+    with contextlib.suppress(VeoError):  # whatever it is, the waiting meets it too
+        records = await veo.retrieve_many(task_ids) if task_ids else {}
+        for task_id in task_ids:
+            if task_id not in records:
+                board.say(
+                    f"{unknown_task(task_id)}, so far; is the id right? It is looked for a while longer"
+                )
 
 
 def _attach(task_id: str, timeout: float | None) -> Start:
@@ -188,12 +218,12 @@ async def _status(session: VeoSession, ids: Sequence[str], *, as_json: bool) -> 
     _show([records[task_id] for task_id in ids if task_id in records], as_json=as_json)
     missing = [task_id for task_id in ids if task_id not in records]
     for task_id in missing:
-        complain(f"the server knows no task {task_id}")
+        complain(unknown_task(task_id), CHECK_THE_ID)
     return FAILED if missing else FINE
 
 
 @click.command("list", short_help="Show your latest tasks.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, metavar="N", help="How many. [default: 20]")
+@click.option("--limit", type=whole, default=20, metavar="N", help="How many. [default: 20]")
 @_json
 @connecting
 def list_(*, limit: int, as_json: bool, base_url: str | None, speed: float) -> None:
@@ -205,7 +235,10 @@ def list_(*, limit: int, as_json: bool, base_url: str | None, speed: float) -> N
 
 async def _list(session: VeoSession, limit: int, *, as_json: bool) -> int:
     async with session as veo, aclosing(veo.list_tasks(limit=limit)) as tasks:
-        _show([record async for record in tasks], as_json=as_json)
+        records = [record async for record in tasks]
+    _show(records, as_json=as_json)
+    if not records:
+        click.echo("There are no tasks of this account yet.", err=True)
     return FINE
 
 
@@ -221,6 +254,8 @@ def _show(records: Sequence[TaskRecord], *, as_json: bool) -> None:
     if as_json:
         for record in records:
             click.echo(json.dumps(_plain(record)))
+        return
+    if not records:  # headings over nothing would look like a fault
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("task", no_wrap=True)
