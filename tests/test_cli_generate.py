@@ -356,7 +356,7 @@ def test_an_unreachable_server_is_told_while_waiting(
     environment = server.environment | {"ACEDATACLOUD_API_BASE_URL": address, "VEO_ASYNC_SPEED": "40"}
     result = invoke(*command, *more, environment=environment)
     assert 1 == result.status
-    [note] = [line for line in result.err.splitlines() if line.startswith("veo-async: note: ")]
+    [note] = [line for line in result.err.splitlines() if "note: " in line]
     assert "no answer of the API for 0 s, trying on; check the network and the base URL" in note
     assert f"the connection to {address}/veo/" in note
 

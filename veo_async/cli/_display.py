@@ -7,6 +7,7 @@ Everything goes to stderr, so that stdout holds nothing but results.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,7 +25,7 @@ from .. import Job, JobFailed, JobState, VeoError
 from ._advice import reason
 from ._words import duration, printable, shortened, size
 
-__all__ = ["DOWNLOADING", "SAVED", "Board", "Row", "follow"]
+__all__ = ["DOWNLOADING", "SAVED", "Board", "Notes", "Row", "follow"]
 
 REFRESH: Final = 0.1  # seconds between two pictures: fluent, and cheap enough to forget
 TICK: Final = 1.0  # seconds between two looks at whether there is something to say, off a terminal
@@ -50,6 +51,22 @@ _MARKS: Final = {
     JobState.STOPPED: ("✗", "x", "red"),
 }
 _ENDED: Final = frozenset({SAVED, JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED})
+
+
+log = logging.getLogger("veo_async")
+
+
+class Notes(logging.Handler):
+    """
+    Tells the package's warnings to the person at the terminal.
+    """
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(f"note: {record.getMessage()}")
 
 
 def _standard_error() -> Console:
@@ -91,7 +108,7 @@ class Row:
 @define(eq=False)
 class Board:
     """
-    Shows rows of work while inside `async with`.
+    Shows rows of work while inside `async with`; what the package has to note meanwhile becomes a line among them.
 
     Args:
         total: how many rows there will be; None where there is only one, and nothing to count.
@@ -104,10 +121,19 @@ class Board:
     rows: list[Row] = field(factory=list, init=False)
     _live: Live | None = field(default=None, init=False)
     _ticking: asyncio.Task[None] | None = field(default=None, init=False)
+    _notes: Notes = field(init=False)
+    _silenced: list[logging.Handler] = field(factory=list, init=False)
     _began_at: float = field(default=0.0, init=False)
     _said_at: float = field(default=0.0, init=False)
 
+    @_notes.default
+    def _make_notes(self) -> Notes:
+        return Notes(self.say)
+
     async def __aenter__(self) -> Self:
+        # Whoever else writes to the terminal now would write into the picture.
+        self._silenced = [handler for handler in log.handlers if isinstance(handler, Notes)]
+        self._swap(self._silenced, [self._notes])
         self._began_at = self._said_at = self.clock()
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._live = Live(console=self.console, auto_refresh=False, get_renderable=self._picture)
@@ -124,6 +150,13 @@ class Board:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        self._swap([self._notes], self._silenced)
+
+    def _swap(self, out: Iterable[logging.Handler], into: Iterable[logging.Handler]) -> None:
+        for handler in out:
+            log.removeHandler(handler)
+        for handler in into:
+            log.addHandler(handler)
 
     @property
     def elapsed(self) -> float:

@@ -20,6 +20,7 @@ import click
 from .. import Journal, Limits, PollPolicy, RetryPolicy, VeoSession
 from ..errors import ConfigurationError, VeoError
 from ._advice import BAD_INPUT, lines
+from ._display import Notes
 from ._words import printable
 
 __all__ = ["FAILED", "FINE", "REFUSED", "TOKEN", "complain", "listening", "new_session", "refuse", "run"]
@@ -45,7 +46,7 @@ def run(main: Coroutine[Any, Any, int]) -> None:
 
 
 def _status_of(main: Coroutine[Any, Any, int]) -> int:
-    handler = _Notes()
+    handler = Notes(complain)
     logging.getLogger("veo_async").addHandler(handler)
     try:
         return asyncio.run(_until_terminated(main))
@@ -84,18 +85,6 @@ async def _until_terminated(main: Coroutine[Any, Any, int]) -> int:
     with contextlib.suppress(NotImplementedError):  # Windows has no such handler
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await main
-
-
-class _Notes(logging.Handler):
-    """
-    Tells the package's warnings to the person at the terminal.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        complain(f"note: {record.getMessage()}")
 
 
 def complain(first: str, *more: str) -> None:
