@@ -4,6 +4,7 @@ The command as a whole: its help, its table, its words, and what it needs.
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import veo_async
 from veo_async import MODELS, errors
 from veo_async.cli import _advice, main
 from veo_async.cli._group import command
+from veo_async.cli._run import run
 from veo_async.cli._words import duration, plural, printable, shortened, size
 
 from .terminal import invoke
@@ -81,6 +83,21 @@ def test_a_broken_install_is_not_blamed_on_the_extra() -> None:
     done = _run(_WITHOUT_EXTRA.replace('"click"', '"veo_async.simulator"'))
     assert "ModuleNotFoundError" in done.stderr
     assert "veo_async.simulator" in done.stderr
+
+
+def test_a_fault_of_our_own_is_not_dressed_up() -> None:
+    """What nobody foresaw comes out as it is, with its traceback, also from among several coroutines."""
+
+    async def main() -> int:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fault())
+        return 0
+
+    async def fault() -> None:
+        raise LookupError("nobody foresaw this")
+
+    with pytest.raises(LookupError, match="nobody foresaw this"):
+        run(main())
 
 
 # --- models ----------------------------------------------------------------------------------------------

@@ -228,6 +228,31 @@ def test_a_key_stays_with_its_request(server: Served) -> None:
     assert "in out: model was 'veo31-fast', resolution was None" in again.err
 
 
+def test_a_key_of_a_record_that_nobody_can_read(server: Served) -> None:
+    """Where another hand has been at the manifest, a conflict is still one, and no crash."""
+    Path("out").mkdir()
+    Path("out/manifest.jsonl").write_text('{"key": "k", "request": 7}\n', encoding="utf-8")
+    result = batch(server, "-", given='{"prompt": "b", "key": "k"}')
+    assert 2 == result.status
+    assert "line 1: the key 'k' belongs to a different request in out\n" in result.err
+
+
+@pytest.mark.parametrize("option", ["--limit", "--max-in-flight"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "all"])
+def test_counts_are_whole_numbers(server: Served, option: str, value: str) -> None:
+    """What is no whole number above 0 is bad input."""
+    result = batch(server, option, value)
+    assert 2 == result.status
+    assert f"{value!r} is not a whole number above 0" in result.err
+
+
+def test_doubtful_lines_are_noted(server: Served) -> None:
+    """What may be refused is bought all the same, after one note for all lines alike."""
+    result = batch(server, "-", given='{"prompt": "a", "model": "veo-3"}\n{"prompt": "b", "model": "veo-3"}')
+    assert "note: model veo-3 is not in the table of models (did you mean veo3?)" in result.err
+    assert "it is sent as it is (2 lines)" in result.err
+
+
 def test_a_port_for_callbacks_that_is_taken(server: Served) -> None:
     """Where callbacks cannot be taken nothing is bought, and the option is named."""
     before = server.core.accepted
@@ -339,6 +364,16 @@ def test_what_concerns_every_job_stops_the_run() -> None:
         assert "Top up the account" in result.err
         assert (2, 2) == (server.core.accepted, len(videos()))
         assert 10 > server.core.requests["submit"]
+
+
+def test_a_wrong_token_stops_a_long_batch(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more lines than are submitted at once, those that were not are left alone once it is known to be hopeless."""
+    monkeypatch.setattr("veo_async.cli._batching.WINDOW", 1)
+    before = server.core.requests["submit"]
+    result = batch(server, ACEDATACLOUD_API_TOKEN="wrong")
+    assert (1, before) == (result.status, server.core.requests["submit"])
+    assert "Check the token" in result.err
+    assert "0 of 3 videos saved" in result.err
 
 
 def test_a_download_that_fails_can_be_had_later() -> None:

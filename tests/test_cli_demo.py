@@ -219,6 +219,14 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert 1 == len(result.err.splitlines())
 
 
+@pytest.mark.parametrize("value", ["-0.1", "1.1", "nan", "few"])
+def test_a_share_is_a_number_from_0_to_1(value: str) -> None:
+    """What is no share is bad input."""
+    result = invoke("simulate", "--failures", value)
+    assert 2 == result.status
+    assert f"{value!r} is not a number from 0 to 1" in result.err
+
+
 # --- in a browser ----------------------------------------------------------------------------------------
 
 

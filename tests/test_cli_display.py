@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from veo_async import JobFailed, JobState, SessionClosed
 from veo_async.cli import _display
-from veo_async.cli._display import DOWNLOADING, SAVED, Board
+from veo_async.cli._display import DOWNLOADING, SAVED, Board, Notes
 
 
 @define
@@ -111,6 +112,34 @@ def test_the_picture_of_a_terminal() -> None:
     assert "0.0 s" in lines[2]
     one.progress(whale)(2048, None)
     assert "downloading 2.0 KB " in picture(one)
+
+
+def test_a_download_shows_its_speed() -> None:
+    """Once it means something, bytes a second stand beside the bytes."""
+    one, _, clock = board(total=1)
+    row = one.add("a whale")
+    one.change(row, DOWNLOADING)
+    show = one.progress(row)
+    clock.now += 2
+    show(4 << 20, 8 << 20)
+    assert "4.0 MB of 8.0 MB, 2.0 MB/s" == row.detail
+
+
+async def test_notes_are_lines_of_the_board() -> None:
+    """What the package has to note goes among the board's lines while it is up, and nowhere else."""
+    elsewhere: list[str] = []
+    log, handler = logging.getLogger("veo_async"), Notes(elsewhere.append)
+    log.addHandler(handler)
+    try:
+        one, shown, _ = board()
+        async with one:
+            log.warning("the disk is %s", "full\x1b[2J")
+            log.info("nobody needs to know")
+        log.warning("afterwards")
+    finally:
+        log.removeHandler(handler)
+    assert "  0.0 s  note: the disk is full\N{REPLACEMENT CHARACTER}[2J\n" == shown.getvalue()
+    assert ["note: afterwards"] == elsewhere
 
 
 def test_rows_that_do_not_fit() -> None:
