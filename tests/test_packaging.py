@@ -21,6 +21,7 @@ import pytest
 
 import veo_async
 from veo_async import Job, JobUpdate, Limits, PollPolicy, RetryPolicy, VeoSession, errors
+from veo_async.cli._group import command
 
 ROOT: Final = Path(__file__).parent.parent
 PYPROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -330,3 +331,9 @@ def test_the_readme_has_the_commands_that_are_run(command: str) -> None:
     """Each command stands in the README once, on a line of its own, whence the checks take it."""
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert 1 == [line.strip().removeprefix("$ ") for line in lines].count(command)
+
+
+def test_the_changelog_tells_every_command() -> None:
+    """Each command of the program is named among the changes."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert [] == [name for name in command.commands if f"`{name}`" not in text]

@@ -23,6 +23,7 @@ from attrs import fields_dict
 import veo_async
 from veo_async import MODELS, JobState, Limits, Model, PollPolicy, RetryPolicy, VeoSession, errors
 from veo_async.cli._group import command
+from veo_async.cli._input import read_items
 from veo_async.simulator import Faults, Settings, Simulator
 
 ROOT: Final = Path(__file__).parent.parent
@@ -112,16 +113,19 @@ def _compiled(source: str, line: int) -> CodeType:
 
 
 async def _inside_a_session(code: CodeType, make: Callable[..., VeoSession]) -> None:
-    public = {name: getattr(veo_async, name) for name in veo_async.__all__}
+    names = {name: getattr(veo_async, name) for name in veo_async.__all__}
     async with make() as veo:
-        outcome = eval(code, public | {"asyncio": asyncio, "veo": veo})
+        names |= {"asyncio": asyncio, "veo": veo}
+        outcome = eval(code, names)
         if code.co_flags & CO_COROUTINE:
             await outcome
+        for test in [name for name in names if name.startswith("test_")]:
+            await names[test]()
 
 
 @pytest.mark.parametrize(("source", "line"), _blocks("python"))
 def test_each_program_runs(source: str, line: int, hurried: Callable[..., VeoSession]) -> None:
-    """A whole program runs by itself, a shorter piece inside a session, both against the simulator."""
+    """A whole program runs by itself, a piece or a test inside a session, all against the simulator."""
     code = _compiled(source, line)
     if "asyncio.run(" in source:
         exec(code, {"__name__": "__main__"})
@@ -250,6 +254,17 @@ def test_each_command_is_understood(line: str) -> None:
     chosen = command.commands[name]
     with chosen.make_context(name, arguments, parent=click.Context(command)) as context:
         assert name == context.info_name
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "form"),
+    [pytest.param(*one.values, form, id=form) for form in ("json", "csv") for one in _blocks(form)],
+)
+def test_the_inputs_of_a_batch_have_no_fault(source: str, line: int, form: str) -> None:
+    """What the README shows as an input is one, line by line."""
+    reading = read_items(source, {"json": "jsonl", "csv": "csv"}[form])
+    assert ((), ()) == (reading.faults, reading.cautions), line
+    assert len(source.splitlines()) - (form == "csv") == len(reading.items)
 
 
 def test_every_command_is_told() -> None:
