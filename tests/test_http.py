@@ -5,10 +5,12 @@ The seam of HTTP over real sockets: well-behaved servers, and raw ones that misb
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
+from typing import Any
 
 import aiohttp
 import pytest
@@ -239,6 +241,49 @@ async def test_a_server_that_repeats_the_token_does_not_get_it_into_an_error() -
     answer = b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     async with raw_server(answering(answer)) as url, transport() as link:
         assert b'{"error": "bad token [token]"}' == (await link.send("POST", url, Outgoing(b"{}"))).body
+
+
+async def test_a_token_in_the_escapes_of_json_is_struck_out() -> None:
+    """
+    However a server writes the token into its answer, it does not come out of it again.
+    """
+    odd = 'a/b"c\\d-é'.encode("ascii", "ignore").decode()
+    escaped = "".join(f"\\u{ord(char):04X}" for char in odd)
+    told = json.dumps({"error": {"message": f"{odd} is wrong"}}).replace("/", "\\/")
+    body = f'{{"detail": "{escaped}", "more": {told}}}'.encode()
+    reply = b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    link = AiohttpTransport.over(None, limits=QUICK, token=odd)
+    async with raw_server(answering(reply)) as url:
+        answer = await link.send("POST", url, Outgoing(b"{}"))
+    await link.close()
+    said = {"detail": "[token]", "more": {"error": {"message": "[token] is wrong"}}}
+    assert said == json.loads(answer.body)
+
+
+async def test_an_answer_before_the_question_is_anothers() -> None:
+    """
+    What a server says twice lies in wait on the connection; the next submit does not take it for its own answer.
+    """
+    again, bodies = asyncio.Event(), list[bytes]()
+
+    async def stammering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                bodies.append((await request_of(reader)).partition(b"\r\n\r\n")[2])
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                await again.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+
+    async with raw_server(stammering) as url, transport() as link:
+        await link.send("POST", url, Outgoing(b"1"))
+        again.set()
+        connections: Any = link.session.connector
+        while not any(kept._tail or kept._buffer for [(kept, _)] in connections._conns.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)  # aiohttp tells nobody
+        outgoing = Outgoing(b"2")
+        with pytest.raises(ProtocolError, match="another's"):
+            await link.send("POST", url, outgoing)
+    assert (False, [b"1"]) == (outgoing.left, bodies)
 
 
 # --- the caller's own session ------------------------------------------------------------------------------

@@ -291,6 +291,60 @@ async def test_a_clock_that_is_hours_off_does_not_lose_a_video(path: Path, off: 
     assert (await entries(path, "k"))["k"].outcome is not None
 
 
+@pytest.mark.parametrize("off", [-90_000.0, 90_000.0])
+@in_virtual_time
+async def test_a_clock_that_is_set_between_two_sessions_does_not_lose_a_video(path: Path, off: float) -> None:
+    """
+    A day back or forth, as when a machine starts without a network: the server's time is in the journal.
+    """
+    world = ten_seconds(Faults().add("drop_after", on="submit", nth=[2]))
+    async with journalled(world, path) as veo:
+        await veo.submit(whale(1))
+        await reaches(veo.submit(whale(), key="k"), JobState.UNKNOWN)
+    session = journalled(world, path)
+    right = session._clock.wall
+    session._clock.wall = lambda: right() + off
+    async with session as veo:
+        (job,) = await veo.resume()
+        await job
+    assert 2 == world.core.accepted
+
+
+@in_virtual_time
+async def test_a_clock_that_was_set_back_is_noticed(path: Path) -> None:
+    """
+    Where the first of all submits was lost, no answer had told the server's time: it is looked for in a wider span.
+    """
+    world = ten_seconds(Faults().add("drop_after", on="submit", nth=[1]))
+    async with mortal(world, path) as (veo, kill):
+        await reaches(veo.submit(whale(), key="k"), JobState.UNKNOWN)
+        kill()
+    await asyncio.sleep(7200)
+    session = journalled(world, path)
+    right = session._clock.wall
+    session._clock.wall = lambda: right() - 10_000
+    async with session as veo:
+        (job,) = await veo.resume()
+        await job
+    assert 1 == world.core.accepted
+
+
+@in_virtual_time
+async def test_the_task_of_an_earlier_purchase_is_no_reason_to_give_up(path: Path) -> None:
+    """
+    What failed and is bought again leaves an older task with the same request: the journal knows whose it is.
+    """
+    world = ten_seconds(Faults().add("drop_before", on="submit", nth=[2]))
+    async with journalled(world, path) as veo:
+        failing = veo.submit(whale(), key="k")
+        world.core.fail(await failing.accepted())
+        assert JobState.FAILED is await ended(failing)
+    await asyncio.sleep(100)
+    async with journalled(world, path) as veo:
+        await veo.submit(whale(), key="k", retry_failed=True)
+    assert 2 == world.core.accepted
+
+
 @in_virtual_time
 async def test_an_end_that_nobody_saw_is_seen_later(path: Path) -> None:
     """

@@ -524,6 +524,29 @@ def test_a_clock_that_is_known_to_be_behind_is_allowed_for() -> None:
     assert [Adopt(attempt=attempt(), task_id="t")] == listed(reconciler, record("t", at=-1799.0), at=10.0)
 
 
+def test_any_record_of_an_accepted_task_compares_the_clocks() -> None:
+    """One that a poll has brought will do; nobody else's does."""
+    reconciler = unknown()
+    reconciler.accepted(attempt("b", body=body("b"), at=0.5), "b", now=1.0)
+    reconciler.seen(record("a stranger's", body("b"), at=0.5))
+    assert SERVER - 10.0 - MARGIN == reconciler.listing(2.0).created_from
+    for at in (0.6, -100.0):  # the second changes nothing: it is in listings that clocks are watched
+        reconciler.seen(record("b", body("b"), at=at))
+        assert SERVER - 10.0 == reconciler.listing(3.0).created_from
+
+
+def test_a_task_that_another_purchase_has_is_no_reason_to_wait() -> None:
+    """What stands in the way of a decision can be asked of the journal; once it is owned, it is out of the way."""
+    reconciler = unknown()
+    older = record("t", at=-60.0)
+    assert [] == listed(reconciler, older, at=2.0)
+    assert {"t"} == reconciler.in_question()
+    reconciler.owned("t", now=3.0)
+    assert [] == listed(reconciler, older, at=20.0)
+    assert set() == reconciler.in_question()
+    assert [SendAgain(attempt=attempt())] == listed(reconciler, older, at=61.0)
+
+
 def test_a_clock_that_falls_further_behind_is_followed() -> None:
     """What was learned of the clocks is corrected by later records, and attempts made since are seen by it."""
     reconciler = compare_clocks(Reconciler(GRACE), behind=100.0)
@@ -805,7 +828,7 @@ def test_an_attempt_found_after_a_crash_ends_now() -> None:
 
 def test_the_tasks_of_long_ago_are_forgotten() -> None:
     """A million accepted tasks take no memory when no attempt could be taken for theirs."""
-    reconciler = Reconciler(GRACE)
+    reconciler = compare_clocks(Reconciler(GRACE))
     for number in range(20_000):
         reconciler.accepted(attempt(f"{number}", at=number), f"t{number}", now=float(number))
     assert 3_000 > len(reconciler._owned)

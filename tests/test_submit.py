@@ -39,7 +39,7 @@ from veo_async import (
 )
 from veo_async._http import Reply
 from veo_async.errors import ConnectionFailed, ProtocolError, TransportTimedOut
-from veo_async.simulator import Faults, Settings
+from veo_async.simulator import TOKEN, Faults, Settings
 
 EVEN = PollPolicy(mode="fixed", interval=1.0)
 
@@ -692,6 +692,73 @@ async def test_one_task_may_answer_two_submits() -> None:
         assert (await first).videos == (await second).videos
 
 
+@in_virtual_time
+async def test_an_answer_that_was_meant_for_another_is_not_believed(options: Options) -> None:
+    """
+    An answer that names the task of a different request proves nothing: the job looks for a task of its own.
+    """
+    world = ten_seconds()
+    session, transport = scripted(world, **options())
+    async with session as veo:
+        first = veo.submit(whale(1))
+        task_id = await first.accepted()
+
+        async def late(body: bytes) -> Reply:
+            world.core.handle("POST", "/veo/videos", {"authorization": f"Bearer {TOKEN}"}, body)
+            return answer(200, {"task_id": task_id})
+
+        transport.submits.append(late)
+        second = veo.submit(whale(2))
+        prompts = [world.core.tasks[(await job).task_id].body["prompt"] for job in (first, second)]
+    assert (["whale 1", "whale 2"], 2) == (prompts, world.core.accepted)
+
+
+@in_virtual_time
+async def test_a_task_of_a_settled_purchase_is_not_given_away(tmp_path: Path) -> None:
+    """
+    The journal knows whose it is; a server that insists, and so takes what is the same for one, is believed.
+    """
+    world = ten_seconds()
+    journal = Journal(tmp_path / "batch.db", inline=True)
+    session, transport = scripted(world, journal=journal)
+    async with session as veo:
+        task_id = (await veo.submit(whale())).task_id
+        transport.submits.append(answer(200, {"task_id": task_id}))
+        second = await veo.submit(whale())
+        assert task_id != second.task_id
+        transport.submits += [answer(200, {"task_id": task_id})] * 2
+        assert task_id == (await veo.submit(whale())).task_id
+    assert 2 == world.core.accepted
+
+
+@in_virtual_time
+async def test_a_clock_ahead_of_the_records_does_not_buy_twice(options: Options) -> None:
+    """
+    Where `Date` is minutes ahead of `created_at`, what was bought is found, once a task has told by how much.
+    """
+    world = ten_seconds(Faults().add("drop_after", on="submit", nth=[1, 3]))
+    session, transport = scripted(world, **options())
+    transport.ahead = 600.0
+    async with session as veo:
+        jobs = veo.submit_many(whales(3))
+        prompts = [world.core.tasks[(await job).task_id].body["prompt"] for job in jobs]
+    assert (["whale 0", "whale 1", "whale 2"], 3) == (prompts, world.core.accepted)
+
+
+@in_virtual_time
+async def test_a_lone_job_under_a_clock_that_is_ahead_gives_up_rather_than_buy_twice() -> None:
+    """
+    With nothing to compare the clocks by, a task that seems too old is named, and nothing is sent.
+    """
+    world = ten_seconds(Faults().add("drop_after", on="submit"))
+    session, transport = scripted(world)
+    transport.ahead = 600.0
+    async with session as veo:
+        with pytest.raises(SubmissionUnknown) as caught:
+            await veo.submit(whale())
+    assert (1, tuple(world.core.tasks)) == (world.core.accepted, caught.value.candidates)
+
+
 @pytest.mark.parametrize("abandoned", [0, 1])
 @in_virtual_time
 async def test_of_two_jobs_with_one_task_either_may_be_abandoned(abandoned: int) -> None:
@@ -823,7 +890,7 @@ async def test_an_abandoned_unknown_job_may_be_taken_up(options: Options) -> Non
     Abandoned while its outcome is unknown: the key, at once or later, gets the task that is found.
     """
     for wait in (0, 1000):
-        world = ten_seconds(Faults().add("drop_after", on="submit", nth=[2]))
+        world = ten_seconds(Faults().add("drop_after", on="submit", nth=[2]), seed=wait)
         async with world.session(**options()) as veo:
             await veo.submit(whale(99))
             job = veo.submit(whale(wait), key=f"k {wait}")

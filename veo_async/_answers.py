@@ -83,7 +83,7 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError
     except ProtocolError:
         data = None
     code, message = code_and_message(data) if data is not None else (None, _plain_message(body))
-    trace_id = (trace_id_of(data) if isinstance(data, dict) else None) or headers.get("x-trace-id")
+    trace_id = (trace_id_of(data) if isinstance(data, dict) else None) or _header_trace_id(headers)
     kind = _CLASS_BY_CODE.get(code or "") or _class_by_status(status)
     error = kind(message or _phrase(status), status=status, code=code, trace_id=trace_id)
     if isinstance(error, RateLimited | ServerError):
@@ -113,6 +113,11 @@ def is_dead_token(error: VeoError) -> bool:
     """
     kinds = (AuthenticationError, PermissionDenied)
     return isinstance(error, kinds) and not isinstance(error, InsufficientBalance)
+
+
+def _header_trace_id(headers: Mapping[str, str]) -> str | None:
+    value = headers.get("x-trace-id")
+    return value if is_id(value) else None
 
 
 def _class_by_status(status: int) -> type[ApiError]:
@@ -237,7 +242,7 @@ def read_submit(status: int, headers: Mapping[str, str], body: bytes) -> SubmitO
         return _unread(status, headers, body, error)
     task_id = data.get("task_id") if isinstance(data, dict) else None
     if isinstance(task_id, str) and is_id(task_id):
-        trace_id = trace_id_of(data) or headers.get("x-trace-id")
+        trace_id = trace_id_of(data) or _header_trace_id(headers)
         record = {"id": task_id, "trace_id": trace_id, "response": data}
         return Accepted(task_id=task_id, trace_id=trace_id, record=record)
     return _judge(error_from(status, headers, body), status)
@@ -245,7 +250,7 @@ def read_submit(status: int, headers: Mapping[str, str], body: bytes) -> SubmitO
 
 def _unread(status: int, headers: Mapping[str, str], body: bytes, error: ProtocolError) -> SubmitOutcome:
     if 200 <= status < 300:
-        return Unknown(error=error, trace_id=headers.get("x-trace-id"))
+        return Unknown(error=error, trace_id=_header_trace_id(headers))
     return _judge(error_from(status, headers, body), status)
 
 

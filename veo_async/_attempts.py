@@ -193,6 +193,7 @@ class OpenAttempt:
         absences: how many of these lacked its task beyond doubt.
         late: how many of these were asked for after its grace.
         soon: whether another may tell more before long.
+        possible: ids of the tasks that stood in its way when it was last judged.
         older: ids of tasks that existed before it was sent.
     """
 
@@ -210,6 +211,7 @@ class OpenAttempt:
     absences: int = 0
     late: int = 0
     soon: bool = False
+    possible: tuple[str, ...] = ()
     older: set[str] = field(factory=set)
 
     def __attrs_post_init__(self) -> None:

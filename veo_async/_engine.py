@@ -38,7 +38,7 @@ from ._polling import PollPolicy, Schedule
 from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
 from ._registry import Registry
-from ._submit import NOT_SENT, UNCERTAIN, Submission, Submitters
+from ._submit import GOES_ON, NOT_SENT, UNCERTAIN, Submission, Submitters
 from ._tracker import Outcome, Tracker
 from ._wire import (
     classify,
@@ -203,9 +203,7 @@ class Engine:
             sent_at = submission.sent_at if submission else None
             words = "the session ended before it was known whether the task was accepted"
             return SubmissionUnknown(words, sent_at=sent_at)
-        return SessionClosed(
-            "the session ended first; the task goes on: its key, resume() or attach() takes it up"
-        )
+        return SessionClosed(GOES_ON)
 
     def failed(self, fault: BaseException) -> None:
         """
@@ -330,6 +328,7 @@ class Engine:
         Find out what became of an attempt that an earlier process made.
         """
         submission.sent_at = attempt.at
+        known = attempt.server_at
         body = encode(submission.request)
         if attempt.nonce is not None:  # all that is known of the URL, and all that counts
             body["callback_url"] = attempt.nonce
@@ -337,8 +336,8 @@ class Engine:
             key=submission.job.key,
             number=attempt.number,
             body=body,
-            began_at=attempt.at,
-            uncertainty=UNCERTAIN,
+            began_at=attempt.at if known is None else known,
+            uncertainty=UNCERTAIN if known is None else 0.0,
             nonce=attempt.nonce,
         )
         advance(submission.job, JobState.UNKNOWN)
@@ -374,11 +373,17 @@ class Engine:
             self.tracker.forget(job.task_id)
         self.stop(job, JobAbandoned("abandoned; what was accepted goes on at the server"))
 
+    def owner_of(self, task_id: str) -> Job | None:
+        """
+        Find the unsettled job that has a task.
+        """
+        return self.registry.by_task.get(task_id)
+
     async def accepted(self, job: Job, outcome: Accepted) -> None:
         """
         Take over a job whose task the server has.
         """
-        other = self.registry.by_task.get(outcome.task_id)
+        other = self.owner_of(outcome.task_id)
         if job.done():  # abandoned meanwhile
             log.info("task %s was accepted for the abandoned job %s", outcome.task_id, job.key)
             job.task_id = outcome.task_id
@@ -495,6 +500,7 @@ class Engine:
                 outcomes.append((job, end))
             else:
                 self._note_lag(end)
+                self.reconciling.reconciler.seen(end)
                 outcomes.append((job, _outcome_of(job, task_id, end)))
         await self._write_down(outcomes)
         for job, outcome in outcomes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -133,6 +134,7 @@ class AiohttpTransport:
     session: aiohttp.ClientSession
     _limits: Limits
     _token: str = field(repr=False)
+    _secret: re.Pattern[bytes] = field(init=False, repr=False)
     _headers: Mapping[str, str] = field(init=False, repr=False)
     _timeout: aiohttp.ClientTimeout = field(init=False)
     _files: aiohttp.ClientSession | None = field(init=False, default=None)
@@ -140,6 +142,7 @@ class AiohttpTransport:
 
     def __attrs_post_init__(self) -> None:
         limits = self._limits
+        self._secret = _as_json_may_write(self._token)
         self._headers = {
             "authorization": f"Bearer {self._token}",
             "accept": "application/json",
@@ -198,6 +201,9 @@ class AiohttpTransport:
                 raise_for_status=False,
                 middlewares=(),
             ) as response:
+                if response.ok and not outgoing.left:
+                    response.close()
+                    raise ProtocolError(f"an answer from {url} came before the question: it is another's")
                 body = await self._read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             _forget_the_token(error)
@@ -224,7 +230,8 @@ class AiohttpTransport:
     def _without_token(self, body: bytes) -> bytes:
         # Some servers repeat what they refuse: then it would be in an error's text, and so in a log.
         secret = self._token.encode()
-        return body.replace(secret, b"[token]") if secret in body else body
+        body = body.replace(secret, b"[token]") if secret in body else body
+        return self._secret.sub(b"[token]", body) if b"\\" in body else body
 
     def open_file(
         self, url: str, headers: Mapping[str, str]
@@ -253,6 +260,14 @@ class AiohttpTransport:
             timeout=timeout,
             max_redirects=DOWNLOAD_REDIRECTS,
         )
+
+
+def _as_json_may_write(text: str) -> re.Pattern[bytes]:
+    """
+    Match a text in JSON, whichever of its characters are escaped.
+    """
+    ways = (rf"(?:{re.escape(char)}|\\{re.escape(char)}|(?i:\\u{ord(char):04x}))" for char in text)
+    return re.compile("".join(ways).encode())
 
 
 def _open_session(limits: Limits) -> aiohttp.ClientSession:

@@ -54,11 +54,16 @@ class Intended:
 class Sending:
     """
     An attempt is about to leave; numbers go up within one purchase.
+
+    Attributes:
+        at: by the local clock.
+        server_at: by the server's clock, or None while nothing has told it; a local clock may be set.
     """
 
     key: str
     attempt: int
     at: float
+    server_at: float | None = None
     nonce: str | None = None
 
 
@@ -147,6 +152,7 @@ class Attempt:
 
     number: int
     at: float
+    server_at: float | None = None
     nonce: str | None
     closed: str | None
 

@@ -103,8 +103,15 @@ def _facts(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _server_time(connection: sqlite3.Connection) -> None:
+    """
+    Version 2: attempts also have the server's time.
+    """
+    connection.execute("ALTER TABLE attempts ADD COLUMN server_at REAL")
+
+
 # Each takes a file from the version before it to its own; a file's `user_version` counts those it has had.
-MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_facts]
+MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_facts, _server_time]
 
 
 # --- opening -------------------------------------------------------------------------------------------

@@ -41,23 +41,23 @@ __all__ = ["Store", "Work"]
 # --- the rules -----------------------------------------------------------------------------------------
 
 _ROWS: Final[Mapping[type, Callable[[Any], tuple[object, ...]]]] = {
-    Intended: lambda fact: ("intended", fact.key, fact.request, None, fact.at),
-    Sending: lambda fact: ("sending", fact.key, fact.attempt, fact.nonce, fact.at),
-    AttemptClosed: lambda fact: ("closed", fact.key, fact.attempt, fact.outcome, fact.at),
-    Accepted: lambda fact: ("accepted", fact.key, fact.task_id, fact.trace_id, fact.at),
-    Settled: lambda fact: ("settled", fact.key, int(fact.failed), fact.outcome, fact.at),
-    Downloaded: lambda fact: ("downloaded", fact.key, fact.video_id, fact.path, fact.at),
-    Withdrawn: lambda fact: ("withdrawn", fact.key, None, None, fact.at),
-    Learned: lambda fact: ("learned", fact.kind, fact.data, None, None),
+    Intended: lambda fact: ("intended", fact.key, fact.request, None, None, fact.at),
+    Sending: lambda fact: ("sending", fact.key, fact.attempt, fact.nonce, fact.server_at, fact.at),
+    AttemptClosed: lambda fact: ("closed", fact.key, fact.attempt, fact.outcome, None, fact.at),
+    Accepted: lambda fact: ("accepted", fact.key, fact.task_id, fact.trace_id, None, fact.at),
+    Settled: lambda fact: ("settled", fact.key, int(fact.failed), fact.outcome, None, fact.at),
+    Downloaded: lambda fact: ("downloaded", fact.key, fact.video_id, fact.path, None, fact.at),
+    Withdrawn: lambda fact: ("withdrawn", fact.key, None, None, None, fact.at),
+    Learned: lambda fact: ("learned", fact.kind, fact.data, None, None, None),
 }
-_NO_ROW: Final = (None,) * 5
+_NO_ROW: Final = (None,) * 6
 
 # What each fact does. Its statement finds a row to change only where the fact may follow what is there.
 # A key's open purchase is the one that has not failed: `failed = 0` is what the index `open_key` holds.
 _RULES: Final[Mapping[str, str]] = {
     "intended": "INSERT OR IGNORE INTO jobs (key, request, intended_at) VALUES (NEW.key, NEW.one, NEW.at)",
-    "sending": """INSERT INTO attempts (job, number, nonce, at)
-        SELECT id, NEW.one, NEW.two, NEW.at FROM jobs WHERE key = NEW.key AND failed = 0 AND task_id IS NULL
+    "sending": """INSERT INTO attempts (job, number, nonce, server_at, at)
+        SELECT id, NEW.one, NEW.two, NEW.three, NEW.at FROM jobs WHERE key = NEW.key AND failed = 0 AND task_id IS NULL
         AND NOT EXISTS (SELECT 1 FROM attempts WHERE job = jobs.id AND number >= NEW.one)""",
     "closed": """UPDATE attempts SET closed = NEW.two, closed_at = NEW.at
         WHERE job = (SELECT id FROM jobs WHERE key = NEW.key AND failed = 0)
@@ -78,7 +78,7 @@ _THEN: Final[Mapping[str, str]] = {
     "closed": "DELETE FROM jobs WHERE NEW.two = 'refused' AND key = NEW.key AND failed = 0 AND task_id IS NULL;",
 }
 _VIEW: Final = (
-    "CREATE TEMP VIEW fact (kind, key, one, two, at) AS SELECT NULL, NULL, NULL, NULL, NULL",
+    "CREATE TEMP VIEW fact (kind, key, one, two, three, at) AS SELECT NULL, NULL, NULL, NULL, NULL, NULL",
     # An attempt goes with its purchase, or the next row with this id would inherit it.
     "CREATE TEMP TRIGGER forget AFTER DELETE ON main.jobs BEGIN DELETE FROM attempts WHERE job = OLD.id; END",
     *(
@@ -137,7 +137,7 @@ def _out_of_order(fact: Any, entry: Entry | None) -> JournalError:
 
 # --- the store -----------------------------------------------------------------------------------------
 
-# Rows of one statement; five values each stay below the 999 that SQLite once allowed in a statement.
+# Rows of one statement; six values each stay below the 999 that SQLite once allowed in a statement.
 _MOST_ROWS: Final = 128
 _ENTRY: Final = "SELECT id, key, request, intended_at, task_id, trace_id, accepted_at, settled_at, failed, outcome FROM jobs "
 # The open purchase before the failed ones, and of those the latest.
@@ -147,8 +147,8 @@ _BY_KEY: Final = (
 )
 _BY_TASK: Final = (_ENTRY + "WHERE task_id = ?",)
 _UNSETTLED: Final = _ENTRY + "WHERE settled_at IS NULL ORDER BY id"
-_ATTEMPTS: Final = "SELECT number, at, nonce, closed FROM attempts WHERE job = ? ORDER BY number"
-_UNSETTLED_ATTEMPTS: Final = """SELECT job, number, at, nonce, closed FROM attempts
+_ATTEMPTS: Final = "SELECT number, at, server_at, nonce, closed FROM attempts WHERE job = ? ORDER BY number"
+_UNSETTLED_ATTEMPTS: Final = """SELECT job, number, at, server_at, nonce, closed FROM attempts
 WHERE job IN (SELECT id FROM jobs WHERE settled_at IS NULL) ORDER BY job, number"""
 _DOWNLOADS: Final = "SELECT video_id, path FROM downloads WHERE job = ?"
 
@@ -357,7 +357,7 @@ class Store:
 
 
 _INSERT: Final = {
-    1 << power: "INSERT INTO fact VALUES " + ", ".join(["(?, ?, ?, ?, ?)"] * (1 << power))
+    1 << power: "INSERT INTO fact VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?)"] * (1 << power))
     for power in range(_MOST_ROWS.bit_length())
 }
 
@@ -397,8 +397,8 @@ def _entry(
         request=request,
         intended_at=intended_at,
         attempts=tuple(
-            Attempt(number=number, at=at, nonce=nonce, closed=closed)
-            for number, at, nonce, closed in _texts(attempts)
+            Attempt(number=number, at=at, server_at=server_at, nonce=nonce, closed=closed)
+            for number, at, server_at, nonce, closed in _texts(attempts)
         ),
         task_id=task_id,
         trace_id=trace_id,

@@ -277,6 +277,19 @@ class Reconciler:
                 decisions += self._judge(unknown, answer)
         return decisions
 
+    def seen(self, record: object) -> None:
+        """
+        Take a record that came some other way: if a reply has named its task, it tells how the clocks differ.
+        """
+        if self._behind is None:
+            self._compare_clocks(read_tasks([record])[0])
+
+    def in_question(self) -> set[str]:
+        """
+        Return the ids of tasks that stand in the way of a decision; should they be another's, tell `owned`.
+        """
+        return {task_id for unknown in self._unknown() for task_id in unknown.possible}
+
     def looked_up(self, trace_id: str, record: object) -> list[Decision]:
         """
         Decide after a look-up by trace id; None, or a record of another trace, proves nothing.
@@ -396,6 +409,7 @@ class Reconciler:
         if not answer.counts_for(unknown):
             return []
         mine = answer.possible(unknown)
+        unknown.possible = tuple(task.id for task in mine)
         waits = any(task.id in answer.held for task in mine)
         elapsed = unknown.elapsed(answer.listing.asked_at)
         unknown.asked_at = answer.listing.asked_at
@@ -413,10 +427,12 @@ class Reconciler:
         Send again, give up, or wait on, once the grace is over.
         """
         decision: Decision | None = None
-        candidates = tuple(task.id for task in possible)
+        candidates = unknown.possible
         if evidence and any(task.may_be_since(unknown.reach) for task in possible):
             decision = GiveUp(attempt=unknown.attempt, candidates=candidates, reason=UNCLEAR)
-        elif evidence and not possible and unknown.absences > 1 and self._may_go(unknown.attempt.key, elapsed):
+        elif (
+            evidence and not possible and unknown.absences > 1 and self._may_go(unknown.attempt.key, elapsed)
+        ):
             decision = SendAgain(attempt=unknown.attempt)
         elif elapsed >= PATIENCE * self.grace and unknown.late >= ENOUGH:
             reason = USELESS if not evidence else OLDER if possible else EMPTY
@@ -529,7 +545,7 @@ class Reconciler:
         Forget tasks that were owned so long ago that no attempt could be taken for theirs.
         """
         told_at = (attempt.told_at - 2 * attempt.attempt.uncertainty for attempt in self._open.values())
-        horizon = min(told_at, default=now) - self.skew - PATIENCE * self.grace
+        horizon = min(told_at, default=now) - self.skew - PATIENCE * self.grace - self._margin
         self._owned = {task_id: owned for task_id, owned in self._owned.items() if owned.told_at >= horizon}
         self._prune_at = 2 * len(self._owned) + 1000
 

@@ -9,6 +9,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from attrs import define, evolve, field
@@ -18,9 +19,9 @@ from ._http import Http
 from ._journal import AlreadyClaimed
 from ._listing import PAGE, or_none
 from ._reconcile import Adopt, Attempt, Decision, GiveUp, Listing, Reconciler, SendAgain
-from ._submit import Submission, SubmitterHost, Submitters
+from ._submit import UNCERTAIN, Submission, SubmitterHost, Submitters
 from ._wire import task_id_of, trace_id_of
-from .errors import ApiError, ProtocolError, TransportError
+from .errors import ApiError, JournalError, ProtocolError, TransportError
 
 __all__ = ["Reconciling"]
 
@@ -125,9 +126,11 @@ class Reconciling:
         server_now = clock.at(now)
         if server_now is None:  # answers came, and none with a `Date`
             return attempt
+        if submission.began_at is not None:
+            return evolve(attempt, began_at=server_now - (now - submission.began_at), uncertainty=0.0)
         # After a crash only the local clock tells when it was, and it is compared with itself.
-        ago = clock.wall() - submission.sent_at if submission.began_at is None else now - submission.began_at
-        unsure = AFTER_A_CRASH if submission.began_at is None else 0.0
+        ago = clock.wall() - submission.sent_at
+        unsure = AFTER_A_CRASH if ago >= 0.0 else UNCERTAIN  # it was before now, so somebody set the clock
         return evolve(attempt, began_at=server_now - max(0.0, ago), uncertainty=unsure)
 
     async def _ask(self) -> None:
@@ -151,6 +154,17 @@ class Reconciling:
             log.info("a listing failed, and is asked for again: %s", error)
         else:
             self._decisions += self.reconciler.listed(listing, records, well_formed=True, complete=True)
+            await self._ask_the_journal()
+
+    async def _ask_the_journal(self) -> None:
+        """
+        Tell the reconciler which of the tasks that stand in its way an earlier process has bought.
+        """
+        journal = self.submitters.journal
+        for task_id in self.reconciler.in_question() if journal else ():
+            with suppress(JournalError):  # then it stands in the way for longer
+                if journal and await journal.find_task(task_id):
+                    self.reconciler.owned(task_id, now=self._now())
 
     async def _look_for_proof(self) -> None:
         """

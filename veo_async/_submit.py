@@ -14,10 +14,9 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Final, Literal, Protocol, TypeAlias
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from . import _journal as facts
 from ._answers import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
@@ -32,6 +31,7 @@ from ._wire import dump_request, encode
 from .errors import (
     ApiError,
     JournalError,
+    ProtocolError,
     RateLimited,
     ServerError,
     SessionClosed,
@@ -46,6 +46,8 @@ __all__ = ["CallbackUrl", "Submission", "SubmitterHost", "Submitters"]
 SHARE_OF_CONNECTIONS: Final = 0.75  # the rest stays free for polls, however slowly submits are answered
 TAKEN_IN_AT_ONCE: Final = 500  # jobs written down in one go; more would hold the event loop
 NOT_SENT: Final = "the session ended first; the request was not sent"
+ANOTHERS: Final = "the answer names the task of another purchase"
+GOES_ON: Final = "the session ended first; the task goes on: its key, resume() or attach() takes it up"
 UNCERTAIN: Final = 86_400.0  # seconds that an unset clock may be off; narrowed down before it matters
 
 # Given a job's key, makes a callback URL for one attempt, and the nonce in it.
@@ -71,6 +73,8 @@ class Submission:
         sent_at: when that attempt began, in Unix seconds by the local clock.
         began_at: the same on the event loop's clock, or None after a crash.
         trace_id: what an answer of unknown meaning gave, or None.
+        task_id: what the answer named, before it is written down; None until then.
+        doubted: whether an answer has named a task of another purchase.
     """
 
     job: Job
@@ -84,6 +88,8 @@ class Submission:
     sent_at: float = 0.0
     began_at: float | None = None
     trace_id: str | None = None
+    task_id: str | None = None
+    doubted: bool = False
 
 
 class SubmitterHost(Protocol):
@@ -94,6 +100,12 @@ class SubmitterHost(Protocol):
     def take_up(self, submission: Submission, entry: facts.Entry) -> bool:
         """
         Go on with what the journal knows of the job's key; False where it is only intended.
+        """
+        ...
+
+    def owner_of(self, task_id: str) -> Job | None:
+        """
+        Find the unsettled job that has a task.
         """
         ...
 
@@ -353,7 +365,11 @@ class Submitters:
         advance(submission.job, JobState.SUBMITTING)
         attempt = self._prepare(submission)
         fact = facts.Sending(
-            key=attempt.key, attempt=attempt.number, at=submission.sent_at, nonce=attempt.nonce
+            key=attempt.key,
+            attempt=attempt.number,
+            at=submission.sent_at,
+            server_at=None if attempt.uncertainty else attempt.began_at,
+            nonce=attempt.nonce,
         )
         try:
             await self._note(fact)
@@ -397,7 +413,7 @@ class Submitters:
         error: BaseException | None = None
         try:
             reply = await self.http.post(submission.request.endpoint, outgoing, kind="submit")
-            outcome = read_submit(*reply)
+            outcome = self._believed(submission, read_submit(*reply))
             error = None if isinstance(outcome, Accepted) else outcome.error
             return outcome
         except TransportError as caught:
@@ -413,6 +429,15 @@ class Submitters:
             if error is None:
                 self.lane.gate.entered()
 
+    def _believed(self, submission: Submission, outcome: SubmitOutcome) -> SubmitOutcome:
+        """
+        Doubt an answer that names the task of another request: it came late, and was meant for that one.
+        """
+        other = self.host.owner_of(outcome.task_id) if isinstance(outcome, Accepted) else None
+        if other is None or other.request is None or other.request == submission.request:
+            return outcome
+        return Unknown(error=ProtocolError(ANOTHERS))
+
     def _close_soon(self, attempt: Attempt) -> None:
         """
         Spare the next session the question what became of an attempt that was cancelled before it left.
@@ -424,12 +449,7 @@ class Submitters:
     async def _follow(self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome) -> None:
         match outcome:
             case Accepted():
-                was_called = self.reconciler.accepted(attempt, outcome.task_id, now=self.lane.now())
-                with suppress(facts.AlreadyClaimed):  # one task for two submits: the session says so
-                    await self.claim(attempt, outcome)
-                await self.host.accepted(submission.job, outcome)
-                if was_called:
-                    self.host.hinted(outcome.task_id)
+                await self._accept(submission, attempt, outcome)
             case Refused():
                 self.reconciler.refused(attempt)
                 await self.close_attempt(attempt, "refused")
@@ -442,6 +462,35 @@ class Submitters:
                 if not submission.job.done():
                     advance(submission.job, JobState.UNKNOWN)
                 self.host.unknown(submission, outcome)
+
+    async def _accept(self, submission: Submission, attempt: Attempt, outcome: Accepted) -> None:
+        """
+        Write down which task the job has, and hand it over.
+
+        A task of another purchase is believed at the second time, or where a job with the same request waits for
+        it: the server may take what is the same for one.
+        """
+        submission.task_id = outcome.task_id
+        try:
+            await self.claim(attempt, outcome)
+        except facts.AlreadyClaimed:
+            if not submission.doubted and self.host.owner_of(outcome.task_id) is None:
+                submission.doubted, submission.task_id = True, None
+                self.lane.gate.left()
+                await self._follow(submission, attempt, Unknown(error=ProtocolError(ANOTHERS)))
+                return
+        attempt = self._clocked(submission, attempt)
+        was_called = self.reconciler.accepted(attempt, outcome.task_id, now=self.lane.now())
+        await self.host.accepted(submission.job, outcome)
+        if was_called:
+            self.host.hinted(outcome.task_id)
+
+    def _clocked(self, submission: Submission, attempt: Attempt) -> Attempt:
+        """
+        Correct the time of an attempt, the first perhaps, whose own answer has told what time it is at the server.
+        """
+        began_at = None if submission.began_at is None else self.http.clock.at(submission.began_at)
+        return attempt if began_at is None else evolve(attempt, began_at=began_at, uncertainty=0.0)
 
     async def claim(self, attempt: Attempt, outcome: Accepted) -> None:
         """
@@ -501,5 +550,7 @@ class Submitters:
 def _ended_early(submission: Submission) -> VeoError:
     if submission.job.state is JobState.QUEUED or not (submission.outgoing and submission.outgoing.left):
         return SessionClosed(NOT_SENT)
+    if submission.task_id is not None:
+        return SessionClosed(GOES_ON, task_id=submission.task_id)
     words = "the session ended before the server had answered: the task may have been accepted"
     return SubmissionUnknown(words, sent_at=submission.sent_at)

@@ -463,9 +463,7 @@ def code_and_message(data: object) -> tuple[str | None, str]:
     error = data.get("error")
     if isinstance(error, dict):
         code = error.get("code")
-        return (code if isinstance(code, str) and code else None), _flat(
-            error.get("message") or error.get("detail")
-        )
+        return (code if is_id(code) else None), _flat(error.get("message") or error.get("detail"))
     return None, _flat(error or data.get("detail") or data.get("message"))
 
 

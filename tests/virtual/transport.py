@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from email.utils import formatdate
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -31,6 +32,7 @@ class InMemoryTransport:
         latency: seconds each way.
         read_timeout: seconds until a silent answer is given up.
         cut_off: while true, the network is gone.
+        ahead: by how many seconds the clock of `Date` is ahead of the one that dates records.
     """
 
     core: Core
@@ -38,6 +40,7 @@ class InMemoryTransport:
     latency: float = 0.005
     read_timeout: float = 60.0
     cut_off: bool = False
+    ahead: float = 0.0
     max_reply: int = 16 * 1024 * 1024
     closed: bool = field(init=False, default=False)
 
@@ -56,6 +59,8 @@ class InMemoryTransport:
         await self._act_out(reply)
         await asyncio.sleep(self.latency)
         lowered = {name.lower(): value for name, value in reply.headers.items()}
+        if self.ahead:
+            lowered["date"] = formatdate(self.core.clock() + self.ahead, usegmt=True)
         return Reply(reply.status, lowered, bytes(reply.body))
 
     async def _act_out(self, reply: ServerReply) -> None:
