@@ -68,6 +68,17 @@ def test_the_demo_tells_what_is_next(tmp_path: Path) -> None:
         assert "export ACEDATACLOUD_API_TOKEN=" in result.err
 
 
+def test_the_demo_names_the_command_as_it_can_be_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who called it by its path, in an environment that is not activated, is told that path, also on the page."""
+    monkeypatch.setattr(sys, "argv", [".venv/bin/veo-async", "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = invoke("demo", "--out", tmp_path, *FAST)
+    assert '  .venv/bin/veo-async generate "a whale' in result.err
+    assert ".venv/bin/veo-async generate" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
 def test_the_demo_needs_neither_token_nor_network(tmp_path: Path) -> None:
     """What the environment says about the real API does not reach the demo."""
     environment = {

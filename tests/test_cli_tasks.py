@@ -141,8 +141,9 @@ def test_resume_takes_up_what_is_unsettled() -> None:
     """What an interrupted command has bought is waited for and saved, and not bought again."""
     with served(duration=lambda body: 1e9) as server:
         with signalled(signal.SIGINT, when=lambda: server.core.accepted):
-            call(server, "generate", "a whale", "--journal", "j.db", "--key", "k")
+            interrupted = call(server, "generate", "a whale", "--journal", "j.db", "--key", "k")
         [task_id] = server.core.tasks
+        assert f"To go on: the same command again, or veo-async wait {task_id} -o FILE" in interrupted.err
         with signalled(signal.SIGINT, when=lambda: server.core.requests["retrieve"]):
             assert 130 == call(server, "resume", "j.db").status
         server.core.finish(task_id)

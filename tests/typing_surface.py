@@ -128,6 +128,11 @@ async def submitting(veo: VeoSession, video: Video) -> None:
     assert_type(veo.insert_object(video, "a hat"), Job)
     assert_type(veo.remove_object("video-id", "https://example.com/mask.jpg"), Job)
     assert_type(veo.attach("task-id", timeout=600.0), Job)
+    veo.text_to_video("a whale", resolution=None, key="order-7", timeout=600, retry_failed=True)
+    veo.insert_object(video, "a hat", image_mask="https://example.com/mask.jpg", callback_url=None)
+    veo.text_to_video("a whale", modell="veo31")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    veo.text_to_video("a whale", model=31)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    veo.upsample(video, "4k", model="veo31")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     veo.submit("a whale")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

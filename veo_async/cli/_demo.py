@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
 import warnings
 import webbrowser
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -47,7 +49,7 @@ IMAGES: Final = "https://example.com/images"  # the simulator checks addresses, 
 
 NEXT: Final = """\
 export ACEDATACLOUD_API_TOKEN=...    # yours: https://platform.acedata.cloud
-veo-async generate "a whale breaching at golden hour" -o whale.mp4
+{command} generate "a whale breaching at golden hour" -o whale.mp4
 """
 
 
@@ -243,6 +245,15 @@ def _as_expected(pieces: Sequence[Piece]) -> bool:
     return all((piece.error is not None) is scene.fails for piece, scene in zip(pieces, SCENES, strict=True))
 
 
+def _next() -> str:
+    """
+    Tell what to type, by the name under which this command was called where its bare name would not be found.
+    """
+    called = Path(sys.argv[0])
+    elsewhere = called.name == "veo-async" and shutil.which("veo-async") is None
+    return NEXT.format(command=called if elsewhere else "veo-async")
+
+
 # --- what is told --------------------------------------------------------------------------------------
 
 
@@ -252,7 +263,7 @@ def _page(pieces: Sequence[Piece], seconds: float, speed: float) -> str:
         entries,
         title="veo-async: the demonstration",
         summary=f"{_summary(pieces, seconds)} A simulator made these small clips, {speed:g} times faster than life.",
-        notes=(Note(text="With a token, the same commands make real videos.", code=NEXT),),
+        notes=(Note(text="With a token, the same commands make real videos.", code=_next()),),
     )
 
 
@@ -279,4 +290,4 @@ def _tell(pieces: Sequence[Piece], index: Path, seconds: float) -> None:
     click.echo("\nLook at it in a browser:", err=True)
     click.echo(index.absolute().as_uri())
     click.echo("\nThat was a simulator. With a token, the same commands make real videos:\n", err=True)
-    click.echo("\n".join(f"  {line}" for line in NEXT.splitlines()), err=True)
+    click.echo("\n".join(f"  {line}" for line in _next().splitlines()), err=True)

@@ -101,16 +101,19 @@ async def _see_through(piece: Piece, veo: VeoSession, board: Board) -> None:
         board.fail(row, error)
 
 
-def interrupted(pieces: Sequence[Piece]) -> None:
+def interrupted(pieces: Sequence[Piece], *, kept: bool = False) -> None:
     """
     Tell what was accepted, by its id: nobody here waits for it any more.
+
+    Args:
+        kept: whether a journal knows of it under a key, so that the same command finds it again.
     """
     ids = [piece.job.task_id for piece in pieces if piece.open and piece.job and piece.job.task_id]
     if ids:
         complain("interrupted. The server has accepted:", *(f"task {task_id}" for task_id in ids))
-        complain(
-            NO_CANCEL, f"To go on: veo-async wait {' '.join(ids)} -o {'FILE' if len(ids) == 1 else 'DIR'}"
-        )
+        again = "the same command again, or " if kept else ""
+        target = "FILE" if len(ids) == 1 else "DIR"
+        complain(NO_CANCEL, f"To go on: {again}veo-async wait {' '.join(ids)} -o {target}")
     else:
         complain("interrupted.")
     for piece in pieces:

@@ -92,7 +92,7 @@ def order(
         return veo.submit(request, key=key, timeout=timeout)
 
     piece = Piece(title=title, start=start, target=Target(path=Path(output), overwrite=overwrite))
-    run(_see_through(session, [piece], as_json=as_json))
+    run(_see_through(session, [piece], as_json=as_json, kept=journal is not None))
 
 
 def _key_violations(key: str | None, journal: Path | None) -> Iterator[str]:
@@ -109,10 +109,10 @@ def _key_violations(key: str | None, journal: Path | None) -> Iterator[str]:
         yield f"--journal {journal}: there is no directory {journal.parent}; make it first"
 
 
-async def _see_through(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool) -> int:
+async def _see_through(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool, kept: bool) -> int:
     try:
         await fetch(session, pieces, Board())
     except asyncio.CancelledError:
-        interrupted(pieces)
+        interrupted(pieces, kept=kept)
         raise
     return tell(pieces, as_json=as_json)
