@@ -61,7 +61,7 @@ SELECTORS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 # Asked for alone, a task that is not found four times running is one that has vanished: with four in ten answers
 # saying so by mistake, that happens.
-VANISHING = {"null", "missing", "strangers"}
+VANISHING = {"null", "missing"}
 
 
 def _cells() -> Iterator[Any]:
