@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import subprocess
 import sys
@@ -96,6 +97,21 @@ async def test_a_queued_job_was_not_sent(options: Options) -> None:
         assert (JobState.STOPPED, job.key, None) == (job.state, error.key, error.task_id)
     assert 1 == world.core.accepted
     assert set() == others()
+
+
+@in_virtual_time
+async def test_what_goes_on_is_told(options: Options, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    The ids of tasks that go on are in the log; as a warning where no journal holds them, since they cost money.
+    """
+    world = ten_seconds()
+    caplog.set_level(logging.INFO, "veo_async")
+    async with world.session(**options()) as veo:
+        jobs = veo.submit_many(whales(2))
+        ids = [await job.accepted() for job in jobs]
+    (told,) = [record for record in caplog.records if "go on" in record.message]
+    assert told.message.endswith(f"2 tasks go on: {' '.join(ids)}")
+    assert (logging.INFO if options() else logging.WARNING) == told.levelno
 
 
 @in_virtual_time

@@ -736,6 +736,25 @@ class LaggingJournal(Journal):
         self._flush()
 
 
+@in_virtual_time
+async def test_a_task_that_is_being_written_down_is_named(path: Path) -> None:
+    """
+    Leaving between the server's answer and its being durable: the error has the task's id all the same.
+    """
+    world = ten_seconds()
+    journal = LaggingJournal(path, inline=True)
+    async with world.session(journal=journal, retry=RetryPolicy(drain=0)) as veo:
+        job = veo.submit(whale(), key="k")
+        await reaches(job, JobState.SUBMITTING)
+        while not world.core.accepted:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.001)
+        journal.lag = 1.0
+        await asyncio.sleep(0.5)
+    error = job.exception()
+    assert isinstance(error, SessionClosed)
+    assert [error.task_id] == [*world.core.tasks]
+
+
 async def restless(veo: VeoSession, rng: Random, requests: dict[str, TextToVideo]) -> None:
     """
     Submit, resubmit, abandon, resume and wait, in any order and at any moment.

@@ -427,6 +427,7 @@ async def test_patience_at_the_gate_ends(options: Options) -> None:
         assert [25.0] * len(late) == [pytest.approx(settled_at[job], abs=0.1) for job in late]
         assert jobs[:2] == [job for job in jobs if job.state is JobState.SUCCEEDED][:2]
         assert isinstance(late[0].exception(), TimeoutError)
+        assert str(late[0].exception()).endswith("it was never sent")
     assert 6 - len(late) == world.core.accepted
     assert len(late) >= 3
 
@@ -434,7 +435,7 @@ async def test_patience_at_the_gate_ends(options: Options) -> None:
 @in_virtual_time
 async def test_patience_ends_also_while_the_server_is_away() -> None:
     """
-    While no connection can be made, waiting at the gate ends all the same.
+    While no connection can be made, waiting at the gate ends all the same, and the error says why it took so long.
     """
     world = ten_seconds()
     world.core.down_until = EPOCH + 10_000
@@ -442,6 +443,7 @@ async def test_patience_ends_also_while_the_server_is_away() -> None:
         jobs = veo.submit_many(whales(30))
         async for job in veo.as_completed(jobs):
             assert isinstance(job.exception(), SubmitTimedOut)
+            assert "connection refused" in str(job.exception())
         assert asyncio.get_running_loop().time() < 200
     assert 0 == world.core.accepted
 

@@ -189,11 +189,21 @@ class Engine:
         finally:
             for task in self._tasks:
                 task.cancel()
+            self._tell_what_goes_on()
             # Before anything that could be cancelled: whoever awaits a job must not hang.
             for job in list(self.registry.unsettled.values()):
                 self.stop(job, self._ended_early(job))
             self._keep_what_was_learned()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _tell_what_goes_on(self) -> None:
+        """
+        Name the tasks that nobody waits for any more: they are paid for, and an error may go unread.
+        """
+        ids = [job.task_id for job in self.registry.unsettled.values() if job.task_id is not None]
+        if ids:
+            level = logging.WARNING if self.journal is None else logging.INFO
+            log.log(level, "the session ended while %d tasks go on: %s", len(ids), " ".join(ids))
 
     def _ended_early(self, job: Job) -> VeoError:
         if job.state is JobState.QUEUED:

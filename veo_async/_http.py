@@ -423,6 +423,8 @@ def tell(lane: Lane, error: BaseException | None, *, left: bool, sent_at: float)
         sent_at: when it entered the lane.
     """
     now, gate = lane.now(), lane.gate
+    if not isinstance(error, asyncio.CancelledError):
+        lane.trouble = str(error) if isinstance(error, RateLimited | ServerError | TransportError) else None
     match error:
         case RateLimited():
             gate.throttled(now, sent_at=sent_at, retry_after=error.retry_after)

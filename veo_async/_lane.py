@@ -17,9 +17,13 @@ __all__ = ["Lane"]
 class Lane:
     """
     Lets coroutines through a gate one after the other; tell the gate what came of it, then call `changed`.
+
+    Attributes:
+        trouble: what the last request ended with, in words, where that may be why nothing goes; else None.
     """
 
     gate: Gate
+    trouble: str | None = field(init=False, default=None)
     _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
     _change: asyncio.Event = field(init=False, factory=asyncio.Event)
 

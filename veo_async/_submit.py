@@ -326,8 +326,9 @@ class Submitters:
         now, late_at = self.lane.now(), self._next_late_at()
         while self._queue and (self._queue[0].job.done() or (late_at is not None and late_at <= now)):
             submission = self._queue.popleft()
-            words = f"waited at the gate for {self.limits.max_queue_wait} s; it was never sent"
-            self._stop_unless_done(submission, SubmitTimedOut(words))
+            words = f"waited for its turn for {self.limits.max_queue_wait} s; it was never sent"
+            trouble = f": {self.lane.trouble}" if self.lane.trouble else ""
+            self._stop_unless_done(submission, SubmitTimedOut(words + trouble))
             late_at = self._next_late_at()
 
     def _next_late_at(self) -> float | None:
