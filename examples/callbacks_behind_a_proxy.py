@@ -23,7 +23,7 @@ import os
 from contextlib import AsyncExitStack
 
 from _sandbox import open_session
-from aiohttp import ClientSession, web
+from aiohttp import ClientError, ClientSession, web
 
 from veo_async import TextToVideo
 from veo_async.receiver import CallbackReceiver
@@ -53,8 +53,11 @@ async def little_proxy(port: asyncio.Future[int], stack: AsyncExitStack) -> str:
 
     async def pass_on(request: web.Request) -> web.Response:
         url = f"http://127.0.0.1:{await port}/{request.match_info['path']}"
-        async with http.request(request.method, url, data=request.content) as answer:
-            return web.Response(status=answer.status, body=await answer.read())
+        try:
+            async with http.request(request.method, url, data=await request.read()) as answer:
+                return web.Response(status=answer.status, body=await answer.read())
+        except (ClientError, OSError):  # one side has gone, as at the end of all
+            return web.Response(status=502)
 
     app = web.Application()
     app.router.add_route("*", "/veo/{path:.*}", pass_on)
