@@ -20,9 +20,9 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from veo_async._owned import MARGIN
 from veo_async._reconcile import (
     EMPTY,
-    MARGIN,
     OLDER,
     PATIENCE,
     UNCLEAR,
@@ -831,7 +831,7 @@ def test_the_tasks_of_long_ago_are_forgotten() -> None:
     reconciler = compare_clocks(Reconciler(GRACE))
     for number in range(20_000):
         reconciler.accepted(attempt(f"{number}", at=number), f"t{number}", now=float(number))
-    assert 3_000 > len(reconciler._owned)
+    assert 3_000 > len(reconciler._owned._tasks)
     assert not reconciler._is_free("t19999")
 
 

@@ -83,6 +83,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_journal_schema": "_journal",
     "_journal_store": "_journal",
     "_outage": "_http",
+    "_owned": "_reconcile",
     "_part": "_download",
     "_rules": "_models",
 }

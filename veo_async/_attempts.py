@@ -15,12 +15,12 @@ from .errors import SubmissionUnknown
 
 __all__ = [
     "Adopt",
+    "Answer",
     "Attempt",
     "Decision",
     "GiveUp",
     "Listing",
     "OpenAttempt",
-    "Owned",
     "SendAgain",
     "Task",
     "read_tasks",
@@ -106,20 +106,6 @@ Decision: TypeAlias = Adopt | SendAgain | GiveUp
 
 
 # --- tasks ---------------------------------------------------------------------------------------------------
-
-
-@frozen
-class Owned:
-    """
-    A task that some job has; with `since`, one that every listing from then on must show.
-
-    Attributes:
-        began_at: when its submit began, by the server's clock, or None where that is not known to the second.
-    """
-
-    told_at: float
-    since: float | None = None
-    began_at: float | None = None
 
 
 @frozen(eq=False)
@@ -259,3 +245,36 @@ class OpenAttempt:
         near = [task for task in tasks if self.prompt is None or task.prompt in (None, self.prompt)]
         judged = [(task, self.judge(task)) for task in near]
         return [(task, verdict) for task, verdict in judged if verdict is not Verdict.DIFFERENT]
+
+
+@frozen
+class Answer:
+    """
+    What a listing brought: for one group of identical attempts, the tasks in question that nobody took.
+
+    Attributes:
+        evidence: whether a task that is not there does not exist.
+        held: ids of tasks that a submit in flight may have bought.
+        margin: by how many seconds the clock of the records may be behind, as far as is known.
+    """
+
+    listing: Listing
+    evidence: bool
+    held: set[str]
+    rest: Sequence[Task]
+    margin: float
+
+    def counts_for(self, unknown: OpenAttempt) -> bool:
+        """
+        Tell whether it was asked late enough, and for enough, to say something of this attempt.
+        """
+        asked_at = self.listing.asked_at
+        ended = unknown.elapsed(asked_at) >= 0 and asked_at > unknown.asked_at
+        return ended and self.listing.created_from <= unknown.reach - self.margin
+
+    def possible(self, unknown: OpenAttempt) -> list[Task]:
+        """
+        Return the tasks that the attempt may have bought, if clocks differ as much as they may.
+        """
+        now = self.listing.asked_at
+        return [task for task in self.rest if unknown.may_be(task, margin=self.margin, now=now)]

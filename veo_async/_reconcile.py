@@ -41,21 +41,22 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from attrs import define, evolve, field, frozen
+from attrs import Factory, define, field
 
 from ._attempts import (
     Adopt,
+    Answer,
     Attempt,
     Decision,
     GiveUp,
     Listing,
     OpenAttempt,
-    Owned,
     SendAgain,
     Task,
     read_tasks,
 )
 from ._echo import Verdict, compare, fingerprint
+from ._owned import OwnedTasks
 
 __all__ = [
     "Adopt",
@@ -78,48 +79,12 @@ SHORTEST: Final = 0.05  # seconds; for a grace of zero
 PATIENCE: Final = 5  # graces after the end: a listing that has proved nothing by then is given up …
 ENOUGH: Final = 3  # … provided that it was answered this often after the grace: an outage is no answer
 
-# Seconds by which the clock of `created_at` may be behind that of `Date`, as long as nothing tells.
-MARGIN: Final = 3700.0
-
 UNCLEAR: Final = "a task may be this submit's, but its record does not tell"
 OLDER: Final = "a task like it seems somewhat older than this submit, and nothing tells how far the server's clocks differ"
 EMPTY: Final = "the account's listing has never shown a task, so that one is missing proves nothing"
 USELESS: Final = (
     "the account's listing is off, incomplete, or lacks a task that was accepted: it proves nothing"
 )
-
-
-@frozen
-class _Answer:
-    """
-    What a listing brought: for one group of identical attempts, the tasks in question that nobody took.
-
-    Attributes:
-        evidence: whether a task that is not there does not exist.
-        held: ids of tasks that a submit in flight may have bought.
-        margin: by how many seconds the clock of the records may be behind, as far as is known.
-    """
-
-    listing: Listing
-    evidence: bool
-    held: set[str]
-    rest: Sequence[Task]
-    margin: float
-
-    def counts_for(self, unknown: OpenAttempt) -> bool:
-        """
-        Tell whether it was asked late enough, and for enough, to say something of this attempt.
-        """
-        asked_at = self.listing.asked_at
-        ended = unknown.elapsed(asked_at) >= 0 and asked_at > unknown.asked_at
-        return ended and self.listing.created_from <= unknown.reach - self.margin
-
-    def possible(self, unknown: OpenAttempt) -> list[Task]:
-        """
-        Return the tasks that the attempt may have bought, if clocks differ as much as they may.
-        """
-        now = self.listing.asked_at
-        return [task for task in self.rest if unknown.may_be(task, margin=self.margin, now=now)]
 
 
 @define(eq=False, repr=False)
@@ -138,9 +103,9 @@ class Reconciler:
     _groups: dict[str, dict[str, OpenAttempt]] = field(init=False, factory=dict)
     _nonces: dict[str, OpenAttempt] = field(init=False, factory=dict)
     _claims: dict[str, OpenAttempt] = field(init=False, factory=dict)
-    _owned: dict[str, Owned] = field(init=False, factory=dict)
-    _behind: float | None = field(init=False, default=None)
-    _prune_at: int = field(init=False, default=1000)
+    _owned: OwnedTasks = field(
+        init=False, default=Factory(lambda self: OwnedTasks(self.skew), takes_self=True)
+    )
     _asked_at: float = field(init=False, default=-math.inf)
     _proven: bool = field(init=False, default=False)
     _first: str | None = field(init=False, default=None)
@@ -167,8 +132,8 @@ class Reconciler:
         known = self._open.get(attempt.key)
         was_called = known is not None and known.called == task_id
         self._drop(attempt)
-        began_at = None if attempt.uncertainty else attempt.began_at
-        self._own(task_id, Owned(now, self._since(attempt), began_at))
+        self._owned.accepted(task_id, attempt, now=now)
+        self._take(task_id, now)
         return was_called
 
     def refused(self, attempt: Attempt) -> None:
@@ -200,20 +165,21 @@ class Reconciler:
         """
         Note that a job has this task, whichever way it came by it.
         """
-        self._own(task_id, Owned(now))
+        self._owned.add(task_id, now=now)
+        self._take(task_id, now)
 
     def adopted(self, adopt: Adopt, *, now: float) -> None:
         """
         Confirm a decision to adopt: the claim is in the journal.
         """
         self._drop(adopt.attempt)
-        self._own(adopt.task_id, Owned(now))
+        self.owned(adopt.task_id, now=now)
 
     def rejected(self, adopt: Adopt, *, now: float) -> None:
         """
         Take a decision to adopt back: by the journal, the task is another job's.
         """
-        self._own(adopt.task_id, Owned(now))
+        self.owned(adopt.task_id, now=now)
 
     # --- what to ask, and when ---
 
@@ -236,9 +202,9 @@ class Reconciler:
         Return what to list; where no answer comes, it is simply due again a little later.
         """
         self._asked_at = now
-        since = [attempt.reach - self._margin for attempt in self._open.values()]
+        since = [attempt.reach - self._owned.margin for attempt in self._open.values()]
         if not self._proven:  # so that a task known to be accepted can be the proof
-            since += [owned.since for owned in self._owned.values() if owned.since is not None]
+            since += self._owned.named_since()
         return Listing(created_from=min(since, default=0.0), asked_at=now)
 
     def trace_ids(self) -> list[str]:
@@ -262,7 +228,9 @@ class Reconciler:
         """
         tasks, clean = read_tasks(records)
         self._proven = self._proven or (well_formed and bool(tasks))
-        evidence = well_formed and complete and clean and self._shows_accepted(listing, tasks)
+        evidence = (
+            well_formed and complete and clean and self._owned.are_shown(listing, tasks, grace=self.grace)
+        )
         self._compare_clocks(tasks)
         decisions = self._adopt_traced(tasks.values())
         found = self._find([task for task in tasks.values() if self._is_free(task.id)])
@@ -272,7 +240,7 @@ class Reconciler:
             same = [task for task, verdict in matches if verdict is Verdict.SAME and task.id not in held]
             decisions += self._assign(members, same)
             rest = [task for task, _ in matches if task.id not in self._claims]
-            answer = _Answer(listing, evidence, held, rest, self._margin)
+            answer = Answer(listing, evidence, held, rest, self._owned.margin)
             for unknown in [member for member in members.values() if member.undecided]:
                 decisions += self._judge(unknown, answer)
         return decisions
@@ -281,7 +249,7 @@ class Reconciler:
         """
         Take a record that came some other way: if a reply has named its task, it tells how the clocks differ.
         """
-        if self._behind is None:
+        if self._owned.behind is None:
             self._compare_clocks(read_tasks([record])[0])
 
     def in_question(self) -> set[str]:
@@ -346,7 +314,7 @@ class Reconciler:
         for mark, members in self._groups.items():
             undecided = [member for member in members.values() if member.undecided]
             if undecided:
-                reach = min(member.reach for member in undecided) - self._margin
+                reach = min(member.reach for member in undecided) - self._owned.margin
                 found[mark] = undecided[0].candidates(task for task in tasks if task.may_be_since(reach))
         return found
 
@@ -402,7 +370,7 @@ class Reconciler:
 
     # --- absence ---
 
-    def _judge(self, unknown: OpenAttempt, answer: _Answer) -> list[Decision]:
+    def _judge(self, unknown: OpenAttempt, answer: Answer) -> list[Decision]:
         """
         Decide about an attempt that was given no task.
         """
@@ -442,49 +410,11 @@ class Reconciler:
         self._drop(unknown.attempt)
         return [decision]
 
-    @property
-    def _margin(self) -> float:
-        return MARGIN if self._behind is None else 0.0
-
     def _compare_clocks(self, tasks: Mapping[str, Task]) -> None:
-        """
-        Learn from records of tasks that replies have named how far their clock is behind that of `Date`.
-        """
-        known = (
-            (self._owned[task_id].began_at, task.created_at)
-            for task_id, task in tasks.items()
-            if task_id in self._owned
-        )
-        seen = [
-            max(0.0, began - created) for began, created in known if began is not None and created is not None
-        ]
-        if not seen:
-            return
-        more = max(seen) - (self._behind or 0.0)
-        if self._behind is None or more > self.skew:
-            self._behind = (self._behind or 0.0) + more
-            self._reach_back(more)
-
-    def _reach_back(self, seconds: float) -> None:
-        for attempt in self._open.values():
-            attempt.since -= seconds
-            attempt.reach -= seconds
-        self._owned = {
-            task_id: owned if owned.since is None else evolve(owned, since=owned.since - seconds)
-            for task_id, owned in self._owned.items()
-        }
-
-    def _shows_accepted(self, listing: Listing, tasks: Mapping[str, Task]) -> bool:
-        """
-        Tell whether the listing shows every task that a listing which works would show.
-        """
-        return all(
-            task_id in tasks
-            or owned.since is None
-            or owned.since < listing.created_from
-            or listing.asked_at < owned.told_at + self.grace
-            for task_id, owned in self._owned.items()
-        )
+        more = self._owned.compare_clocks(tasks)
+        for attempt in self._open.values() if more else ():
+            attempt.since -= more
+            attempt.reach -= more
 
     def _may_go(self, key: str, elapsed: float) -> bool:
         """
@@ -493,7 +423,7 @@ class Reconciler:
         if self._proven:
             return True
         in_flight = any(attempt.in_flight for attempt in self._open.values())
-        accepted = any(owned.since is not None for owned in self._owned.values())
+        accepted = any(True for _ in self._owned.named_since())
         if self._first is not None or accepted or (in_flight and elapsed < 2 * self.grace):
             return False
         self._first = key
@@ -507,12 +437,9 @@ class Reconciler:
     def _unknown(self) -> Iterator[OpenAttempt]:
         return (attempt for attempt in self._open.values() if attempt.undecided)
 
-    def _since(self, attempt: Attempt) -> float:
-        return attempt.began_at - attempt.uncertainty - self.skew - (self._behind or 0.0)
-
     def _add(self, attempt: Attempt, *, told_at: float) -> OpenAttempt:
         self._drop(attempt)
-        added = OpenAttempt(attempt, since=self._since(attempt), told_at=told_at)
+        added = OpenAttempt(attempt, since=self._owned.since(attempt), told_at=told_at)
         self._open[attempt.key] = added
         self._groups.setdefault(added.mark, {})[attempt.key] = added
         if attempt.nonce is not None:
@@ -532,22 +459,20 @@ class Reconciler:
         if dropped.claim is not None:
             self._claims.pop(dropped.claim, None)
 
-    def _own(self, task_id: str, owned: Owned) -> None:
-        self._owned[task_id] = owned
+    def _take(self, task_id: str, now: float) -> None:
         claimant = self._claims.pop(task_id, None)
         if claimant:
             claimant.claim = claimant.called = None  # another job has it: this one is undecided again
-        if len(self._owned) >= self._prune_at:
-            self._prune(owned.told_at)
+        if self._owned.is_full:
+            self._forget(now)
 
-    def _prune(self, now: float) -> None:
+    def _forget(self, now: float) -> None:
         """
         Forget tasks that were owned so long ago that no attempt could be taken for theirs.
         """
         told_at = (attempt.told_at - 2 * attempt.attempt.uncertainty for attempt in self._open.values())
-        horizon = min(told_at, default=now) - self.skew - PATIENCE * self.grace - self._margin
-        self._owned = {task_id: owned for task_id, owned in self._owned.items() if owned.told_at >= horizon}
-        self._prune_at = 2 * len(self._owned) + 1000
+        reach = self.skew + PATIENCE * self.grace + self._owned.margin
+        self._owned.forget_before(min(told_at, default=now) - reach)
 
     def __repr__(self) -> str:
         unknown = sum(1 for _ in self._unknown())
