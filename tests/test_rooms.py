@@ -79,6 +79,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_durations": "_polling",
     "_echo": "_reconcile",
     "_hints": "_polling",
+    "_intake": "_submit",
     "_journal_facts": "_journal",
     "_journal_schema": "_journal",
     "_journal_store": "_journal",
@@ -86,6 +87,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_owned": "_reconcile",
     "_part": "_download",
     "_rules": "_models",
+    "_submission": "_submit",
 }
 
 PURE: Final = frozenset({"errors", "_models", "_wire", "_polling", "_gate", "_reconcile"})

@@ -38,7 +38,8 @@ from ._polling import PollPolicy, Schedule
 from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
 from ._registry import Registry
-from ._submit import GOES_ON, NOT_SENT, UNCERTAIN, Submission, Submitters
+from ._submission import GOES_ON, NOT_SENT, Submission
+from ._submit import UNCERTAIN, Submitters
 from ._tracker import Outcome, Tracker
 from ._wire import (
     classify,

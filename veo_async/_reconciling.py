@@ -19,7 +19,8 @@ from ._http import Http
 from ._journal import AlreadyClaimed
 from ._listing import PAGE, or_none
 from ._reconcile import Adopt, Attempt, Decision, GiveUp, Listing, Reconciler, SendAgain
-from ._submit import UNCERTAIN, Submission, SubmitterHost, Submitters
+from ._submission import Submission, SubmitterHost
+from ._submit import UNCERTAIN, Submitters
 from ._wire import task_id_of, trace_id_of
 from .errors import ApiError, JournalError, ProtocolError, TransportError
 

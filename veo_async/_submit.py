@@ -13,8 +13,8 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
 
 from attrs import define, evolve, field
 
@@ -22,122 +22,34 @@ from . import _journal as facts
 from ._answers import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
 from ._gate import Limits
 from ._http import Http, Outgoing, tell
+from ._intake import Intake
 from ._job import Job, JobState, advance
 from ._journal import Journal
 from ._lane import Lane
-from ._models import Request
 from ._reconcile import Attempt, Reconciler
-from ._wire import dump_request, encode
+from ._submission import Submission, SubmitterHost, ended_early
+from ._wire import encode
 from .errors import (
     ApiError,
     JournalError,
     ProtocolError,
     RateLimited,
     ServerError,
-    SessionClosed,
-    SubmissionUnknown,
     SubmitTimedOut,
     TransportError,
     VeoError,
 )
 
-__all__ = ["CallbackUrl", "Submission", "SubmitterHost", "Submitters"]
+__all__ = ["CallbackUrl", "Submitters"]
 
 SHARE_OF_CONNECTIONS: Final = 0.75  # the rest stays free for polls, however slowly submits are answered
-TAKEN_IN_AT_ONCE: Final = 500  # jobs written down in one go; more would hold the event loop
-NOT_SENT: Final = "the session ended first; the request was not sent"
 ANOTHERS: Final = "the answer names the task of another purchase"
-GOES_ON: Final = "the session ended first; the task goes on: its key, resume() or attach() takes it up"
 UNCERTAIN: Final = 86_400.0  # seconds that an unset clock may be off; narrowed down before it matters
 
 # Given a job's key, makes a callback URL for one attempt, and the nonce in it.
 CallbackUrl: TypeAlias = Callable[[str], tuple[str, str]]
 
 log = logging.getLogger("veo_async")
-
-
-@define(eq=False)
-class Submission:
-    """
-    One job on its way to the server.
-
-    Attributes:
-        job: whose it is.
-        request: what is sent.
-        queued_at: when it began to wait, on the event loop's clock.
-        keyed: whether the key is the caller's, so that the journal may know it.
-        retry_failed: whether to buy again where the key's task failed.
-        attempts: how often it was sent.
-        outgoing: the body of the attempt under way, or None.
-        attempt: the attempt that may have bought something, or None.
-        sent_at: when that attempt began, in Unix seconds by the local clock.
-        began_at: the same on the event loop's clock, or None after a crash.
-        trace_id: what an answer of unknown meaning gave, or None.
-        task_id: what the answer named, before it is written down; None until then.
-        doubted: whether an answer has named a task of another purchase.
-    """
-
-    job: Job
-    request: Request
-    queued_at: float
-    keyed: bool = False
-    retry_failed: bool = False
-    attempts: int = 0
-    outgoing: Outgoing | None = None
-    attempt: Attempt | None = None
-    sent_at: float = 0.0
-    began_at: float | None = None
-    trace_id: str | None = None
-    task_id: str | None = None
-    doubted: bool = False
-
-
-class SubmitterHost(Protocol):
-    """
-    What the submitters need of the session.
-    """
-
-    def take_up(self, submission: Submission, entry: facts.Entry) -> bool:
-        """
-        Go on with what the journal knows of the job's key; False where it is only intended.
-        """
-        ...
-
-    def owner_of(self, task_id: str) -> Job | None:
-        """
-        Find the unsettled job that has a task.
-        """
-        ...
-
-    async def accepted(self, job: Job, outcome: Accepted) -> None:
-        """
-        Take over a job whose task the server has.
-        """
-        ...
-
-    def hinted(self, task_id: str) -> None:
-        """
-        Look at a task of which a callback spoke before its id was known.
-        """
-        ...
-
-    def unknown(self, submission: Submission, outcome: Unknown) -> None:
-        """
-        Find out what became of an attempt.
-        """
-        ...
-
-    def stop(self, job: Job, error: VeoError) -> None:
-        """
-        Settle a job without a terminal record.
-        """
-        ...
-
-    def failed(self, fault: BaseException) -> None:
-        """
-        Hear of a fault of this package's own that ended a coroutine.
-        """
-        ...
 
 
 @define(eq=False)
@@ -153,9 +65,7 @@ class Submitters:
     journal: Journal | None
     reconciler: Reconciler
     callback_url: CallbackUrl | None = None
-    _arrivals: deque[Submission] = field(init=False, factory=deque)
-    _unwritten: set[Job] = field(init=False, factory=set)
-    _intake: asyncio.Task[None] | None = field(init=False, default=None)
+    _intake: Intake | None = field(init=False, default=None)
     _queue: deque[Submission] = field(init=False, factory=deque)
     _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
     _filled: asyncio.Event = field(init=False, factory=asyncio.Event)
@@ -163,20 +73,27 @@ class Submitters:
     _idle: int = field(init=False, default=0)
     closing: bool = field(init=False, default=False)
 
+    def __attrs_post_init__(self) -> None:
+        if self.journal is not None:
+            self._intake = Intake(self.journal, self.host, self.enqueue, self.http.clock.wall)
+
     # --- coming in --------------------------------------------------------------------------------------
 
     def put(self, submission: Submission) -> None:
         """
         Take a job in: write it down first where there is a journal, then queue it.
         """
-        if self.journal is None:
-            self.enqueue(submission)
-            return
-        self._arrivals.append(submission)
-        self._unwritten.add(submission.job)
         if self._intake is None:
-            self._intake = asyncio.create_task(self._take_in(self.journal), name="veo_async intake")
-            self._intake.add_done_callback(self._taken_in)
+            self.enqueue(submission)
+        else:
+            self._intake.put(submission)
+
+    def withdraw(self, job: Job) -> None:
+        """
+        Take back the intention of a job that will not be sent.
+        """
+        if self._intake is not None:
+            self._intake.withdraw(job)
 
     def enqueue(self, submission: Submission, *, first: bool = False) -> None:
         """
@@ -193,54 +110,6 @@ class Submitters:
             self._workers[worker] = None
             self._idle += 1
             worker.add_done_callback(self._ended)
-
-    async def _take_in(self, journal: Journal) -> None:
-        while self._arrivals:
-            count = min(len(self._arrivals), TAKEN_IN_AT_ONCE)
-            batch = [self._arrivals.popleft() for _ in range(count)]
-            try:
-                for submission in await self._written_down(journal, batch):
-                    self.enqueue(submission)
-            except JournalError as error:
-                for submission in batch:
-                    self._unwritten.discard(submission.job)
-                    self._stop_unless_done(submission, JournalError(*error.args))
-        # Not in the callback: that runs a turn later, and what arrives in between would be left lying.
-        self._intake = None
-
-    def _taken_in(self, intake: asyncio.Task[None]) -> None:
-        if not intake.cancelled() and (fault := intake.exception()):
-            self.host.failed(fault)
-
-    async def _written_down(self, journal: Journal, batch: Sequence[Submission]) -> list[Submission]:
-        """
-        Write down what is new, and hand over what the journal knows already.
-        """
-        keys = [submission.job.key for submission in batch if submission.keyed]
-        known = await journal.find_many(keys) if keys else {}
-        fresh = [
-            submission
-            for submission in batch
-            if not submission.job.done() and not self._is_known(submission, known)
-        ]
-        now = self.http.clock.wall()
-        self._unwritten.difference_update(submission.job for submission in batch)
-        await journal.write(
-            *(facts.Intended(key=s.job.key, request=dump_request(s.request), at=now) for s in fresh)
-        )
-        return fresh
-
-    def _is_known(self, submission: Submission, known: Mapping[str, facts.Entry]) -> bool:
-        entry = known.get(submission.job.key)
-        return entry is not None and self.host.take_up(submission, entry)
-
-    def withdraw(self, job: Job) -> None:
-        """
-        Take back the intention of a job that will not be sent.
-        """
-        # Before it is written down, the journal knows of the key at most an earlier purchase, which stays.
-        if self.journal is not None and self.journal.failure is None and job not in self._unwritten:
-            self.journal.write_soon(facts.Withdrawn(key=job.key, at=self.http.clock.wall()))
 
     def in_flight(self, key: str) -> Submission | None:
         """
@@ -265,11 +134,11 @@ class Submitters:
                 await asyncio.wait(busy, timeout=drain)
         finally:
             cut_short = [submission for submission in self._workers.values() if submission]
-            ending = [*self._workers, *([self._intake] if self._intake else [])]
+            ending = [*self._workers, *(self._intake.tasks if self._intake else ())]
             for task in ending:
                 task.cancel()
-            for submission in (*cut_short, *self._queue, *self._arrivals):
-                self._stop_unless_done(submission, _ended_early(submission))
+            for submission in (*cut_short, *self._queue, *(self._intake.arrivals if self._intake else ())):
+                self._stop_unless_done(submission, ended_early(submission))
             await asyncio.gather(*ending, return_exceptions=True)
 
     def _stop_unless_done(self, submission: Submission, error: VeoError) -> None:
@@ -294,7 +163,7 @@ class Submitters:
                 await self._send(submission, entered_at)
             except asyncio.CancelledError:
                 # Here, too: who tears a whole event loop down cancels this before the session gets to close.
-                self._stop_unless_done(submission, _ended_early(submission))
+                self._stop_unless_done(submission, ended_early(submission))
                 raise
             self._workers[worker] = None
             del submission  # while it waits for the next one, the last one's job may go
@@ -546,12 +415,3 @@ class Submitters:
         except JournalError as error:
             task_id = getattr(fact, "task_id", None)
             log.error("the journal failed (%s): not held are job %s, task %s", error, fact.key, task_id)
-
-
-def _ended_early(submission: Submission) -> VeoError:
-    if submission.job.state is JobState.QUEUED or not (submission.outgoing and submission.outgoing.left):
-        return SessionClosed(NOT_SENT)
-    if submission.task_id is not None:
-        return SessionClosed(GOES_ON, task_id=submission.task_id)
-    words = "the session ended before the server had answered: the task may have been accepted"
-    return SubmissionUnknown(words, sent_at=submission.sent_at)

@@ -1,0 +1,118 @@
+"""
+One job on its way to the server, and what its way needs of the session.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from attrs import define
+
+from ._answers import Accepted, Unknown
+from ._http import Outgoing
+from ._job import Job, JobState
+from ._journal import Entry
+from ._models import Request
+from ._reconcile import Attempt
+from .errors import SessionClosed, SubmissionUnknown, VeoError
+
+__all__ = ["GOES_ON", "NOT_SENT", "Submission", "SubmitterHost", "ended_early"]
+
+NOT_SENT: Final = "the session ended first; the request was not sent"
+GOES_ON: Final = "the session ended first; the task goes on: its key, resume() or attach() takes it up"
+
+
+@define(eq=False)
+class Submission:
+    """
+    One job on its way to the server.
+
+    Attributes:
+        job: whose it is.
+        request: what is sent.
+        queued_at: when it began to wait, on the event loop's clock.
+        keyed: whether the key is the caller's, so that the journal may know it.
+        retry_failed: whether to buy again where the key's task failed.
+        attempts: how often it was sent.
+        outgoing: the body of the attempt under way, or None.
+        attempt: the attempt that may have bought something, or None.
+        sent_at: when that attempt began, in Unix seconds by the local clock.
+        began_at: the same on the event loop's clock, or None after a crash.
+        trace_id: what an answer of unknown meaning gave, or None.
+        task_id: what the answer named, before it is written down; None until then.
+        doubted: whether an answer has named a task of another purchase.
+    """
+
+    job: Job
+    request: Request
+    queued_at: float
+    keyed: bool = False
+    retry_failed: bool = False
+    attempts: int = 0
+    outgoing: Outgoing | None = None
+    attempt: Attempt | None = None
+    sent_at: float = 0.0
+    began_at: float | None = None
+    trace_id: str | None = None
+    task_id: str | None = None
+    doubted: bool = False
+
+
+class SubmitterHost(Protocol):
+    """
+    What the submitters need of the session.
+    """
+
+    def take_up(self, submission: Submission, entry: Entry) -> bool:
+        """
+        Go on with what the journal knows of the job's key; False where it is only intended.
+        """
+        ...
+
+    def owner_of(self, task_id: str) -> Job | None:
+        """
+        Find the unsettled job that has a task.
+        """
+        ...
+
+    async def accepted(self, job: Job, outcome: Accepted) -> None:
+        """
+        Take over a job whose task the server has.
+        """
+        ...
+
+    def hinted(self, task_id: str) -> None:
+        """
+        Look at a task of which a callback spoke before its id was known.
+        """
+        ...
+
+    def unknown(self, submission: Submission, outcome: Unknown) -> None:
+        """
+        Find out what became of an attempt.
+        """
+        ...
+
+    def stop(self, job: Job, error: VeoError) -> None:
+        """
+        Settle a job without a terminal record.
+        """
+        ...
+
+    def failed(self, fault: BaseException) -> None:
+        """
+        Hear of a fault of this package's own that ended a coroutine.
+        """
+        ...
+
+
+def ended_early(submission: Submission) -> VeoError:
+    """
+    Make the error of a job whose session ended before it was accepted.
+    """
+    if submission.job.state is JobState.QUEUED or not (submission.outgoing and submission.outgoing.left):
+        return SessionClosed(NOT_SENT)
+    if submission.task_id is not None:
+        return SessionClosed(GOES_ON, task_id=submission.task_id)
+    words = "the session ended before the server had answered: the task may have been accepted"
+    return SubmissionUnknown(words, sent_at=submission.sent_at)
