@@ -275,6 +275,20 @@ async def test_an_accepted_job_that_fails_was_accepted() -> None:
 
 
 @in_virtual_time
+async def test_a_job_that_is_taken_for_its_result_says_what_to_do() -> None:
+    """
+    The videos are the result's, which is had by awaiting; what nothing has stays a plain error.
+    """
+    async with ten_seconds().session() as veo:
+        job: Any = veo.submit(whale())
+        with pytest.raises(AttributeError, match=r"has no 'video': the result has it, \(await job\)\.video"):
+            job.video  # noqa: B018
+        with pytest.raises(AttributeError, match=r"has no 'colour'$"):
+            job.colour  # noqa: B018
+        assert not hasattr(job, "videos")
+
+
+@in_virtual_time
 async def test_the_repr_says_where_the_job_stands() -> None:
     """
     A job's repr shows its key, state and task.

@@ -98,7 +98,9 @@ async def test_a_key_stays_its_requests_own(options: Options) -> None:
     world = ten_seconds()
     async with world.session(**options()) as veo:
         job = veo.submit(whale(1), key="k")
-        with pytest.raises(KeyConflict, match="'k'"):
+        with pytest.raises(
+            KeyConflict, match=r"'k' belongs to a different request: TextToVideo.prompt='whale 1'"
+        ):
             veo.submit(whale(2), key="k")
         await job
         with pytest.raises(KeyConflict) as caught:

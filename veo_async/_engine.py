@@ -37,7 +37,7 @@ from ._models import Request, TaskRecord, TaskState, Video, VideoResult
 from ._polling import PollPolicy, Schedule
 from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
-from ._registry import Registry
+from ._registry import Registry, key_conflict
 from ._submission import GOES_ON, NOT_SENT, Submission
 from ._submit import UNCERTAIN, Submitters
 from ._tracker import Outcome, Tracker
@@ -58,7 +58,6 @@ from .errors import (
     JobError,
     JobFailed,
     JournalError,
-    KeyConflict,
     ProtocolError,
     SessionClosed,
     SubmissionUnknown,
@@ -264,7 +263,7 @@ class Engine:
 
     def _inherit(self, submission: Submission, job: Job) -> Job:
         if submission.request != job.request:
-            raise KeyConflict(f"the key {job.key!r} belongs to a different request", key=job.key)
+            raise key_conflict(job.key, submission.request)
         self.registry.add(job)
         on_its_way = self.submitters.in_flight(job.key) is submission
         advance(job, JobState.SUBMITTING if on_its_way else JobState.UNKNOWN)
@@ -316,7 +315,7 @@ class Engine:
         submission.attempts = max((attempt.number for attempt in entry.attempts), default=0)
         still_open = [attempt for attempt in entry.attempts if attempt.closed is None]
         if entry.request != dump_request(submission.request):
-            self.stop(job, KeyConflict(f"the key {job.key!r} belongs to a different request"))
+            self.stop(job, key_conflict(job.key, _read_request(entry), task_id=entry.task_id))
         elif entry.outcome is not None:
             if entry.failed and submission.retry_failed:
                 submission.attempts = 0

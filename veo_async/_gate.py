@@ -103,19 +103,19 @@ class RetryPolicy:
         if self.first > self.max_delay:
             raise ConfigurationError(f"first must not exceed max_delay, {self.first} > {self.max_delay}")
 
-    def scaled(self, by: float) -> RetryPolicy:
+    def scaled(self, factor: float, /) -> RetryPolicy:
         """
         The same policy with every duration multiplied, to match a simulator that runs faster than life.
         """
-        if not _fits(by, 0, above=True, whole=False):
-            raise ConfigurationError(f"a policy is scaled by a finite number above 0, not {by!r}")
+        if not _fits(factor, 0, above=True, whole=False):
+            raise ConfigurationError(f"a policy is scaled by a finite number above 0, not {factor!r}")
         return evolve(
             self,
-            first=self.first * by,
-            max_delay=self.max_delay * by,
-            max_pause=self.max_pause * by,
-            grace=self.grace * by,
-            drain=self.drain * by,
+            first=self.first * factor,
+            max_delay=self.max_delay * factor,
+            max_pause=self.max_pause * factor,
+            grace=self.grace * factor,
+            drain=self.drain * factor,
         )
 
     def delays(self, random: Random) -> Iterator[float]:

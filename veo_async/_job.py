@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import define, field, frozen
 
@@ -38,6 +38,7 @@ class JobState(StrEnum):
     STOPPED = "stopped"  # settled without a terminal record: see `exception()`
 
 
+OF_A_RESULT: Final = frozenset({"video", "videos", "raw"})
 REGISTERED_AT_ONCE: Final = 1000  # jobs; a hundred thousand in one go would hold the event loop
 _SETTLED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED})
 
@@ -128,6 +129,12 @@ class Job:
     _awaiters: list[asyncio.Future[None]] | None = field(init=False, default=None)
     _watchers: list[asyncio.Future[None]] | None = field(init=False, default=None)
     _callbacks: list[tuple[Callable[[Job], object], Context]] | None = field(init=False, default=None)
+
+    if not TYPE_CHECKING:  # a type checker would believe that every name is there
+
+        def __getattr__(self, name: str) -> Any:
+            hint = f": the result has it, (await job).{name}" if name in OF_A_RESULT else ""
+            raise AttributeError(f"a job has no {name!r}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<Job {self.key} {self.state.value} task_id={self.task_id}>"
@@ -235,7 +242,10 @@ class Job:
 
     def _waiting(self, futures: list[asyncio.Future[None]] | None) -> list[asyncio.Future[None]]:
         if asyncio.get_running_loop() is not self._owner.loop:
-            raise UsageError("a job is awaited in the event loop of its session, and no other", key=self.key)
+            raise UsageError(
+                "a job is awaited in the event loop in which its session was entered, and no other",
+                key=self.key,
+            )
         waiting = [] if futures is None else futures
         if (
             len(waiting) & (len(waiting) - 1) == 0

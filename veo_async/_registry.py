@@ -14,11 +14,11 @@ from attrs import define, field
 
 from ._job import Job, JobState
 from ._journal import Attempt, Entry
-from ._models import Request
+from ._models import Request, in_short
 from ._wire import dump_outcome, dump_request
 from .errors import JobFailed, KeyConflict, SubmissionUnknown
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "key_conflict"]
 
 
 @define(eq=False)
@@ -42,7 +42,7 @@ class Registry:
         """
         job = self.unsettled.get(key) or self._settled.get(key)
         if job is not None and job.request != request:
-            raise KeyConflict(f"the key {key!r} belongs to a different request", key=key, task_id=job.task_id)
+            raise key_conflict(key, job.request, task_id=job.task_id)
         return job
 
     def add(self, job: Job) -> None:
@@ -85,6 +85,14 @@ class Registry:
         Say what is remembered of a key.
         """
         return self._remembered.get(key)
+
+
+def key_conflict(key: str, earlier: Request | None, *, task_id: str | None = None) -> KeyConflict:
+    """
+    Make the error for a key that stands for another request already, and say for which.
+    """
+    shown = f": {in_short(earlier)}" if earlier is not None else ""
+    return KeyConflict(f"the key {key!r} belongs to a different request{shown}", key=key, task_id=task_id)
 
 
 def _entry_of(job: Job, nonce: str | None) -> Entry | None:
