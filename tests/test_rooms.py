@@ -78,6 +78,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_attempts": "_reconcile",
     "_durations": "_polling",
     "_echo": "_reconcile",
+    "_endings": "_engine",
     "_hints": "_polling",
     "_intake": "_submit",
     "_journal_facts": "_journal",

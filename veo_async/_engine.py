@@ -11,13 +11,10 @@ A fact is written to the journal, where there is one, before its effect shows.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -27,36 +24,30 @@ from . import _journal as facts
 from ._answers import Accepted, Unknown
 from ._download import Downloader
 from ._durations import Durations
+from ._endings import Endings, read_outcome
 from ._gate import Gate, Limits, RetryPolicy
 from ._http import Http, ServerClock, Transport
 from ._job import Job, JobState, advance, looked, settle
 from ._journal import Journal
 from ._lane import Lane
 from ._listing import or_none, retrieve
-from ._models import Request, TaskRecord, TaskState, Video, VideoResult
+from ._models import Request, TaskRecord, TaskState
 from ._polling import PollPolicy, Schedule
 from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
-from ._registry import Registry, key_conflict
+from ._registry import Registry, key_conflict, read_request
 from ._submission import GOES_ON, NOT_SENT, Submission
 from ._submit import UNCERTAIN, Submitters
-from ._tracker import Outcome, Tracker
+from ._tracker import Tracker
 from ._wire import (
     classify,
-    dump_outcome,
     dump_request,
     encode,
-    failure_of,
-    load_outcome,
-    load_request,
     read_batch,
     task_id_of,
-    video_result,
 )
 from .errors import (
     JobAbandoned,
-    JobError,
-    JobFailed,
     JournalError,
     ProtocolError,
     SessionClosed,
@@ -68,10 +59,6 @@ from .errors import (
 __all__ = ["Engine"]
 
 BURST: Final = 5  # polls that may go at once after a quiet time
-FARTHEST: Final = 1e11  # Unix seconds; a time beyond the year 5000 is none
-KEEP_EVERY: Final = (
-    100  # tasks that end between two writings of what was learned: losing some costs a few looks
-)
 
 log = logging.getLogger("veo_async")
 
@@ -100,10 +87,7 @@ class Engine:
     tracker: Tracker = field(init=False)
     reconciling: Reconciling = field(init=False)
     downloader: Downloader = field(init=False)
-    _noticed: int = field(init=False, default=0)
-    _lag: float = field(init=False, default=0.0)
-    _durations: Durations = field(init=False, factory=Durations)
-    _ended: int = field(init=False, default=0)
+    endings: Endings = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -143,11 +127,21 @@ class Engine:
             submitters=self.submitters,
             host=self,
         )
+        durations = Durations()
+        schedule = Schedule(self.polling, durations=durations)
+        self.endings = Endings(
+            registry=self.registry,
+            journal=self.journal,
+            clock=self.clock,
+            reconciler=reconciler,
+            durations=durations,
+            forget=schedule.discard,
+        )
         self.tracker = Tracker(
-            schedule=Schedule(self.polling, durations=self._durations),
+            schedule=schedule,
             lane=polls,
             poll=self._poll,
-            settle=self._end,
+            settle=self.endings.end,
             looked=self._looked,
             dead_after=self.retry.grace,
         )
@@ -159,8 +153,7 @@ class Engine:
         """
         Take in what the journal has learned, and begin to watch.
         """
-        if self.journal is not None:
-            self._durations.load(_read_learned(await self.journal.learned()))
+        await self.endings.recall_what_was_learned()
         self._begin(self.tracker.run(), "veo_async tracker")
         self._begin(self.reconciling.run(), "veo_async reconciler")
 
@@ -193,7 +186,7 @@ class Engine:
             # Before anything that could be cancelled: whoever awaits a job must not hang.
             for job in list(self.registry.unsettled.values()):
                 self.stop(job, self._ended_early(job))
-            self._keep_what_was_learned()
+            self.endings.keep_what_was_learned()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _tell_what_goes_on(self) -> None:
@@ -293,7 +286,7 @@ class Engine:
     def _resumed(self, entry: facts.Entry) -> Job:
         if known := self.registry.unsettled.get(entry.key):
             return known
-        request = _read_request(entry)
+        request = read_request(entry)
         job = Job(entry.key, request, self, None, True)
         if lingering := self._lingering(entry.key):
             return self._inherit(lingering, job)
@@ -315,13 +308,13 @@ class Engine:
         submission.attempts = max((attempt.number for attempt in entry.attempts), default=0)
         still_open = [attempt for attempt in entry.attempts if attempt.closed is None]
         if entry.request != dump_request(submission.request):
-            self.stop(job, key_conflict(job.key, _read_request(entry), task_id=entry.task_id))
+            self.stop(job, key_conflict(job.key, read_request(entry), task_id=entry.task_id))
         elif entry.outcome is not None:
             if entry.failed and submission.retry_failed:
                 submission.attempts = 0
                 return False
             job.task_id = entry.task_id
-            self._settle(job, _read_outcome(entry.outcome, submission.request))
+            self.endings.settle(job, read_outcome(entry.outcome, submission.request))
         elif entry.task_id is not None:
             self.submits.gate.entered()
             self.reconciling.reconciler.owned(entry.task_id, now=self.loop.time())
@@ -407,7 +400,7 @@ class Engine:
         else:
             self._track(job, outcome.task_id, outcome.trace_id)
             if classify(outcome.record) is not TaskState.PENDING:
-                await self._end([(outcome.task_id, outcome.record)])
+                await self.endings.end([(outcome.task_id, outcome.record)])
 
     def called_back(self, task_id: str, *, window: float, nonce: str | None) -> bool:
         """
@@ -497,130 +490,3 @@ class Engine:
             self.looks += 1
             if job := self.registry.by_task.get(task_id):
                 looked(job)
-
-    async def _end(self, ends: Sequence[tuple[str, Outcome]]) -> None:
-        """
-        Settle the jobs of tasks that have ended, or that nothing more will be heard of.
-        """
-        outcomes: list[tuple[Job, VideoResult | VeoError]] = []
-        for task_id, end in ends:
-            self.tracker.forget(task_id)
-            job = self.registry.by_task.get(task_id)
-            if job is None:  # abandoned meanwhile
-                continue
-            if isinstance(end, JobError):
-                outcomes.append((job, end))
-            else:
-                self._note_lag(end)
-                self.reconciling.reconciler.seen(end)
-                outcomes.append((job, _outcome_of(job, task_id, end)))
-        await self._write_down(outcomes)
-        for job, outcome in outcomes:
-            if not job.done():  # abandoned meanwhile
-                self._settle(job, outcome)
-        self._ended += len(outcomes)
-        if self._ended >= KEEP_EVERY:
-            self._keep_what_was_learned()
-
-    def _note_lag(self, record: Mapping[str, Any]) -> None:
-        finished_at, server_now = record.get("finished_at"), self.clock.at(self.loop.time())
-        if isinstance(finished_at, int | float) and abs(finished_at) < FARTHEST and server_now is not None:
-            self._noticed += 1
-            self._lag += max(0.0, server_now - finished_at)
-
-    @property
-    def notice_lag(self) -> float | None:
-        """
-        Mean seconds from a task's end, where its record tells, to its being seen.
-        """
-        return self._lag / self._noticed if self._noticed else None
-
-    async def _write_down(self, outcomes: Sequence[tuple[Job, VideoResult | VeoError]]) -> None:
-        if self.journal is None:
-            return
-        now = self.clock.wall()
-        lasting = [
-            facts.Settled(
-                key=job.key, failed=isinstance(outcome, JobFailed), outcome=dump_outcome(outcome), at=now
-            )
-            for job, outcome in outcomes
-            if job.request is not None and isinstance(outcome, VideoResult | JobFailed)
-        ]
-        try:
-            await self.journal.write(*lasting)
-        except JournalError as error:
-            keys = " ".join(fact.key for fact in lasting)
-            log.error("the journal failed (%s) and does not hold the outcomes of the jobs %s", error, keys)
-
-    async def note_download(self, video: Video, path: Path) -> None:
-        """
-        Write down where a video lies, if the journal knows its task.
-        """
-        if self.journal is None or self.journal.failure is not None:
-            return
-        entry = await self.journal.find_task(video.task_id)
-        if entry is not None and entry.settled_at is not None and not entry.failed:
-            now = self.clock.wall()
-            await self.journal.write(
-                facts.Downloaded(key=entry.key, video_id=video.id, path=_absolute(path), at=now)
-            )
-
-    def _settle(self, job: Job, outcome: VideoResult | VeoError) -> None:
-        state = JobState.STOPPED
-        if isinstance(outcome, VideoResult):
-            state = JobState.SUCCEEDED
-        elif isinstance(outcome, JobFailed):
-            state = JobState.FAILED
-        settle(job, state, outcome)
-
-    def _keep_what_was_learned(self) -> None:
-        self._ended = 0
-        if self.journal is not None and self.journal.failure is None:
-            learned = self._durations.dump().items()
-            self.journal.write_soon(
-                *(facts.Learned(kind=kind, data=json.dumps(data)) for kind, data in learned)
-            )
-
-
-def _absolute(path: Path) -> str:
-    return os.path.abspath(path)  # touches no disk, so it may be called from a coroutine
-
-
-def _read_request(entry: facts.Entry) -> Request | None:
-    try:
-        return load_request(entry.request)
-    except (VeoError, LookupError, ValueError, TypeError) as error:
-        log.error("the journalled request of job %s cannot be read: %s", entry.key, error)
-        return None
-
-
-def _read_outcome(outcome: str, request: Request) -> VideoResult | VeoError:
-    try:
-        return load_outcome(outcome, request)
-    except (VeoError, LookupError, ValueError, TypeError, AttributeError) as error:
-        words = (
-            "this version cannot read the journalled outcome; attach() asks the server about the task again"
-        )
-        unread = JournalError(words)
-        unread.__cause__ = error
-        return unread
-
-
-def _read_learned(learned: Mapping[str, str]) -> dict[str, Any]:
-    """
-    Read what was learned, and leave aside what cannot be read: it only saves a few looks.
-    """
-    read = {}
-    for kind, data in learned.items():
-        with suppress(ValueError, RecursionError):
-            read[kind] = json.loads(data)
-    return read
-
-
-def _outcome_of(job: Job, task_id: str, record: Mapping[str, Any]) -> VideoResult | VeoError:
-    if classify(record) is TaskState.FAILED:
-        return failure_of(task_id, record)
-    try:
-        return video_result(task_id, record, job.request)
-    except ProtocolError as error:
-        return error

@@ -7,6 +7,7 @@ Settled ones are held only as long as somebody else holds them.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from weakref import WeakValueDictionary
 
@@ -15,10 +16,12 @@ from attrs import define, field
 from ._job import Job, JobState
 from ._journal import Attempt, Entry
 from ._models import Request, in_short
-from ._wire import dump_outcome, dump_request
-from .errors import JobFailed, KeyConflict, SubmissionUnknown
+from ._wire import dump_outcome, dump_request, load_request
+from .errors import JobFailed, KeyConflict, SubmissionUnknown, VeoError
 
-__all__ = ["Registry", "key_conflict"]
+__all__ = ["Registry", "key_conflict", "read_request"]
+
+log = logging.getLogger("veo_async")
 
 
 @define(eq=False)
@@ -110,3 +113,14 @@ def _entry_of(job: Job, nonce: str | None) -> Entry | None:
         failed=isinstance(error, JobFailed),
         outcome=dump_outcome(error) if isinstance(error, JobFailed) else None,
     )
+
+
+def read_request(entry: Entry) -> Request | None:
+    """
+    Read the request of a journal's entry, or None where this version cannot.
+    """
+    try:
+        return load_request(entry.request)
+    except (VeoError, LookupError, ValueError, TypeError) as error:
+        log.error("the journalled request of job %s cannot be read: %s", entry.key, error)
+        return None
