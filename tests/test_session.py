@@ -536,7 +536,7 @@ async def test_a_task_that_exists_can_be_attached() -> None:
         assert job is veo.attach(task_id)
         first = await job
         assert first.videos == (await veo.attach(task_id)).videos
-        assert None is first.request
+        assert (None, True) == (first.request, job.trace_id is not None)
         assert JobState.STOPPED is await ended(veo.attach("nobody"))
     assert 1 == world.core.accepted
 

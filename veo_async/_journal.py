@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -95,6 +95,7 @@ class Journal:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     _store: Store | None = field(default=None, init=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False)
+    _undoing: Future[None] | None = field(default=None, init=False)
     _waiting: list[_Work] = field(factory=list, init=False)
     _flushing: bool = field(default=False, init=False)
     _courtesy: asyncio.TimerHandle | None = field(default=None, init=False)
@@ -127,12 +128,14 @@ class Journal:
     async def _opened(self, token: str) -> Store:
         if self.inline:
             return Store.open(self.path, token, durable=False)
+        if self._undoing is not None:  # an opening that was cancelled may still hold the file
+            await asyncio.to_thread(wait, [self._undoing])
         thread = ThreadPoolExecutor(1, thread_name_prefix="veo-journal")
         opening = thread.submit(Store.open, self.path, token, durable=True)
         try:
             store = await asyncio.wrap_future(opening)
         except BaseException:
-            thread.submit(_undo, opening)
+            self._undoing = thread.submit(_undo, opening)
             thread.shutdown(wait=False)
             raise
         self._thread = thread
