@@ -76,6 +76,7 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
 PART_OF: Final[Mapping[str, str]] = {
     "_answers": "_wire",
     "_attempts": "_reconcile",
+    "_cautions": "_models",
     "_durations": "_polling",
     "_echo": "_reconcile",
     "_endings": "_engine",
@@ -87,6 +88,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_outage": "_http",
     "_owned": "_reconcile",
     "_part": "_download",
+    "_results": "_models",
     "_rules": "_models",
     "_submission": "_submit",
 }

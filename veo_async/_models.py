@@ -8,18 +8,13 @@ is a caution.
 
 from __future__ import annotations
 
-import re
-import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Set
-from datetime import datetime
-from difflib import get_close_matches
-from enum import StrEnum
-from types import FrameType
 from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
+from ._cautions import RequestWarning, model_cautions, ratio_cautions, warn_of
+from ._results import TaskError, TaskRecord, TaskState, Video
 from ._rules import (
     ASPECT_RATIOS,
     DEFAULT_MODEL,
@@ -32,8 +27,9 @@ from ._rules import (
     NEWEST_MAX_FRAMES,
     RESOLUTIONS,
     RETIRED_ASPECT_RATIOS,
-    SMALLEST,
     Model,
+    known_model,
+    resolution_violations,
 )
 from .errors import InvalidRequest
 
@@ -59,12 +55,6 @@ __all__ = [
     "VideoResult",
     "in_short",
 ]
-
-
-class RequestWarning(UserWarning):
-    """
-    The request is sent, but the newest documents say it may not do what was asked.
-    """
 
 
 # --- requests ------------------------------------------------------------------------------------------
@@ -115,8 +105,7 @@ class Request:
         violations = [*self._field_violations(), *self._violations()]
         if violations:
             raise InvalidRequest(*violations)
-        for caution in self._cautions():
-            warnings.warn(caution, RequestWarning, stacklevel=_levels_to_the_caller())
+        warn_of(self._cautions())
 
     def _field_violations(self) -> Iterator[str]:
         for attribute in self.__attrs_attrs__:
@@ -142,26 +131,6 @@ class Request:
         return " ".join(part for part in parts if part)
 
 
-_PASSED_BY: Final = frozenset({__name__.partition(".")[0], "asyncio", "attr", "cattrs"})
-
-
-def _levels_to_the_caller() -> int:
-    """
-    Count the frames from where a warning is raised up to the line that is neither ours nor of what carries us.
-
-    That line may have made the request itself, or called a short method, `submit_many` or `map`.
-    """
-    frame, levels = sys._getframe(1).f_back, 2
-    while frame is not None and _carries(frame):
-        frame, levels = frame.f_back, levels + 1
-    return levels
-
-
-def _carries(frame: FrameType) -> bool:
-    module = str(frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in _PASSED_BY or frame.f_code.co_filename.startswith("<attrs generated")
-
-
 SHOWN: Final = 40  # characters of a field in an error: enough to know a prompt by
 
 
@@ -176,52 +145,6 @@ def in_short(request: Request) -> str:
             text = repr(value)
             parts.append(f"{attribute.name}={text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}")
     return f"{type(request).__name__}({', '.join(parts)})"
-
-
-def _known(name: object) -> Model | None:
-    return MODELS.get(name) if isinstance(name, str) else None
-
-
-def _resolution_violations(name: object, resolution: object) -> Iterator[str]:
-    model = _known(name)
-    if model and resolution not in (None, SMALLEST, *model.resolutions) and resolution in RESOLUTIONS:
-        makers = ", ".join(row.name for row in MODELS.values() if resolution in row.resolutions)
-        yield f"resolution {resolution} is not to be had from {model.name} (only from {makers})"
-
-
-def _model_cautions(name: str) -> Iterator[str]:
-    model = MODELS.get(name)
-    if model is None:
-        meant = _meant(name)
-        question = f" (did you mean {meant}?)" if meant else ""
-        yield f"model {name} is not in the table of models{question}; it is sent as it is"
-    elif model.retired:
-        yield f"model {name} may be refused: {model.retired}"
-
-
-ALIKE: Final = 0.75  # of difflib's measure: a slip or two of the fingers
-
-
-def _meant(name: str) -> str | None:
-    """
-    Find the model that a name is a slip of; another number is another model, perhaps tomorrow's.
-    """
-    plain = {_plain(model): model for model in MODELS if _digits(model) == _digits(name)}
-    near = get_close_matches(_plain(name), plain, n=1, cutoff=ALIKE)
-    return plain[near[0]] if near else None
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]", "", name.lower())
-
-
-def _digits(name: str) -> str:
-    return re.sub(r"[^0-9]", "", name)
-
-
-def _ratio_cautions(ratio: str | None) -> Iterator[str]:
-    if ratio in RETIRED_ASPECT_RATIOS:
-        yield f"aspect_ratio {ratio} may be refused: the newest documents list only {', '.join(ASPECT_RATIOS)}"
 
 
 @frozen
@@ -246,14 +169,14 @@ class TextToVideo(Request):
     translation: bool = field(default=False, kw_only=True)
 
     def _violations(self) -> Iterator[str]:
-        model = _known(self.model)
+        model = known_model(self.model)
         if model and not model.text:
             yield f"model {model.name} needs images: it cannot do {self.action}"
-        yield from _resolution_violations(self.model, self.resolution)
+        yield from resolution_violations(self.model, self.resolution)
 
     def _cautions(self) -> Iterator[str]:
-        yield from _model_cautions(self.model)
-        yield from _ratio_cautions(self.aspect_ratio)
+        yield from model_cautions(self.model)
+        yield from ratio_cautions(self.aspect_ratio)
 
 
 @frozen
@@ -277,15 +200,15 @@ class ImageToVideo(Request):
     translation: bool = field(default=False, kw_only=True)
 
     def _violations(self) -> Iterator[str]:
-        model = _known(self.model)
+        model = known_model(self.model)
         count = _count(self.image_urls)
         if model and max(model.images) < count <= MAX_IMAGES:
             yield f"model {model.name} takes at most {max(model.images)} image, not {count}"
-        yield from _resolution_violations(self.model, self.resolution)
+        yield from resolution_violations(self.model, self.resolution)
 
     def _cautions(self) -> Iterator[str]:
-        yield from _model_cautions(self.model)
-        yield from _ratio_cautions(self.aspect_ratio)
+        yield from model_cautions(self.model)
+        yield from ratio_cautions(self.aspect_ratio)
         if self.model != INGREDIENTS_MODEL and len(self.image_urls) > NEWEST_MAX_FRAMES:
             yield f"{len(self.image_urls)} images may be refused: the newest documents take 1 to {NEWEST_MAX_FRAMES}"
         if self.resolution == "4k":
@@ -316,11 +239,11 @@ class IngredientsToVideo(Request):
 
     def _violations(self) -> Iterator[str]:
         # Naming another model of the table changes nothing; only one that nobody knows yet may do more.
-        model = INGREDIENTS_MODEL if _known(self.model) else self.model
-        yield from _resolution_violations(model, self.resolution)
+        model = INGREDIENTS_MODEL if known_model(self.model) else self.model
+        yield from resolution_violations(model, self.resolution)
 
     def _cautions(self) -> Iterator[str]:
-        yield from _ratio_cautions(self.aspect_ratio)
+        yield from ratio_cautions(self.aspect_ratio)
         if self.model != INGREDIENTS_MODEL:
             yield f"model {self.model} is not used: the server forces {INGREDIENTS_MODEL} for {self.action}"
 
@@ -341,7 +264,7 @@ class Get1080p(Request):
     model: str = field(default=DEFAULT_MODEL, kw_only=True)
 
     def _cautions(self) -> Iterator[str]:
-        yield from _model_cautions(self.model)
+        yield from model_cautions(self.model)
 
 
 @frozen
@@ -383,7 +306,7 @@ class Extend(Request):
     aspect_ratio: str | None = field(default=None, kw_only=True)
 
     def _violations(self) -> Iterator[str]:
-        if _known(self.model) and self.model not in EXTEND_MODELS:
+        if known_model(self.model) and self.model not in EXTEND_MODELS:
             yield f"model must be one of {', '.join(EXTEND_MODELS)} to extend a video, not {self.model}"
         if self.resolution in RESOLUTIONS and self.resolution not in EXTEND_RESOLUTIONS:
             yield f"resolution must be one of {', '.join(EXTEND_RESOLUTIONS)} to extend a video"
@@ -391,7 +314,7 @@ class Extend(Request):
             yield f"aspect_ratio must be one of {', '.join(ASPECT_RATIOS)} to extend a video"
 
     def _cautions(self) -> Iterator[str]:
-        yield from _model_cautions(self.model)
+        yield from model_cautions(self.model)
 
 
 @frozen
@@ -464,79 +387,6 @@ REQUEST_TYPES: Final[Mapping[str, type[Request]]] = {
 
 
 # --- what comes back -----------------------------------------------------------------------------------
-
-
-class TaskState(StrEnum):
-    """
-    How a task stands.
-    """
-
-    PENDING = "pending"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-
-
-@frozen(kw_only=True)
-class Video:
-    """
-    One finished file of a task.
-
-    Attributes:
-        id: the video's id; post-processing asks for it.
-        task_id: the task it came from.
-        url: where the file lies; said to work for 30 days (low confidence).
-        state: the server's own word.
-        created_at, completed_at: aware datetimes, or None.
-        raw: the item as the server sent it.
-    """
-
-    id: str
-    task_id: str
-    url: str
-    state: str | None = None
-    created_at: datetime | None = None
-    completed_at: datetime | None = None
-    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
-
-
-@frozen(kw_only=True)
-class TaskError:
-    """
-    Why a task failed, in the server's words.
-    """
-
-    code: str | None = None
-    message: str = ""
-
-
-@frozen(kw_only=True)
-class TaskRecord:
-    """
-    The server's record of a task.
-
-    Attributes:
-        id: the task's id.
-        trace_id: what the vendor's support asks for, or None.
-        type: the server's word for the kind of task, such as `videos`, or None.
-        state: pending, succeeded or failed.
-        request: the submitted body, as the server echoes it.
-        videos: the finished files; empty unless it succeeded.
-        error: why it failed, or None.
-        created_at, started_at, finished_at: aware datetimes, or None.
-        raw: the record as the server sent it.
-    """
-
-    id: str
-    trace_id: str | None = None
-    type: str | None = None
-    state: TaskState
-    request: Mapping[str, Any] = field(factory=dict, eq=False)
-    videos: tuple[Video, ...] = ()
-    error: TaskError | None = None
-    created_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
 
 
 @frozen(kw_only=True)

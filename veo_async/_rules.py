@@ -35,6 +35,8 @@ __all__ = [
     "InsertFields",
     "MakeFields",
     "Model",
+    "known_model",
+    "resolution_violations",
 ]
 
 # --- the table of models -------------------------------------------------------------------------------
@@ -304,3 +306,20 @@ FIELD_RULES: Final[Mapping[str, Callable[[str, object], Iterator[str]]]] = {
     "motion_type": _one_of(*MOTION_TYPES),
     "image_mask": _text,  # newest: a URL or a base64 JPEG
 }
+
+
+def known_model(name: object) -> Model | None:
+    """
+    Find a model in the table.
+    """
+    return MODELS.get(name) if isinstance(name, str) else None
+
+
+def resolution_violations(name: object, resolution: object) -> Iterator[str]:
+    """
+    Say what forbids a resolution; that of a model which nobody knows is the server's business.
+    """
+    model = known_model(name)
+    if model and resolution not in (None, SMALLEST, *model.resolutions) and resolution in RESOLUTIONS:
+        makers = ", ".join(row.name for row in MODELS.values() if resolution in row.resolutions)
+        yield f"resolution {resolution} is not to be had from {model.name} (only from {makers})"

@@ -1,0 +1,87 @@
+"""
+What comes back: tasks as the server keeps them, and their videos, as immutable records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from attrs import field, frozen
+
+__all__ = ["TaskError", "TaskRecord", "TaskState", "Video"]
+
+
+class TaskState(StrEnum):
+    """
+    How a task stands.
+    """
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@frozen(kw_only=True)
+class Video:
+    """
+    One finished file of a task.
+
+    Attributes:
+        id: the video's id; post-processing asks for it.
+        task_id: the task it came from.
+        url: where the file lies; said to work for 30 days (low confidence).
+        state: the server's own word.
+        created_at, completed_at: aware datetimes, or None.
+        raw: the item as the server sent it.
+    """
+
+    id: str
+    task_id: str
+    url: str
+    state: str | None = None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+
+@frozen(kw_only=True)
+class TaskError:
+    """
+    Why a task failed, in the server's words.
+    """
+
+    code: str | None = None
+    message: str = ""
+
+
+@frozen(kw_only=True)
+class TaskRecord:
+    """
+    The server's record of a task.
+
+    Attributes:
+        id: the task's id.
+        trace_id: what the vendor's support asks for, or None.
+        type: the server's word for the kind of task, such as `videos`, or None.
+        state: pending, succeeded or failed.
+        request: the submitted body, as the server echoes it.
+        videos: the finished files; empty unless it succeeded.
+        error: why it failed, or None.
+        created_at, started_at, finished_at: aware datetimes, or None.
+        raw: the record as the server sent it.
+    """
+
+    id: str
+    trace_id: str | None = None
+    type: str | None = None
+    state: TaskState
+    request: Mapping[str, Any] = field(factory=dict, eq=False)
+    videos: tuple[Video, ...] = ()
+    error: TaskError | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
