@@ -90,6 +90,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_part": "_download",
     "_results": "_models",
     "_rules": "_models",
+    "_short": "_session",
     "_submission": "_submit",
 }
 

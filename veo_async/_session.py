@@ -8,12 +8,12 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, Self
 
 import aiohttp
 from attrs import define, field, frozen
@@ -27,17 +27,8 @@ from ._job import Job, JobState, as_completed
 from ._journal import Journal
 from ._listing import list_tasks, retrieve, retrieve_many
 from ._models import (
-    Extend,
-    Get1080p,
-    ImageToVideo,
-    IngredientsToVideo,
-    InsertObject,
-    RemoveObject,
     Request,
-    Reshoot,
     TaskRecord,
-    TextToVideo,
-    Upsample,
     Video,
     VideoResult,
     in_short,
@@ -45,7 +36,7 @@ from ._models import (
 from ._outage import Watched
 from ._polling import PollPolicy
 from ._registry import Registry
-from ._rules import CommonFields, ExtendFields, Get1080pFields, InsertFields, MakeFields
+from ._short import ShortMethods
 from ._submit import CallbackUrl
 from ._wire import is_id
 from .errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageError
@@ -53,7 +44,6 @@ from .errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageErr
 __all__ = ["SessionStats", "VeoSession"]
 
 MOST_SECONDS: Final = 1e11  # of a deadline; an event loop's clock cannot count much further
-SUBMIT_OPTIONS: Final = ("key", "timeout", "retry_failed")
 
 CALLBACK_WINDOW: Final = 0.05  # seconds; a batch for many, and nobody notices
 
@@ -86,7 +76,7 @@ def _journal_at(place: Journal | str | os.PathLike[str] | None) -> Journal | Non
 
 
 @define(eq=False, repr=False)
-class VeoSession:
+class VeoSession(ShortMethods):
     """
     An async context manager through which videos are asked for.
 
@@ -324,98 +314,6 @@ class VeoSession:
         if engine.journal is None:
             raise UsageError("this session has no journal to resume from: VeoSession(journal=...)")
         return await engine.resume()
-
-    # What `fields` may hold is typed, so that editors offer it. Of `submit` each takes `key`, `timeout` and
-    # `retry_failed`; and `video` is a `Video`, a `VideoResult` with one, or a video's id.
-
-    def text_to_video(self, prompt: str, **fields: Unpack[MakeFields]) -> Job:
-        """
-        Submit a `TextToVideo`: a video from a prompt.
-
-        Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
-        `retry_failed`.
-        """
-        return self._submit(TextToVideo, prompt, **fields)
-
-    def image_to_video(self, prompt: str, image_urls: Sequence[str], **fields: Unpack[MakeFields]) -> Job:
-        """
-        Submit an `ImageToVideo`: a video that starts from an image, or leads from a first to a last.
-
-        Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
-        `retry_failed`.
-        """
-        return self._submit(ImageToVideo, prompt, image_urls, **fields)
-
-    def ingredients_to_video(
-        self, image_urls: Sequence[str], prompt: str | None = None, **fields: Unpack[MakeFields]
-    ) -> Job:
-        """
-        Submit an `IngredientsToVideo`: a video that puts the things on one to three images together.
-
-        Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
-        `retry_failed`.
-        """
-        return self._submit(IngredientsToVideo, image_urls, prompt, **fields)
-
-    def get_1080p(self, video: Video | VideoResult | str, **fields: Unpack[Get1080pFields]) -> Job:
-        """
-        Submit a `Get1080p`: an earlier video in 1080p.
-
-        Fields: `model`, `callback_url`; `key`, `timeout`, `retry_failed`.
-        """
-        return self._submit(Get1080p, video, **fields)
-
-    def upsample(self, video: Video | VideoResult | str, target: str, **fields: Unpack[CommonFields]) -> Job:
-        """
-        Submit an `Upsample`: an earlier video in `1080p` or `4k`, or as a `gif`.
-
-        Fields: `callback_url`; `key`, `timeout`, `retry_failed`.
-        """
-        return self._submit(Upsample, video, target, **fields)
-
-    def extend(
-        self, video: Video | VideoResult | str, prompt: str | None = None, **fields: Unpack[ExtendFields]
-    ) -> Job:
-        """
-        Submit an `Extend`: an earlier video, continued.
-
-        Fields: `model`, `resolution`, `aspect_ratio`, `callback_url`; `key`, `timeout`, `retry_failed`.
-        """
-        return self._submit(Extend, video, prompt, **fields)
-
-    def reshoot(
-        self, video: Video | VideoResult | str, motion_type: str, **fields: Unpack[CommonFields]
-    ) -> Job:
-        """
-        Submit a `Reshoot`: an earlier video with another camera movement, such as `FORWARD`.
-
-        Fields: `callback_url`; `key`, `timeout`, `retry_failed`.
-        """
-        return self._submit(Reshoot, video, motion_type, **fields)
-
-    def insert_object(
-        self, video: Video | VideoResult | str, prompt: str, **fields: Unpack[InsertFields]
-    ) -> Job:
-        """
-        Submit an `InsertObject`: an earlier video with something put in.
-
-        Fields: `image_mask`, `callback_url`; `key`, `timeout`, `retry_failed`.
-        """
-        return self._submit(InsertObject, video, prompt, **fields)
-
-    def remove_object(
-        self, video: Video | VideoResult | str, image_mask: str, **fields: Unpack[CommonFields]
-    ) -> Job:
-        """
-        Submit a `RemoveObject`: an earlier video with something taken out, where the mask is white.
-
-        Fields: `callback_url`; `key`, `timeout`, `retry_failed`.
-        """
-        return self._submit(RemoveObject, video, image_mask, **fields)
-
-    def _submit(self, kind: type[Request], *arguments: Any, **fields: Any) -> Job:
-        options = {name: fields.pop(name) for name in SUBMIT_OPTIONS if name in fields}
-        return self.submit(kind(*arguments, **fields), **options)
 
     # --- asking -----------------------------------------------------------------------------------------
 
