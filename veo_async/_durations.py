@@ -21,13 +21,14 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-__all__ = ["Durations", "Outlook", "bin_of"]
+__all__ = ["ENDS", "Durations", "Outlook", "bin_of"]
 
 FIRST_EDGE: Final = 4.0  # seconds; shorter lives need no telling apart
 RATIO: Final = 1.15  # each bin is longer than the one before by this: narrower ones learn more slowly
 BINS: Final = 48  # the last begins at 41 minutes, past the default deadline
 EDGES: Final = (0.0, *(FIRST_EDGE * RATIO**power for power in range(BINS - 1)))
 WIDTHS: Final = (*(after - before for before, after in pairwise(EDGES)), EDGES[-1] * (RATIO - 1))
+ENDS: Final = (*EDGES[1:], math.inf)  # of the bins
 _PER_LOG: Final = 1 / math.log(RATIO)
 
 PRIOR_MEDIAN: Final = 108.0  # seconds; the documents' examples took 66, 68, 90, 99, 145, 165 and 185

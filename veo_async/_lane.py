@@ -44,6 +44,16 @@ class Lane:
             self.gate.take(now)
             return now
 
+    def enter_at_once(self) -> float | None:
+        """
+        Count a request as gone if it may go now and nobody waits before it; returns when that was, else None.
+        """
+        if self._turn.locked() or not self.is_open():
+            return None
+        now = self.now()
+        self.gate.take(now)
+        return now
+
     def is_open(self) -> bool:
         """
         Tell whether a request may go at once.

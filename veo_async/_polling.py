@@ -23,6 +23,8 @@ median old, and grow from there on with its age, up to `max_gap`.
 The next request is made of the groups at the top, as many as fill it.
 It goes when its looks are due on average: some a little late, some early, so that one request does the work of
 two half-empty ones. None waits longer than the patience for that.
+In a crowd the groups of one patience fill several requests. These go together as a *volley*, when all their looks
+are due on average: who wakes up five times as rarely for five times as much spends half the CPU on a request.
 A request that goes anyway is filled up with the looks that come next.
 A request with few looks costs as much as a full one, so each look in it is priced up a little (`LONELY`).
 
@@ -49,7 +51,7 @@ from typing import Any, Final, Literal, Self
 
 from attrs import Attribute, define, evolve, field, frozen
 
-from ._durations import Durations, bin_of
+from ._durations import ENDS, Durations, bin_of
 from ._hints import RARER, Hints
 from .errors import ConfigurationError
 
@@ -60,6 +62,7 @@ __all__ = ["Durations", "PollPolicy", "Schedule"]
 # trimmed until 1,000 jobs have the lag of a loop over all of them (`benchmarks/schedule.py`).
 TYPICAL_HAZARD: Final = 0.0142
 LONELY: Final = 2.0  # looks; what a request costs beyond the looks in it
+VOLLEY: Final = 5  # full requests that go together: as many as the gate of the polls lets through at once
 EVEN_GAP: Final = 10.0  # seconds; the longest gap until a task is well past the median
 STRAGGLER: Final = 3.0  # medians; from this age on the gaps grow
 LEAST_PRICE: Final = 1e-9  # seconds of lag; keeps the arithmetic of absurdly short intervals finite
@@ -212,6 +215,7 @@ class Schedule:
     _groups: list[_Group] = field(init=False, factory=list)  # a heap
     _arrivals: dict[str, _Group] = field(init=False, factory=dict)  # the newest group of each kind
     _request_at: float | None = field(init=False, default=None)  # None: to be worked out
+    _volley: int = field(init=False, default=0)  # requests left that go at `_request_at`
     _horizon: float = field(
         init=False, default=-math.inf
     )  # what is due after this leaves `_request_at` alone
@@ -359,9 +363,11 @@ class Schedule:
 
     def next_due_at(self) -> float | None:
         """
-        Return when the next request should go or the next deadline passes; None when nothing waits.
+        Return when the next request should go, a deadline passes or a task has vanished; None when nothing waits.
         """
-        times = (self._next_request_at(), self._next_lone_at(), self._hints.ask_at, self.next_deadline_at())
+        times = [self._next_request_at(), self._next_lone_at(), self._hints.ask_at, self.next_deadline_at()]
+        if self._missed:
+            times.append(self._next_vanished_at())
         return min((at for at in times if at is not None), default=None)
 
     def take_batch(self, now: float) -> list[str]:
@@ -412,12 +418,14 @@ class Schedule:
 
     def _next_request_at(self) -> float | None:
         """
-        Return when the looks of the next full request are due on average.
+        Return when the looks of the next full requests are due on average.
         """
         if self._request_at is None and self._groups:
+            top = self._top()
+            self._volley = max(1, min(VOLLEY, sum(len(group.tasks) for group in top) // self._batch_size))
             total, count, latest_at = 0.0, 0, math.inf
-            for group in self._top():
-                share = min(len(group.tasks), self._batch_size - count)
+            for group in top:
+                share = min(len(group.tasks), self._volley * self._batch_size - count)
                 total, count = total + share * group.due_at, count + share
                 latest_at = min(latest_at, group.latest_at)
                 heappush(self._groups, group)
@@ -426,10 +434,10 @@ class Schedule:
 
     def _top(self) -> list[_Group]:
         """
-        Pop the groups that the next request should wait for.
+        Pop the groups that the next requests should wait for.
         """
         top: list[_Group] = []
-        room, self._horizon = self._batch_size, math.inf
+        room, self._horizon = VOLLEY * self._batch_size, math.inf
         while self._groups and room > 0 and self._groups[0].due_at <= self._horizon:
             group = heappop(self._groups)
             if group.drop_moved():
@@ -452,7 +460,13 @@ class Schedule:
                 heappush(self._groups, group)
         for task in taken:
             task.group = None
-        self._request_at = None
+        self._volley -= 1
+        if self._volley > 0:
+            self._horizon = (
+                -math.inf
+            )  # the rest of the volley follows at once, whatever becomes due meanwhile
+        else:
+            self._request_at = None
         return taken
 
     def _put(self, tasks: list[_Task], due_at: float, latest_at: float = math.inf) -> _Group:
@@ -472,12 +486,20 @@ class Schedule:
         """
         tasks = self._known(task_ids)
         dearer = math.sqrt(1 + LONELY / len(tasks)) if tasks else 1.0
+        heeds_hints = bool(self._hints) or self._hints.working
         alike: dict[int, tuple[float, list[_Task]]] = {}
         for task in tasks:
             task.looks += 1
-            self._suspects.pop(task.id, None)
-            gap = self._hinted_gap(task, self._gap(task, now, dearer))
-            alike.setdefault(int(gap / self._alike), (gap, []))[1].append(task)
+            if self._suspects:
+                self._suspects.pop(task.id, None)
+            gap = self._gap(task, now, dearer)
+            if heeds_hints:
+                gap = self._hinted_gap(task, gap)
+            same = int(gap / self._alike)
+            if same in alike:
+                alike[same][1].append(task)
+            else:
+                alike[same] = (gap, [task])
         for gap, group in alike.values():
             self._put(group, now + gap, now + max(gap, self._even_gap))
         self._renew_nudges(tasks, now)
@@ -517,15 +539,23 @@ class Schedule:
         """
         Forget and return the tasks that the server has not known for long enough.
         """
-        if not self._missed:
+        vanished_at = self._next_vanished_at()
+        if vanished_at is None or vanished_at > now:
             return []
-        since = now - LONE_SPAN * self._policy._scale
-        missed = {task_id: self._suspects[task_id] for task_id in self._missed if task_id in self._suspects}
-        gone = [task_id for task_id, suspect in missed.items() if suspect.first_miss_at <= since]
+        gone = [task_id for task_id in self._missed if self._vanished_at(task_id) <= now]
         for task_id in gone:
             self.discard(task_id)
-        self._missed = [task_id for task_id in missed if task_id in self._suspects]
         return gone
+
+    def _next_vanished_at(self) -> float | None:
+        """
+        Return when the silence about one of the suspects with enough misses has lasted for long enough.
+        """
+        self._missed = [task_id for task_id in self._missed if task_id in self._suspects]
+        return min(map(self._vanished_at, self._missed), default=None)
+
+    def _vanished_at(self, task_id: str) -> float:
+        return self._suspects[task_id].first_miss_at + LONE_SPAN * self._policy._scale
 
     def too_large(self, size: int) -> None:
         """
@@ -596,14 +626,17 @@ class Schedule:
         """
         policy = self._policy
         age = (now - task.started_at) / policy._scale
-        if (bin_now := bin_of(age)) > task.bin:
-            self._durations.survived(task.kind, task.bin, bin_now)
-            task.bin = bin_now
+        if age >= ENDS[task.bin]:
+            reached = max(task.bin, bin_of(age))
+            self._durations.survived(task.kind, task.bin, reached)
+            task.bin = reached
         if policy.mode == "fixed":
             return policy.interval
         if policy.mode == "backoff":
             grown = BACKOFF_FIRST * BACKOFF_FACTOR ** min(task.looks, BACKOFF_STEPS)
             return min(grown, BACKOFF_MAX) * policy._scale
         outlook = self._durations.outlook(task.kind, self._price)
-        gap = min(dearer * outlook.gaps[bin_now] * policy._scale, self._even_gap)
-        return min(gap * max(1.0, age / (STRAGGLER * outlook.median)), policy.max_gap)
+        gap = min(dearer * outlook.gaps[task.bin] * policy._scale, self._even_gap)
+        if age <= STRAGGLER * outlook.median:
+            return min(gap, policy.max_gap)
+        return min(gap * age / (STRAGGLER * outlook.median), policy.max_gap)

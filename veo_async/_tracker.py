@@ -24,7 +24,7 @@ from ._answers import is_dead_token
 from ._lane import Lane
 from ._models import TaskState
 from ._polling import Schedule
-from ._wire import classify, task_id_of
+from ._wire import classify
 from .errors import (
     BadRequest,
     JobError,
@@ -53,7 +53,7 @@ class Tracker:
     Attributes:
         schedule: who is due, and when.
         lane: the lane of the polls.
-        poll: asks about ids, given when the lane was entered; returns raw records.
+        poll: asks about ids, given when the lane was entered; returns raw records, each with a usable id.
         settle: takes terminal records and errors, by task id.
         looked: is told which ids were seen pending.
         dead_after: for how many seconds the token must be called dead before tracking stops.
@@ -67,6 +67,7 @@ class Tracker:
     dead_after: float
     _looks: set[asyncio.Task[None]] = field(init=False, factory=set)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _sleeps_until: float = field(init=False, default=-math.inf)  # nothing that is due matters to who is awake
     _failure: BaseException | None = field(init=False, default=None)
     _dead_probes: int = field(init=False, default=0)
     _dead_since: float = field(init=False, default=0.0)
@@ -76,7 +77,7 @@ class Tracker:
         Watch a task from now on.
         """
         self.schedule.add(task_id, kind=kind, started_at=started_at, deadline_at=deadline_at)
-        self._woken.set()
+        self._wake_in_time()
 
     def forget(self, task_id: str) -> None:
         """
@@ -89,14 +90,14 @@ class Tracker:
         Look at a task at once: it may well have ended.
         """
         self.schedule.nudge(task_id, self.lane.now())
-        self._woken.set()
+        self._wake_in_time()
 
     def hint(self, task_id: str, window: float) -> None:
         """
         Look at a task within `window` seconds, together with others: a callback says that it has ended.
         """
         if self.schedule.hint(task_id, self.lane.now(), window=window):
-            self._woken.set()
+            self._wake_in_time()
 
     async def run(self) -> None:
         """
@@ -119,8 +120,13 @@ class Tracker:
         now = self.lane.now()
         await self._expire(now)
         due_at = self.schedule.next_due_at()
-        if due_at is None or due_at > now or len(self._looks) >= AT_ONCE:
-            await self._sleep(due_at if len(self._looks) < AT_ONCE else None)
+        if len(self._looks) >= AT_ONCE:
+            await self._sleep(None)  # until one has ended
+            return
+        if due_at is None or due_at > now:
+            self._sleeps_until = math.inf if due_at is None else due_at
+            await self._sleep(due_at)
+            self._sleeps_until = -math.inf
             return
         entered_at = await self._enter()
         if entered_at is None:
@@ -140,10 +146,20 @@ class Tracker:
         except TimeoutError:
             pass
 
+    def _wake_in_time(self) -> None:
+        """
+        Wake up if something is due before the sleep ends; a thousand new tasks are no reason to wake so often.
+        """
+        due_at = self.schedule.next_due_at()
+        if due_at is not None and due_at < self._sleeps_until:
+            self._woken.set()
+
     async def _enter(self) -> float | None:
         """
         Pass the gate, but not at the cost of a deadline.
         """
+        if (entered_at := self.lane.enter_at_once()) is not None:
+            return entered_at
         try:
             async with asyncio.timeout_at(self.schedule.next_deadline_at()):
                 return await self.lane.enter()
@@ -164,10 +180,13 @@ class Tracker:
         look.add_done_callback(self._finished)
 
     def _finished(self, look: asyncio.Task[None]) -> None:
+        if len(self._looks) >= AT_ONCE:  # there is a place again
+            self._woken.set()
         self._looks.discard(look)
         if not look.cancelled() and look.exception() is not None:
             self._failure = look.exception()
-        self._woken.set()
+            self._woken.set()
+        self._wake_in_time()
 
     async def _look(self, batch: list[str], entered_at: float) -> None:
         try:
@@ -204,8 +223,8 @@ class Tracker:
         ended: dict[str, Mapping[str, Any]] = {}
         pending: set[str] = set()
         for record in records:
-            task_id = task_id_of(record)
-            if task_id is None or task_id not in asked:
+            task_id = record["id"]
+            if task_id not in asked:
                 continue
             if classify(record) is TaskState.PENDING:
                 pending.add(task_id)
@@ -213,7 +232,8 @@ class Tracker:
                 ended[task_id] = record
         pending -= ended.keys()  # the same id twice: an end, once seen, outranks
         self.schedule.looked([task_id for task_id in batch if task_id in pending], now)
-        self.schedule.missing([task_id for task_id in batch if task_id not in pending | ended.keys()], now)
+        if missing := asked - pending - ended.keys():
+            self.schedule.missing([task_id for task_id in batch if task_id in missing], now)
         self.looked(batch)
         for task_id, record in ended.items():
             self.schedule.ended(task_id, now, duration=_duration(record))
