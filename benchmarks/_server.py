@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any, Final
 
-from _workload import lives
+from _workload import FASTER, lives
 
 from veo_async.simulator import Faults, Settings, Simulator
 
@@ -60,11 +60,11 @@ def server(**options: Any) -> Iterator[tuple[dict[str, str], Callable[[], Found]
 # --- the process -----------------------------------------------------------------------------------------
 
 
-def settings(seed: int, jobs: int, *, endless: bool = False) -> Settings:
+def settings(seed: int, jobs: int, *, endless: bool = False, faster: float = FASTER) -> Settings:
     """
     Make the settings: log-normal durations, faster than life, or tasks that outlast the run.
     """
-    durations = [ENDLESS] * jobs if endless else lives(jobs, Random(seed))
+    durations = [ENDLESS] * jobs if endless else lives(jobs, Random(seed), faster=faster)
 
     def duration(body: Mapping[str, Any]) -> float:
         return durations[int(body["prompt"].rsplit(" ", 1)[-1])]
@@ -102,6 +102,7 @@ async def serve(
     jobs: int,
     *,
     endless: bool = False,
+    faster: float = FASTER,
     lost: float = 0.0,
     throttled: tuple[float, float] = (0.0, 0.0),
 ) -> Found:
@@ -109,12 +110,14 @@ async def serve(
     Serve until standard input ends.
 
     Args:
+        endless: whether the tasks outlast the run.
+        faster: how many times faster than life they are.
         lost: the share of callbacks that are lost.
         throttled: how long after the first poll all of them are refused, and for how long, in seconds.
     """
     throttle = Throttle(*throttled)
     faults = refusing(throttle, seed).add("lost", on="callback", share=lost)
-    async with Simulator(settings(seed, jobs, endless=endless), faults=faults) as simulator:
+    async with Simulator(settings(seed, jobs, endless=endless, faster=faster), faults=faults) as simulator:
         print(json.dumps({"url": simulator.url, "token": simulator.token}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
         usage = resource.getrusage(resource.RUSAGE_SELF)

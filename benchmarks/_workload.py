@@ -18,12 +18,12 @@ BATCH: Final = 50  # ids a request, the most that the vendor recommends
 AT_ONCE: Final = 16  # requests under way
 
 
-def lives(jobs: int, rng: Random) -> list[float]:
+def lives(jobs: int, rng: Random, *, faster: float = FASTER) -> list[float]:
     """
     Draw durations, made faster, in seconds.
     """
     middle = math.log(MEAN) - SIGMA**2 / 2
-    return [math.exp(rng.gauss(middle, SIGMA)) / FASTER for _ in range(jobs)]
+    return [math.exp(rng.gauss(middle, SIGMA)) / faster for _ in range(jobs)]
 
 
 def prompts(jobs: int) -> list[str]:

@@ -17,7 +17,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Any, Final
 
 from _clients import lag_of
 from _report import Row, judged, options, report
@@ -81,11 +81,11 @@ async def buy(way: Way, jobs: int, url: str, token: str) -> list[float]:
         return await asyncio.gather(*map(awaited, veo.submit_many(map(TextToVideo, prompts(jobs)))))
 
 
-def run(name: str, jobs: int, seed: int) -> Found:
+def run(name: str, jobs: int, seed: int, **options: Any) -> Found:
     """
-    Run one way against a server of its own.
+    Run one way against a server of its own, with these options besides.
     """
-    with server(seed=seed, jobs=jobs, lost=WAYS[name].lost) as (at, end):
+    with server(seed=seed, jobs=jobs, lost=WAYS[name].lost, **options) as (at, end):
         lags = asyncio.run(buy(WAYS[name], jobs, at["url"], at["token"]))
         requests = end()["requests"]
     assert jobs == len(lags) == requests["submit"], f"{name}: {requests['submit']} submits for {jobs} jobs"

@@ -58,16 +58,16 @@ def plan(rng: random.Random, series: Series) -> Kill:
     return Kill(lines=rng.randint(1, 4))
 
 
-async def play(seed: int) -> Found:
+async def play(seed: int, *, deaths: int = DEATHS) -> Found:
     """
-    Play one series.
+    Play one series, with so many deaths planned.
     """
     rng, found = random.Random(seed), Found(seed)
     with tempfile.TemporaryDirectory() as folder:
         async with Series(Path(folder), jobs=JOBS, seed=seed) as series:
             try:
                 async with asyncio.timeout(SERIES_LIMIT):
-                    for _ in range(DEATHS):
+                    for _ in range(deaths):
                         await series.die(plan(rng, series))
                     await series.live()
                     verdict = await series.verdict()

@@ -157,11 +157,11 @@ async def installed(folder: str, client: str) -> str | None:
     return python
 
 
-async def measure(*, peers: bool) -> list[Found]:
+async def measure(*, peers: bool, clients: Collection[str] = OF_THIS_API) -> list[Found]:
     """
     Measure this package and the vendor's, and the others where wanted.
     """
-    rows = [await row(sys.executable, client, veo_server) for client in OF_THIS_API]
+    rows = [await row(sys.executable, client, veo_server) for client in clients]
     with tempfile.TemporaryDirectory(prefix="veo-peers-") as folder:
         pythons = {client: await installed(folder, client) for client in (PEERS if peers else ())}
         others = [await row(python, client, any_server) for client, python in pythons.items() if python]

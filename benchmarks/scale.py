@@ -178,16 +178,16 @@ class Watch(selectors.DefaultSelector):
         }
 
 
-async def take(waiting: int, watch: Watch) -> dict[str, Any]:
+async def take(waiting: int, watch: Watch, *, ends_after: float = ENDS_AFTER) -> dict[str, Any]:
     """
-    Take so many waiting jobs through `as_completed`.
+    Take so many waiting jobs through `as_completed`; their tasks end so many seconds after the last submit.
     """
     server = Emptyhanded()
     async with session(server) as veo:
         jobs = veo.submit_many(TextToVideo(prompt) for prompt in prompts(waiting))
         await all_accepted(jobs)
         entering = watch.longest()
-        server.ends_at = time.time() + ENDS_AFTER
+        server.ends_at = time.time() + ends_after
         settled = [job async for job in veo.as_completed(jobs)]
         taking = watch.longest()
         assert waiting == len({*settled})
@@ -196,10 +196,10 @@ async def take(waiting: int, watch: Watch) -> dict[str, Any]:
     return {"entering": entering, "taking": taking, "leaving": watch.longest(), "looks": looks}
 
 
-def held(waiting: int) -> dict[str, Any]:
+def held(waiting: int, *, ends_after: float = ENDS_AFTER) -> dict[str, Any]:
     watch = Watch()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch), debug=False) as runner:
-        return runner.run(take(waiting, watch))
+        return runner.run(take(waiting, watch, ends_after=ends_after))
 
 
 # --- a million -------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from _report import Row, judged, options, report
 from _server import Found, server
@@ -41,11 +41,17 @@ PLAN: Final[Mapping[int, Sequence[str]]] = {
 SUBMITS: Final = 3000
 
 
-def run(who: str, jobs: int, seed: int, *, endless: bool = False, profile: str | None = None) -> Found:
+def run(
+    who: str, jobs: int, seed: int, *, endless: bool = False, profile: str | None = None, **options: Any
+) -> Found:
     """
     Run one client against a server of its own.
+
+    Args:
+        profile: a file that the client writes a profile to.
+        options: of the server.
     """
-    with server(seed=seed, jobs=jobs, endless=endless) as (at, end):
+    with server(seed=seed, jobs=jobs, endless=endless, **options) as (at, end):
         command = [sys.executable, str(CLIENTS), who, "--jobs", str(jobs)]
         command += ["--url", at["url"], "--token", at["token"]]
         command += ["--profile", profile] if profile else []
@@ -54,10 +60,9 @@ def run(who: str, jobs: int, seed: int, *, endless: bool = False, profile: str |
     requests = seen["requests"]
     assert endless or jobs == len(found["lags"]), f"{who} settled {len(found['lags'])} of {jobs} jobs"
     assert jobs == requests["submit"], f"{who} bought {requests['submit']} videos for {jobs} jobs"
-    longest = max(lives(jobs, Random(seed)))
     return found | {
         "requests": sum(requests.values()),
-        "beyond": found["wall"] - longest,
+        "beyond": found["wall"] - max(lives(jobs, Random(seed))),
         "server": seen["CPU"],
     }
 

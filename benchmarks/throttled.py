@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from _report import Row, judged, options, report
 from _server import Throttle, refusing, server, settings
@@ -120,8 +120,8 @@ async def virtually(jobs: int, seed: int, length: float) -> Found:
     return Found(ends, throttle.refused, throttle.starts_at, world.core.requests["retrieve_batch"])
 
 
-def over_sockets(jobs: int, seed: int, length: float) -> Found:
-    with server(seed=seed, jobs=jobs, throttled=(AFTER, length)) as (at, end):
+def over_sockets(jobs: int, seed: int, length: float, **options: Any) -> Found:
+    with server(seed=seed, jobs=jobs, throttled=(AFTER, length), **options) as (at, end):
         veo = VeoSession(at["token"], base_url=at["url"], polling=POLLING, retry=RETRY, limits=LIMITS)
         ends = asyncio.run(buy(veo, jobs, time.time))
         seen = end()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from veo_async._durations import Durations
-from veo_async._polling import PollPolicy, Schedule
+from veo_async._polling import VOLLEY, PollPolicy, Schedule
 from veo_async.errors import ConfigurationError
 
 KIND = "text2video veo31-fast"
@@ -472,6 +472,60 @@ class TestBatches:
         batches = [made.take_batch(at) for _ in range(4)]
         assert [50, 50, 20, 0] == [len(batch) for batch in batches]
         assert sorted(names(120)) == sorted(task_id for batch in batches for task_id in batch)
+
+    def test_the_requests_of_a_crowd_go_together(self) -> None:
+        """
+        Looks that fill several requests within an interval go at one moment, when they are due on average.
+        """
+        made = schedule(mode="fixed", interval=3.0, batch_size=10)
+        for number, task_id in enumerate(names(30)):
+            made.add(task_id, kind=f"kind {number}", started_at=number * 0.1, deadline_at=None)
+        at = due(made)
+        assert 4.45 == pytest.approx(at)
+        batches = []
+        while (again := made.next_due_at()) is not None and again <= at:
+            batches.append(made.take_batch(at))
+        assert [10, 10, 10] == [len(batch) for batch in batches]
+
+    def test_a_volley_is_no_larger_than_the_gate_lets_through(self) -> None:
+        """
+        Five requests go together, and those of a larger crowd after them.
+        """
+        made = schedule(mode="fixed", interval=3.0, batch_size=10)
+        for number, task_id in enumerate(names(100)):
+            made.add(task_id, kind=f"kind {number}", started_at=number * 0.01, deadline_at=None)
+        at = due(made)
+        volley = [made.take_batch(at) for _ in range(VOLLEY)]
+        assert names(10 * VOLLEY) == [task_id for batch in volley for task_id in batch]
+        assert due(made) > at
+
+    def test_what_comes_up_during_a_volley_waits_for_none_of_it(self) -> None:
+        """
+        A task that a callback speaks of while a volley is half sent goes with its next request.
+        """
+        made = schedule(mode="fixed", interval=3.0, batch_size=10)
+        for number, task_id in enumerate(names(30)):
+            made.add(task_id, kind=f"kind {number}", started_at=number * 0.1, deadline_at=None)
+        made.add("late", kind="late", started_at=60.0, deadline_at=None)
+        at = due(made)
+        made.take_batch(at)
+        made.nudge("late", at)
+        assert at == due(made)
+        assert "late" in made.take_batch(at)
+
+    def test_a_volley_whose_tasks_are_gone_is_over(self) -> None:
+        """
+        Where nobody is left to ask about, nothing is asked, and nothing stays due.
+        """
+        made = schedule(mode="fixed", interval=3.0, batch_size=10)
+        for task_id in names(30):
+            made.add(task_id, kind=KIND, started_at=0.0, deadline_at=None)
+        at = due(made)
+        made.take_batch(at)
+        for task_id in names(30):
+            made.discard(task_id)
+        assert [[], [], []] == [made.take_batch(at) for _ in range(3)]
+        assert made.next_due_at() is None
 
     def test_a_request_is_filled_up_with_the_next_due(self) -> None:
         """
