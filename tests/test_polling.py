@@ -839,6 +839,9 @@ class TestSuspects:
             assert ["a"] == made.take_batch(now)
             made.missing(["a"], now)
             assert [] == made.vanished(now)
+        assert 106.0 < due(made) <= 221.0
+        made.take_batch(147.0)
+        assert 221.0 == due(made)
         assert [] == made.vanished(220.9)
         assert ["a"] == made.vanished(221.0)
 

@@ -19,11 +19,14 @@ from veo_async import (
     JobTimedOut,
     JobVanished,
     PollPolicy,
+    RetryPolicy,
     TaskState,
     TextToVideo,
     TrackingLost,
     VeoError,
 )
+from veo_async._gate import Gate
+from veo_async._lane import Lane
 from veo_async.simulator import TOKEN, Faults, Settings
 from veo_async.simulator._settings import FailedForm, PendingForm
 
@@ -53,6 +56,54 @@ def test_a_job_past_its_deadline_times_out_and_its_task_goes_on() -> None:
         assert 1 == world.core.accepted
 
     run(main())
+
+
+@in_virtual_time
+async def test_a_task_that_is_due_sooner_wakes_the_tracker() -> None:
+    """
+    While the first look at one task is minutes away, another that must be looked at sooner is, and on time.
+    """
+    durations = {"slow": 3000.0, "quick": 40.0}
+    world = World(Settings(duration=lambda body: durations[body["prompt"]]))
+    policy = PollPolicy(deadline=None, first_look=2000.0)
+    async with world.session(polling=policy) as veo:
+        slow = veo.submit(TextToVideo("slow"))
+        await slow.accepted()
+        await asyncio.sleep(50.0)
+        quick = veo.submit(TextToVideo("quick"), timeout=60.0)
+        await asyncio.sleep(50.0)
+        assert veo.notify({"task_id": quick.task_id})
+        assert quick.task_id == (await quick).task_id
+        assert 101.0 > now()
+
+
+@in_virtual_time
+async def test_a_deadline_that_is_sooner_wakes_the_tracker() -> None:
+    """
+    While the first look is far away, a job with a short deadline times out on time.
+    """
+    world = World(Settings(duration=lambda body: 3000.0))
+    async with world.session(polling=PollPolicy(deadline=None, first_look=2000.0)) as veo:
+        await veo.submit(TextToVideo("patient")).accepted()
+        with pytest.raises(JobTimedOut):
+            await veo.submit(TextToVideo("impatient"), timeout=60.0)
+        assert 60.0 == pytest.approx(now(), abs=1.0)
+
+
+@in_virtual_time
+async def test_a_lane_lets_in_at_once_or_in_order() -> None:
+    """
+    Whoever may go at once goes without waiting, and nobody passes those who wait already.
+    """
+    lane = Lane(Gate(retry=RetryPolicy(), rate=1.0, burst=1))
+    assert 0.0 == lane.enter_at_once()
+    assert lane.enter_at_once() is None
+    waiting = asyncio.create_task(lane.enter())
+    await asyncio.sleep(0)
+    assert lane.enter_at_once() is None
+    assert 1.0 == await waiting
+    await asyncio.sleep(1.0)
+    assert 2.0 == lane.enter_at_once()
 
 
 def test_a_deadline_holds_while_the_polls_are_paused() -> None:
