@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from random import Random
@@ -28,7 +29,9 @@ from veo_async import (
     TransportError,
     TransportTimedOut,
     UsageError,
+    _outage,
 )
+from veo_async._failures import translated
 from veo_async._gate import Gate
 from veo_async._http import READ_TRIES, AiohttpTransport, Http, Outgoing, ServerClock
 from veo_async._lane import Lane
@@ -243,6 +246,91 @@ async def test_a_server_that_repeats_the_token_does_not_get_it_into_an_error() -
         assert b'{"error": "bad token [token]"}' == (await link.send("POST", url, Outgoing(b"{}"))).body
 
 
+def _quoting(where: bytes) -> Peer:
+    """
+    A peer whose answer cannot be read, and repeats the token there.
+    """
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await request_of(reader)
+        [token] = [
+            line.split()[-1] for line in head.split(b"\r\n") if line.lower().startswith(b"authorization")
+        ]
+        writer.write(where.replace(b"TOKEN", token).replace(b"KEN-1", token[:-2]))
+        await writer.drain()
+
+    return peer
+
+
+MALFORMED = {
+    "status line": b"HTTP/1.1 TOKEN\r\n\r\n",
+    "a part of it": b"HTTP/1.1 KEN-1\r\n\r\n",
+    "noise": b"Authorization: Bearer TOKEN\r\n\r\n",
+    "header": b"HTTP/1.1 200 OK\r\nBad Header\x01: Bearer TOKEN\r\n\r\n",
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: TOKEN\r\n\r\n",
+    "chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nTOKEN\r\n\r\n",
+    "a long line": b"HTTP/1.1 200 OK\r\nX: TOKEN" + b"x" * 9000 + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("token", ["sk-very-secret", "s'k\"v\\e/r%y-secret"])
+@pytest.mark.parametrize("where", MALFORMED.values(), ids=MALFORMED)
+async def test_an_answer_that_cannot_be_read_does_not_tell_the_token(
+    where: bytes, token: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What aiohttp quotes of a malformed answer is in no word, cause or context of the error, nor in the log.
+    """
+    monkeypatch.setattr(_outage, "PATIENCE", 0.0)
+    link = AiohttpTransport.over(None, limits=QUICK, token=token)
+    async with raw_server(_quoting(where)) as url:
+        with pytest.raises(ProtocolError) as caught:
+            await _outage.Watched(link).send("POST", url, Outgoing(b"{}"))
+    await link.close()
+    error, seen = caught.value, list[str]()
+    behind: list[BaseException | None] = [error]
+    while behind:
+        if (each := behind.pop()) is not None:
+            seen += [str(each), repr(each), repr(vars(each)), *traceback.format_exception(each)]
+            behind += each.__cause__, each.__context__
+    for told in ("\n".join(seen), caplog.text):
+        assert "repeats the token" in told
+        for secret in (token, repr(token)[1:-1], repr(token.encode())[2:-1], "very-sec", "y-secr"):
+            assert secret not in told
+
+
+async def test_a_failure_that_tells_nothing_keeps_its_cause() -> None:
+    """
+    What aiohttp says of a malformed answer is shown, and chained, where the token is not in it.
+    """
+    async with raw_server(answering(b"HTTP/1.1 nonsense\r\n\r\n")) as url:
+        error, _ = await error_at(url)
+    assert "nonsense" in str(error)
+    assert isinstance(error.__cause__, aiohttp.ClientResponseError)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "sk-very-secret",
+        r"sk-v\u0065ry-s\\\\x65cret",
+        "sk%2Dvery%2dsecret",
+        "Bearer sk-very-",
+        "ry-secret'",
+    ],
+)
+def test_the_token_is_known_in_disguise(told: str) -> None:
+    """
+    Escapes of JSON, of `repr` and of URLs, or half of it in another packet, hide no token.
+    """
+    error = OSError("fine")
+    error.__context__ = ValueError("fine", [told])
+    failure = translated(error, "http://x", token=TOKEN)
+    assert isinstance(failure, ConnectionFailed)
+    assert (None, None) == (failure.__cause__, failure.__context__)
+    assert "the connection to http://x failed: what was received repeats the token" in str(failure)
+
+
 async def test_a_token_in_the_escapes_of_json_is_struck_out() -> None:
     """
     However a server writes the token into its answer, it does not come out of it again.
@@ -284,6 +372,85 @@ async def test_an_answer_before_the_question_is_anothers() -> None:
         with pytest.raises(ProtocolError, match="another's"):
             await link.send("POST", url, outgoing)
     assert (False, [b"1"]) == (outgoing.left, bodies)
+
+
+@asynccontextmanager
+async def kept_connection(link: AiohttpTransport) -> AsyncIterator[tuple[str, socket.socket]]:
+    """
+    A connection over which one question was answered, with the server's end of it in the test's own hands.
+    """
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        first = asyncio.create_task(link.send("POST", url, Outgoing(b"1")))
+        peer, _ = await loop.sock_accept(server)
+        with peer:
+            while not (await loop.sock_recv(peer, 1 << 16)).endswith(b"1"):
+                pass
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            await first
+            yield url, peer
+
+
+@pytest.mark.parametrize("status", [200, 400, 402, 408, 429, 503])
+async def test_no_answer_is_believed_that_came_before_the_question(status: int) -> None:
+    """
+    Whatever an early answer says, even if it has only just arrived, it is not taken, and the question stays here.
+    """
+    outgoing = Outgoing(b"2")
+    async with transport() as link, kept_connection(link) as (url, peer):
+        peer.send(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\n{}" % status)
+        with pytest.raises(ProtocolError, match=rf"\({status}\).* is another's"):
+            await link.send("POST", url, outgoing)
+        assert b"" == peer.recv(100), "nothing was sent, and the connection is given up"
+    assert not outgoing.left
+
+
+async def test_a_connection_that_was_closed_meanwhile_takes_no_question() -> None:
+    """
+    A kept connection that the server has just closed is noticed before anything is sent.
+    """
+    outgoing = Outgoing(b"2")
+    async with transport() as link, kept_connection(link) as (url, peer):
+        peer.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionFailed):
+            await link.send("POST", url, outgoing)
+        assert b"" == peer.recv(100)
+    assert not outgoing.left
+
+
+@pytest.mark.parametrize("status", [401, 413])
+@pytest.mark.parametrize("size", [300, 1 << 20, 1 << 24])
+async def test_an_answer_to_the_head_alone_is_the_questions_own(status: int, size: int) -> None:
+    """
+    A server may refuse before it has read the body, however large: that is believed, and the body had begun to leave.
+    """
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d No\r\nContent-Length: 2\r\n\r\n{}" % status)
+        await writer.drain()
+        await answered.wait()
+
+    answered, outgoing = asyncio.Event(), Outgoing(bytes(size))
+    async with raw_server(hasty) as url, transport(Limits()) as link:
+        reply = await link.send("POST", url, outgoing)
+        answered.set()
+    assert (status, True) == (reply.status, outgoing.left)
+
+
+async def test_connections_that_serve_once_take_a_question() -> None:
+    """
+    A caller's session that keeps no connections, and says so, is no closed one.
+    """
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        raw_server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")) as url,
+    ):
+        link = AiohttpTransport.over(session, limits=QUICK, token=TOKEN)
+        assert [200] * 2 == [(await link.send("POST", url, Outgoing(b"{}"))).status for _ in range(2)]
 
 
 # --- the caller's own session ------------------------------------------------------------------------------

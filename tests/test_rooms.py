@@ -80,6 +80,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_durations": "_polling",
     "_echo": "_reconcile",
     "_endings": "_engine",
+    "_failures": "_http",
     "_hints": "_polling",
     "_intake": "_submit",
     "_journal_facts": "_journal",

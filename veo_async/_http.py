@@ -25,17 +25,16 @@ from aiohttp.abc import AbstractStreamWriter
 from attrs import define, field
 
 from ._answers import is_dead_token, read_answer, server_time
+from ._failures import translated
 from ._gate import Limits, RetryPolicy
 from ._lane import Lane
 from .errors import (
     ApiError,
     ConfigurationError,
-    ConnectionFailed,
     ProtocolError,
     RateLimited,
     ServerError,
     TransportError,
-    TransportTimedOut,
     UsageError,
     VeoError,
 )
@@ -107,22 +106,38 @@ class Transport(Protocol):
 
 class _Payload(aiohttp.BytesPayload):
     """
-    Records the moment when aiohttp begins to write it.
+    Records the moment when aiohttp begins to write it, and is written only to a server that is silent.
 
     That moment is never guessed from an exception: a time-out in the pool looks just like one in flight.
+    The request's head leaves with the body, not before it.
     """
 
     def __init__(self, outgoing: Outgoing) -> None:
-        super().__init__(outgoing.data, content_type="application/json")
+        # Past the initialiser of `BytesPayload`, which warns of a body of a megabyte: an image has that.
+        aiohttp.Payload.__init__(self, outgoing.data, content_type="application/json")
+        self._size = len(outgoing.data)
         self._outgoing = outgoing
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self._outgoing.left = True
-        await super().write(writer)
+        await self.write_with_length(writer, None)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        await _hear_out(writer)
         self._outgoing.left = True
         await super().write_with_length(writer, content_length)
+
+
+async def _hear_out(writer: AbstractStreamWriter) -> None:
+    """
+    Raise if the server has said something on this connection already, or has closed it.
+
+    An answer that was there before its question is another's, or is a proxy's farewell to an idle connection
+    (408). Were the question sent all the same, as aiohttp does, it would be taken for the answer.
+    """
+    for _ in range(2):  # in one turn of the loop the socket is read, in the next one the protocol has it
+        await asyncio.sleep(0)
+    if getattr(writer, "protocol").should_close:  # noqa: B009 - only the one writer there is has it
+        raise ConnectionResetError("the connection was answered or closed before anything was sent")
 
 
 @define(eq=False)
@@ -201,13 +216,19 @@ class AiohttpTransport:
                 raise_for_status=False,
                 middlewares=(),
             ) as response:
-                if response.ok and not outgoing.left:
+                if not outgoing.left:
                     response.close()
-                    raise ProtocolError(f"an answer from {url} came before the question: it is another's")
+                    raise ProtocolError(
+                        f"an answer ({response.status}) from {url} came before the question: it is another's"
+                    )
                 body = await self._read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            _forget_the_token(error)
-            raise _translated(error, url) from error
+            failure = translated(error, url, token=self._token)
+        else:
+            return self._reply(response, body)
+        raise failure  # out here, lest the error that it hides becomes its context
+
+    def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
         headers = {
             name.lower(): value.replace(self._token, "[token]") for name, value in response.headers.items()
         }
@@ -275,30 +296,6 @@ def _open_session(limits: Limits) -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=limits.connections),
         cookie_jar=aiohttp.DummyCookieJar(),
     )
-
-
-def _forget_the_token(error: Exception) -> None:
-    """
-    Take the token out of what aiohttp raised, where the request's headers are: it will be chained, and shown.
-    """
-    if isinstance(error, aiohttp.ClientResponseError):
-        asked = error.request_info
-        headers = asked.headers.copy()
-        headers.popall("authorization", None)
-        bare = aiohttp.RequestInfo(asked.url, asked.method, type(asked.headers)(headers), asked.real_url)
-        error.request_info, error.args = bare, (bare, error.history)
-
-
-def _translated(error: Exception, url: str) -> TransportError:
-    """
-    Say in our words what went wrong; the order goes from the special to the general.
-    """
-    words = str(error) or type(error).__name__
-    if isinstance(error, TimeoutError):
-        return TransportTimedOut(f"no answer from {url} in time: {words}")
-    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
-        return ProtocolError(f"the answer from {url} is not whole: {words}")
-    return ConnectionFailed(f"the connection to {url} failed: {words}")
 
 
 @define(eq=False)
