@@ -20,7 +20,7 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veo_async._owned import MARGIN
+from veo_async._owned import LEAST_MARGIN, MARGIN
 from veo_async._reconcile import (
     EMPTY,
     OLDER,
@@ -338,7 +338,10 @@ def test_a_record_older_than_what_was_taken_stays_a_strangers() -> None:
         reconciler.unknown(one, now=ended)
     records = [record("ours", at=0.2), record("a stranger's", at=0.5)]
     assert [Adopt(attempt=old, task_id="ours")] == listed(reconciler, *records, at=22.0)
-    assert [SendAgain(attempt=young)] == listed(reconciler, *records, at=81.0)
+    for at in (81.0, 200.0):
+        assert [] == listed(reconciler, *records, at=at)
+    given_up = GiveUp(attempt=young, candidates=("a stranger's",), reason=OLDER)
+    assert [given_up] == listed(reconciler, *records, at=21.0 + PATIENCE * GRACE)
 
 
 def test_no_attempt_reaches_back_for_ever() -> None:
@@ -350,7 +353,7 @@ def test_no_attempt_reaches_back_for_ever() -> None:
     assert Adopt(attempt=attempt("old", at=0.0), task_id="t") == adopt
     assert isinstance(adopt, Adopt)
     reconciler.adopted(adopt, now=403.0)
-    assert SERVER + 90.0 == reconciler.listing(410.0).created_from
+    assert SERVER + 90.0 - LEAST_MARGIN == reconciler.listing(410.0).created_from
 
 
 # --- doubt -----------------------------------------------------------------------------------------------
@@ -497,7 +500,7 @@ def test_a_listing_that_lacks_an_accepted_task_is_broken() -> None:
 def test_an_accepted_task_need_not_show_at_once_nor_from_before() -> None:
     """A task accepted just now, or sent before the window, is not missed."""
     reconciler = compare_clocks(unknown(attempt(at=100.0), ended=101.0))
-    reconciler.accepted(attempt("before", body=body("before"), at=0.0), "before", now=1.0)
+    reconciler.accepted(attempt("before", body=body("before"), at=-600.0), "before", now=-599.0)
     reconciler.accepted(attempt("new", body=body("new"), at=150.0), "new", now=150.5)
     strangers = record("stranger", body("stranger"), at=150.0)
     assert [] == listed(reconciler, strangers, at=151.0)
@@ -520,7 +523,7 @@ def test_a_clock_that_is_behind_forbids_sending_again() -> None:
 def test_a_clock_that_is_known_to_be_behind_is_allowed_for() -> None:
     """The record of a task that a reply named tells by how much; then the right one is adopted."""
     reconciler = compare_clocks(unknown(), behind=1800.0)
-    assert SERVER - 1810.0 == reconciler.listing(2.0).created_from
+    assert SERVER - 1810.0 - 2 * 1800.0 == reconciler.listing(2.0).created_from
     assert [Adopt(attempt=attempt(), task_id="t")] == listed(reconciler, record("t", at=-1799.0), at=10.0)
 
 
@@ -532,7 +535,7 @@ def test_any_record_of_an_accepted_task_compares_the_clocks() -> None:
     assert SERVER - 10.0 - MARGIN == reconciler.listing(2.0).created_from
     for at in (0.6, -100.0):  # the second changes nothing: it is in listings that clocks are watched
         reconciler.seen(record("b", body("b"), at=at))
-        assert SERVER - 10.0 == reconciler.listing(3.0).created_from
+        assert SERVER - 10.0 - LEAST_MARGIN == reconciler.listing(3.0).created_from
 
 
 def test_a_task_that_another_purchase_has_is_no_reason_to_wait() -> None:
@@ -552,17 +555,60 @@ def test_a_clock_that_falls_further_behind_is_followed() -> None:
     reconciler = compare_clocks(Reconciler(GRACE), behind=100.0)
     compare_clocks(reconciler, behind=300.0)
     compare_clocks(reconciler, behind=200.0)
+    compare_clocks(reconciler, behind=MARGIN + 1.0)  # no clock is so far off: that is no time
     reconciler.sending(attempt(), now=0.0)
     reconciler.unknown(attempt(), now=1.0)
-    assert SERVER - 310.0 == reconciler.listing(2.0).created_from
+    assert SERVER - 310.0 - LEAST_MARGIN == reconciler.listing(2.0).created_from
 
 
-def test_a_task_that_existed_before_the_submit_is_not_its_own() -> None:
-    """However clocks differ, a task that ran for longer than ago the submit was made is another's."""
+def test_a_task_that_existed_before_the_submit_is_not_adopted() -> None:
+    """Whatever clocks say, one that ran for longer than ago the submit was made is another's; it leaves a doubt."""
     reconciler = unknown()
-    ran = record("t", at=-600.0, finished_at=SERVER - 500.0)
+    ran = record("t", at=5.0, finished_at=SERVER + 200.0)
     assert [] == listed(reconciler, ran, at=2.0)
-    assert [SendAgain(attempt=attempt())] == listed(reconciler, ran, at=300.0)
+    decision = only(listed(reconciler, ran, at=61.0))
+    assert GiveUp(attempt=attempt(), candidates=("t",), reason=UNCLEAR) == decision
+
+
+def test_a_task_that_ended_while_the_listing_was_on_its_way_is_adopted() -> None:
+    """How long a task may have existed is reckoned until the listing came in, not from when it was asked for."""
+    reconciler = unknown()
+    listing = reconciler.listing(2.0)
+    ran = record("t", at=0.5, finished_at=SERVER + 50.0)
+    decisions = reconciler.listed(listing, [ran], well_formed=True, complete=True, received_at=60.0)
+    assert [Adopt(attempt=attempt(), task_id="t")] == decisions
+
+
+def test_a_time_of_zero_is_none() -> None:
+    """A record dated by default is not fifty years old: it may be anybody's."""
+    reconciler = unknown()
+    assert [] == listed(reconciler, record("t", created=0), at=1.0)
+    decision = only(listed(reconciler, record("t", created=0), at=61.0))
+    assert GiveUp(attempt=attempt(), candidates=("t",), reason=UNCLEAR) == decision
+
+
+def test_what_a_clock_may_be_off_forbids_sending_again() -> None:
+    """Where a clock may have been set, a task in the span in doubt is not adopted, and nothing is sent."""
+    doubtful = attempt(doubt=7200.0)
+    reconciler = compare_clocks(unknown(doubtful))
+    assert SERVER - 7210.0 - LEAST_MARGIN == reconciler.listing(2.0).created_from
+    assert [] == listed(reconciler, record("t", at=-7000.0), at=61.0)
+    assert [] == listed(reconciler, record("t", at=-7000.0), at=200.0)
+    decision = only(listed(reconciler, record("t", at=-7000.0), at=1.0 + PATIENCE * GRACE))
+    assert GiveUp(attempt=doubtful, candidates=("t",), reason=OLDER) == decision
+
+
+def test_whose_a_task_is_is_known_by_what_was_asked_for() -> None:
+    """An answer that names a task which a job has can be told to be for the same, for something else, or unknown."""
+    reconciler = unknown()
+    reconciler.accepted(attempt("a", body=body("a")), "t", now=1.0)
+    reconciler.owned("u", now=1.0)
+    reconciler.owned("v", now=1.0, attempt=attempt("c", body=body("c")))
+    asked = [attempt("b", body=body(prompt)) for prompt in ("a", "b", "c")]
+    assert [True, False, False] == [reconciler.has_bought("t", one) for one in asked]
+    assert [None, None, None] == [reconciler.has_bought("u", one) for one in asked]
+    assert [False, False, True] == [reconciler.has_bought("v", one) for one in asked]
+    assert None is reconciler.has_bought("nobody's", asked[0])
 
 
 def test_a_time_without_a_clock_says_nothing() -> None:
@@ -639,14 +685,14 @@ def test_nobody_goes_first_while_an_answer_may_bring_proof() -> None:
 def test_an_accepted_task_is_proof_when_it_shows() -> None:
     """Until the listing is proven it reaches back to every task that was accepted; nobody goes first."""
     reconciler = Reconciler(GRACE)
-    reconciler.accepted(attempt("before", at=-5000.0), "t", now=-4999.0)
+    reconciler.accepted(attempt("before", at=-80_000.0), "t", now=-79_999.0)
     reconciler.unknown(attempt(), now=1.0)
-    assert SERVER - 5010.0 == reconciler.listing(1.0).created_from
+    assert SERVER - 80_010.0 == reconciler.listing(1.0).created_from
     assert [[], []] == [listed(reconciler, at=at) for at in (9.0, 61.0)]
-    before = record("t", body("before"), at=-499.5)
+    before = record("t", body("before"), at=-79_999.5)
     assert [[], [SendAgain(attempt=attempt())]] == [listed(reconciler, before, at=at) for at in (70.0, 78.0)]
     reconciler.unknown(attempt(number=2), now=79.0)
-    assert SERVER - 10.0 == reconciler.listing(80.0).created_from
+    assert SERVER - 10.0 - LEAST_MARGIN == reconciler.listing(80.0).created_from
 
 
 def test_any_page_will_do_as_proof() -> None:
@@ -1018,7 +1064,10 @@ class World:
 
     def end(self, sent: Attempt, fate: Fate, task_id: str) -> None:
         """End a sending, at the client."""
-        if fate.answered == "reply" and fate.accepted:
+        if fate.answered == "reply" and fate.accepted and task_id in self.owner:
+            # Clocks that differ let an identical job adopt it; the submitters then doubt the answer.
+            self.decide(self.reconciler.unknown(sent, now=self.now))
+        elif fate.answered == "reply" and fate.accepted:
             self.own(task_id, sent.key)
             self.reconciler.accepted(sent, task_id, now=self.now)
         elif fate.answered == "lost":

@@ -26,9 +26,10 @@ __all__ = [
     "read_tasks",
 ]
 
-SLACK: Final = 10.0  # seconds: a listing may be answered that long after it was asked for
+SLACK: Final = 10.0  # seconds by which the times in one record may differ
 MAX_ID: Final = 256  # characters; ids are UUIDs of 36
-FARTHEST: Final = 1e11  # Unix seconds: a `created_at` beyond it is none (milliseconds, an infinity, a hoax)
+# Unix seconds: a `created_at` beyond it, or of 0, is none (milliseconds, an infinity, a default, a hoax).
+FARTHEST: Final = 1e11
 
 
 @frozen(kw_only=True)
@@ -42,6 +43,8 @@ class Attempt:
         body: what was sent, as a dict.
         began_at: when the sending began, by the server's clock, in Unix seconds.
         uncertainty: by how many seconds `began_at` may be wrong, where the server's clock was not yet known.
+        doubt: by how many more it may be wrong if clocks were set: tasks of that span are not adopted, but they
+            forbid sending again.
         nonce: the part of the body's callback URL that no other attempt has, or None.
     """
 
@@ -50,6 +53,7 @@ class Attempt:
     body: Mapping[str, Any] = field(eq=False, repr=False)
     began_at: float
     uncertainty: float = 0.0
+    doubt: float = 0.0
     nonce: str | None = field(default=None, repr=False)
 
 
@@ -153,7 +157,7 @@ def _is_usable(task_id: str) -> bool:
 
 
 def _instant(value: object) -> float | None:
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < FARTHEST:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < FARTHEST:
         return float(value)
     return None
 
@@ -180,7 +184,6 @@ class OpenAttempt:
         late: how many of these were asked for after its grace.
         soon: whether another may tell more before long.
         possible: ids of the tasks that stood in its way when it was last judged.
-        older: ids of tasks that existed before it was sent.
     """
 
     attempt: Attempt
@@ -198,7 +201,6 @@ class OpenAttempt:
     late: int = 0
     soon: bool = False
     possible: tuple[str, ...] = ()
-    older: set[str] = field(factory=set)
 
     def __attrs_post_init__(self) -> None:
         body = self.attempt.body
@@ -220,14 +222,17 @@ class OpenAttempt:
         """
         return -math.inf if self.ended_at is None else now - self.ended_at
 
-    def may_be(self, task: Task, *, margin: float, now: float) -> bool:
+    def may_have(self, task: Task, *, received_at: float) -> bool:
         """
-        Tell whether the task may have been created since the sending, if its clock is `margin` seconds behind.
+        Tell whether a task that is the same may be adopted: it was created since, and has not existed for longer.
         """
-        # However the clocks differ, what is older than the attempt was not bought by it.
-        if task.age > now - self.told_at + SLACK:
-            self.older.add(task.id)
-        return task.id not in self.older and task.may_be_since(self.reach - margin)
+        return task.may_be_since(self.reach) and task.age <= received_at - self.told_at + SLACK
+
+    def is_hindered_by(self, task: Task, *, margin: float) -> bool:
+        """
+        Tell whether the task may be its own, if the clock of the records is `margin` seconds behind.
+        """
+        return task.may_be_since(self.reach - margin - self.attempt.doubt)
 
     def judge(self, task: Task) -> Verdict:
         """
@@ -270,11 +275,10 @@ class Answer:
         """
         asked_at = self.listing.asked_at
         ended = unknown.elapsed(asked_at) >= 0 and asked_at > unknown.asked_at
-        return ended and self.listing.created_from <= unknown.reach - self.margin
+        return ended and self.listing.created_from <= unknown.reach - self.margin - unknown.attempt.doubt
 
     def possible(self, unknown: OpenAttempt) -> list[Task]:
         """
         Return the tasks that the attempt may have bought, if clocks differ as much as they may.
         """
-        now = self.listing.asked_at
-        return [task for task in self.rest if unknown.may_be(task, margin=self.margin, now=now)]
+        return [task for task in self.rest if unknown.is_hindered_by(task, margin=self.margin)]

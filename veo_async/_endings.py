@@ -112,7 +112,9 @@ class Endings:
                 key=job.key, failed=isinstance(outcome, JobFailed), outcome=dump_outcome(outcome), at=now
             )
             for job, outcome in outcomes
-            if job.request is not None and isinstance(outcome, VideoResult | JobFailed)
+            if job.request is not None
+            and job not in self.registry.sharing
+            and isinstance(outcome, VideoResult | JobFailed)
         ]
         try:
             await self.journal.write(*lasting)

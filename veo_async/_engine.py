@@ -269,7 +269,7 @@ class Engine:
         """
         if known := self.registry.by_task.get(task_id):
             return known
-        job = Job(f"task:{task_id}", None, self, timeout)
+        job = Job(self.registry.free_key(f"task:{task_id}"), None, self, timeout)
         self.registry.add(job)
         self.submits.gate.entered()
         self._track(job, task_id, None)
@@ -281,7 +281,10 @@ class Engine:
         Take up every purchase of the journal that has no outcome.
         """
         assert self.journal is not None
-        return [self._resumed(entry) for entry in await self.journal.unsettled()]
+        entries = await self.journal.unsettled()
+        if self.closing:
+            raise SessionClosed("the session ended before it had taken anything up; the journal still has it")
+        return [self._resumed(entry) for entry in entries]
 
     def _resumed(self, entry: facts.Entry) -> Job:
         if known := self.registry.unsettled.get(entry.key):
@@ -317,7 +320,7 @@ class Engine:
             self.endings.settle(job, read_outcome(entry.outcome, submission.request))
         elif entry.task_id is not None:
             self.submits.gate.entered()
-            self.reconciling.reconciler.owned(entry.task_id, now=self.loop.time())
+            self.reconciling.reconciler.owned(entry.task_id, now=self.loop.time(), attempt=_bought_by(entry))
             self._track(job, entry.task_id, entry.trace_id)
             self.tracker.nudge(entry.task_id)  # it may have ended while nobody looked
         elif still_open:
@@ -331,18 +334,7 @@ class Engine:
         Find out what became of an attempt that an earlier process made.
         """
         submission.sent_at = attempt.at
-        known = attempt.server_at
-        body = encode(submission.request)
-        if attempt.nonce is not None:  # all that is known of the URL, and all that counts
-            body["callback_url"] = attempt.nonce
-        submission.attempt = Attempt(
-            key=submission.job.key,
-            number=attempt.number,
-            body=body,
-            began_at=attempt.at if known is None else known,
-            uncertainty=UNCERTAIN if known is None else 0.0,
-            nonce=attempt.nonce,
-        )
+        submission.attempt = _remade(submission.job.key, submission.request, attempt)
         advance(submission.job, JobState.UNKNOWN)
         self.reconciling.add(submission)
 
@@ -376,17 +368,17 @@ class Engine:
             self.tracker.forget(job.task_id)
         self.stop(job, JobAbandoned("abandoned; what was accepted goes on at the server"))
 
-    def owner_of(self, task_id: str) -> Job | None:
+    def shares(self, job: Job) -> None:
         """
-        Find the unsettled job that has a task.
+        Note that a job gets the outcome of a task which another purchase has.
         """
-        return self.registry.by_task.get(task_id)
+        self.registry.sharing.add(job)
 
     async def accepted(self, job: Job, outcome: Accepted) -> None:
         """
         Take over a job whose task the server has.
         """
-        other = self.owner_of(outcome.task_id)
+        other = self.registry.by_task.get(outcome.task_id)
         if job.done():  # abandoned meanwhile
             log.info("task %s was accepted for the abandoned job %s", outcome.task_id, job.key)
             job.task_id = outcome.task_id
@@ -490,3 +482,30 @@ class Engine:
             self.looks += 1
             if job := self.registry.by_task.get(task_id):
                 looked(job)
+
+
+def _remade(key: str, request: Request, attempt: facts.Attempt) -> Attempt:
+    """
+    Make an attempt of an earlier process as far as the journal knows it.
+    """
+    body = encode(request)
+    if attempt.nonce is not None:  # all that is known of the URL, and all that counts
+        body["callback_url"] = attempt.nonce
+    known = attempt.server_at
+    return Attempt(
+        key=key,
+        number=attempt.number,
+        body=body,
+        began_at=attempt.at if known is None else known,
+        uncertainty=UNCERTAIN if known is None else 0.0,
+        nonce=attempt.nonce,
+    )
+
+
+def _bought_by(entry: facts.Entry) -> Attempt | None:
+    """
+    Find the attempt that bought an entry's task: the only one that is not closed.
+    """
+    request = read_request(entry)
+    still_open = [attempt for attempt in entry.attempts if attempt.closed is None]
+    return _remade(entry.key, request, still_open[-1]) if request and still_open else None

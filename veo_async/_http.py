@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import aiohttp
 import yarl
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
 from attrs import define, field
 
 from ._answers import is_dead_token, read_answer, server_time
@@ -52,6 +53,7 @@ __all__ = [
 
 TASKS_PATH: Final = "/veo/tasks"
 READ_TRIES: Final = 6  # with the default policy about half a minute, as long as a gateway's restart
+LASTING: Final = 300.0  # seconds: a clock that no reply has shown for so long was set
 DOWNLOAD_REDIRECTS: Final = 5  # a link may lead to a CDN, and from there to its nearest copy
 
 
@@ -136,7 +138,8 @@ async def _hear_out(writer: AbstractStreamWriter) -> None:
     """
     for _ in range(2):  # in one turn of the loop the socket is read, in the next one the protocol has it
         await asyncio.sleep(0)
-    if getattr(writer, "protocol").should_close:  # noqa: B009 - only the one writer there is has it
+    protocol: ResponseHandler = getattr(writer, "protocol")  # noqa: B009 - the one writer there is has it
+    if protocol.should_close or not protocol.is_connected():
         raise ConnectionResetError("the connection was answered or closed before anything was sent")
 
 
@@ -304,29 +307,44 @@ class ServerClock:
     What time it is at the server, from the `Date` headers of its replies, narrowed down by each.
 
     A `Date` is cut to whole seconds, and the reply was on its way for a while: each gives bounds, and bounds meet.
+    Where they do not, the servers behind one address differ, and the earliest of them is believed: a task is then
+    looked for in too long a span rather than in too short a one.
 
     Attributes:
         wall: the local clock, in Unix seconds; it may be wrong, and may be set.
+        spread: by how many seconds replies have differed.
     """
 
     wall: Callable[[], float] = time.time
+    spread: float = field(init=False, default=0.0)
     _least: float = field(init=False, default=-math.inf)
     _most: float = field(init=False, default=math.inf)
+    _confirmed_at: float = field(init=False, default=-math.inf)
 
     def note(self, date: float, *, sent_at: float, received_at: float) -> None:
         """
         Learn from a reply; `date` in Unix seconds, the others on the event loop's clock.
         """
         least, most = date - received_at, date + 1.0 - sent_at
-        if least > self._most or most < self._least:  # somebody set a clock: what was learned is void
-            self._least, self._most = least, most
-        self._least, self._most = max(self._least, least), min(self._most, most)
+        if least <= self._most and most >= self._least:
+            self._least, self._most = max(self._least, least), min(self._most, most)
+            self._confirmed_at = received_at
+            return
+        self.spread = max(self.spread, abs(least + most - self._least - self._most) / 2)
+        if most < self._least or received_at - self._confirmed_at > LASTING:
+            self._least, self._most, self._confirmed_at = least, most, received_at
 
     def at(self, moment: float) -> float | None:
         """
         The server's Unix time at a moment of the event loop's clock; None before the first reply.
         """
         return None if math.isinf(self._least) else moment + (self._least + self._most) / 2
+
+    def at_the_earliest(self, moment: float) -> float | None:
+        """
+        The least that the server's Unix time may have been at that moment, as far as replies tell.
+        """
+        return None if math.isinf(self._least) else moment + self._least
 
 
 @define(eq=False)
@@ -341,6 +359,7 @@ class Http:
     retry: RetryPolicy
     clock: ServerClock = field(factory=ServerClock)
     requests: Counter[str] = field(init=False, factory=Counter)
+    answered: int = field(init=False, default=0)  # questions
     retries: int = field(init=False, default=0)
     random: Random = field(factory=Random, repr=False)
 
@@ -378,7 +397,9 @@ class Http:
         error: BaseException | None = None
         try:
             reply = await self.post(TASKS_PATH, outgoing, kind=_kind_of(question))
-            return read_answer(*reply)
+            answer = read_answer(*reply)
+            self.answered += 1
+            return answer
         except BaseException as caught:
             error = caught
             raise

@@ -13,8 +13,10 @@ from ._attempts import Attempt, Listing, Task
 
 __all__ = ["MARGIN", "OwnedTasks"]
 
-# Seconds by which the clock of `created_at` may be behind that of `Date`, as long as nothing tells.
-MARGIN: Final = 3700.0
+# Seconds by which the clock of `created_at` may be behind that of `Date`, as long as nothing tells: a server that
+# takes local time for universal time is up to fourteen hours off. Once records have told, no two are off alike.
+MARGIN: Final = 15 * 3600.0
+LEAST_MARGIN: Final = 600.0
 
 
 @frozen
@@ -26,11 +28,13 @@ class _Owned:
         told_at: when that was known, by the caller's clock.
         since: if a reply named it, every listing from then on must show it (server's clock).
         began_at: when its submit began, by the server's clock, or None where that is not known to the second.
+        mark: of the body that bought it, or None where that is not known.
     """
 
     told_at: float
     since: float | None = None
     began_at: float | None = None
+    mark: int | None = None
 
 
 @define(eq=False)
@@ -51,18 +55,27 @@ class OwnedTasks:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._tasks
 
-    def add(self, task_id: str, *, now: float) -> None:
+    def add(
+        self, task_id: str, *, now: float, began_at: float | None = None, mark: str | None = None
+    ) -> None:
         """
         Note that a job has this task, whichever way it came by it.
         """
-        self._tasks[task_id] = _Owned(now)
+        self._tasks[task_id] = _Owned(now, None, began_at, None if mark is None else hash(mark))
 
-    def accepted(self, task_id: str, attempt: Attempt, *, now: float) -> None:
+    def has_bought(self, task_id: str, mark: str) -> bool | None:
+        """
+        Tell whether a job that has this task asked for the same; None where no job has it, as far as is known.
+        """
+        owned = self._tasks.get(task_id)
+        return None if owned is None or owned.mark is None else owned.mark == hash(mark)
+
+    def accepted(self, task_id: str, attempt: Attempt, *, now: float, mark: str) -> None:
         """
         Note a task that the attempt's own answer has named.
         """
         began_at = None if attempt.uncertainty else attempt.began_at
-        self._tasks[task_id] = _Owned(now, self.since(attempt), began_at)
+        self._tasks[task_id] = _Owned(now, self.since(attempt), began_at, hash(mark))
 
     def since(self, attempt: Attempt) -> float:
         """
@@ -93,9 +106,9 @@ class OwnedTasks:
     @property
     def margin(self) -> float:
         """
-        Return by how many seconds more the clock of the records may be behind, as far as is known.
+        Return by how many seconds more than is known the clock of a record may be behind.
         """
-        return MARGIN if self.behind is None else 0.0
+        return MARGIN if self.behind is None else max(LEAST_MARGIN, 2 * self.behind)
 
     def compare_clocks(self, tasks: Mapping[str, Task]) -> float:
         """
@@ -115,7 +128,8 @@ class OwnedTasks:
         owned = self._tasks.get(task.id)
         if owned is None or owned.began_at is None or task.created_at is None:
             return None
-        return max(0.0, owned.began_at - task.created_at)
+        behind = max(0.0, owned.began_at - task.created_at)
+        return behind if behind <= MARGIN else None  # that is no clock
 
     # --- forgetting ---
 

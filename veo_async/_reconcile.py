@@ -32,7 +32,7 @@ task shows. So a listing that stays empty for ever costs at most one video, and 
 `Attempt.began_at`, which is read off the `Date` of replies, and the records' `created_at` are the server's, in
 Unix seconds; they choose which records come into question, and never how long to wait. So a local clock that is
 an hour off does no harm. These two may differ as well: the records of tasks that replies have named tell by how
-much. Until such a record was seen, a task somewhat too old to be adopted forbids sending again all the same.
+much. For clocks that are worse than that, a task somewhat too old to be adopted forbids sending again all the same.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class Reconciler:
         """
         known = self._open.get(attempt.key)
         was_called = known is not None and known.called == task_id
+        self._owned.accepted(task_id, attempt, now=now, mark=self._mark(attempt))
         self._drop(attempt)
-        self._owned.accepted(task_id, attempt, now=now)
         self._take(task_id, now)
         return was_called
 
@@ -161,19 +161,21 @@ class Reconciler:
         unknown.ended_at, unknown.trace_id = now, trace_id
         return self._claim(unknown, unknown.called) if unknown.called else []
 
-    def owned(self, task_id: str, *, now: float) -> None:
+    def owned(self, task_id: str, *, now: float, attempt: Attempt | None = None) -> None:
         """
-        Note that a job has this task, whichever way it came by it.
+        Note that a job has this task, whichever way it came by it; `attempt` is the one that bought it, if known.
         """
-        self._owned.add(task_id, now=now)
+        began_at = None if attempt is None or attempt.uncertainty else attempt.began_at
+        mark = None if attempt is None else self._mark(attempt)
+        self._owned.add(task_id, now=now, began_at=began_at, mark=mark)
         self._take(task_id, now)
 
     def adopted(self, adopt: Adopt, *, now: float) -> None:
         """
         Confirm a decision to adopt: the claim is in the journal.
         """
+        self.owned(adopt.task_id, now=now, attempt=adopt.attempt)
         self._drop(adopt.attempt)
-        self.owned(adopt.task_id, now=now)
 
     def rejected(self, adopt: Adopt, *, now: float) -> None:
         """
@@ -202,7 +204,7 @@ class Reconciler:
         Return what to list; where no answer comes, it is simply due again a little later.
         """
         self._asked_at = now
-        since = [attempt.reach - self._owned.margin for attempt in self._open.values()]
+        since = [one.reach - self._owned.margin - one.attempt.doubt for one in self._open.values()]
         if not self._proven:  # so that a task known to be accepted can be the proof
             since += self._owned.named_since()
         return Listing(created_from=min(since, default=0.0), asked_at=now)
@@ -216,7 +218,13 @@ class Reconciler:
     # --- what comes back ---
 
     def listed(
-        self, listing: Listing, records: Sequence[object], *, well_formed: bool, complete: bool
+        self,
+        listing: Listing,
+        records: Sequence[object],
+        *,
+        well_formed: bool,
+        complete: bool,
+        received_at: float | None = None,
     ) -> list[Decision]:
         """
         Decide, after an answer to a listing, about every attempt that it settles.
@@ -225,7 +233,9 @@ class Reconciler:
             records: the items of all pages as they came, of any type, twice, too old, or strangers'.
             well_formed: whether every answer was one that a listing gives; False for a 4xx, or no list of items.
             complete: whether the pages were read to the end.
+            received_at: when the last of them came in; None says at once.
         """
+        received_at = listing.asked_at if received_at is None else received_at
         tasks, clean = read_tasks(records)
         self._proven = self._proven or (well_formed and bool(tasks))
         evidence = (
@@ -238,7 +248,7 @@ class Reconciler:
         for mark, matches in found.items():
             members = self._groups[mark]
             same = [task for task, verdict in matches if verdict is Verdict.SAME and task.id not in held]
-            decisions += self._assign(members, same)
+            decisions += self._assign(members, same, received_at)
             rest = [task for task, _ in matches if task.id not in self._claims]
             answer = Answer(listing, evidence, held, rest, self._owned.margin)
             for unknown in [member for member in members.values() if member.undecided]:
@@ -251,6 +261,12 @@ class Reconciler:
         """
         if self._owned.behind is None:
             self._compare_clocks(read_tasks([record])[0])
+
+    def has_bought(self, task_id: str, attempt: Attempt) -> bool | None:
+        """
+        Tell whether a job that has this task asked for the same; None where no job has it, as far as is known.
+        """
+        return self._owned.has_bought(task_id, self._mark(attempt))
 
     def in_question(self) -> set[str]:
         """
@@ -314,7 +330,7 @@ class Reconciler:
         for mark, members in self._groups.items():
             undecided = [member for member in members.values() if member.undecided]
             if undecided:
-                reach = min(member.reach for member in undecided) - self._owned.margin
+                reach = min(member.reach - member.attempt.doubt for member in undecided) - self._owned.margin
                 found[mark] = undecided[0].candidates(task for task in tasks if task.may_be_since(reach))
         return found
 
@@ -331,7 +347,9 @@ class Reconciler:
                 held.update(task.id for task, _ in matches)
         return held
 
-    def _assign(self, members: Mapping[str, OpenAttempt], same: Sequence[Task]) -> list[Decision]:
+    def _assign(
+        self, members: Mapping[str, OpenAttempt], same: Sequence[Task], received_at: float
+    ) -> list[Decision]:
         """
         Give the oldest tasks to the attempts that ended first.
         """
@@ -341,7 +359,8 @@ class Reconciler:
         )
         decisions: list[Decision] = []
         for task in sorted(same, key=lambda task: task.created_at or 0.0):
-            taker = next((member for member in undecided if task.may_be_since(member.reach)), None)
+            takers = (member for member in undecided if member.may_have(task, received_at=received_at))
+            taker = next(takers, None)
             if taker:
                 undecided.remove(taker)
                 decisions += self._claim(taker, task.id, task.raw)
@@ -431,6 +450,10 @@ class Reconciler:
 
     # --- keeping ---
 
+    def _mark(self, attempt: Attempt) -> str:
+        known = self._open.get(attempt.key)
+        return known.mark if known else fingerprint(attempt.body)
+
     def _is_free(self, task_id: str) -> bool:
         return task_id not in self._owned and task_id not in self._claims
 
@@ -438,8 +461,11 @@ class Reconciler:
         return (attempt for attempt in self._open.values() if attempt.undecided)
 
     def _add(self, attempt: Attempt, *, told_at: float) -> OpenAttempt:
+        before = self._open.get(attempt.key)
         self._drop(attempt)
         added = OpenAttempt(attempt, since=self._owned.since(attempt), told_at=told_at)
+        if before and before.attempt.number == attempt.number:  # only its time is known better now
+            added.called = before.called
         self._open[attempt.key] = added
         self._groups.setdefault(added.mark, {})[attempt.key] = added
         if attempt.nonce is not None:

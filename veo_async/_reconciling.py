@@ -22,11 +22,14 @@ from ._reconcile import Adopt, Attempt, Decision, GiveUp, Listing, Reconciler, S
 from ._submission import Submission, SubmitterHost
 from ._submit import UNCERTAIN, Submitters
 from ._wire import task_id_of, trace_id_of
-from .errors import ApiError, JournalError, ProtocolError, TransportError
+from .errors import ApiError, BadRequest, JournalError, ProtocolError, TransportError
 
 __all__ = ["Reconciling"]
 
-AFTER_A_CRASH: Final = 3700.0  # seconds: the local clock may have been set by an hour between two processes
+# Seconds: between two processes the local clock may have been set by an hour; or, which is rarer, by hours, where
+# one of them took local time for universal time.
+AFTER_A_CRASH: Final = 3700.0
+AFTER_A_CLOCK_WAS_SET: Final = 86_400.0
 MOST_PAGES: Final = 2000  # of 50 records: a listing that goes on for ever is broken
 
 log = logging.getLogger("veo_async")
@@ -46,6 +49,7 @@ class Reconciling:
     _unclocked: list[Submission] = field(init=False, factory=list)
     _decisions: deque[Decision] = field(init=False, factory=deque)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _answered: int = field(init=False, default=0)  # questions, when the listing was last asked for
 
     def add(self, submission: Submission, trace_id: str | None = None) -> None:
         """
@@ -58,7 +62,7 @@ class Reconciling:
         if attempt.uncertainty:
             self._unclocked.append(submission)
         else:
-            self._decisions += self.reconciler.unknown(attempt, now=self._now(), trace_id=trace_id)
+            self._clock(submission)
         self._woken.set()
 
     def find(self, key: str) -> Submission | None:
@@ -115,47 +119,76 @@ class Reconciling:
                 return
         unclocked, self._unclocked = self._unclocked, []
         for submission in unclocked:
-            attempt = submission.attempt = self._clocked(submission)
-            if submission.began_at is not None:
-                self.reconciler.sending(attempt, now=self._now())
-            trace_id = submission.trace_id
-            self._decisions += self.reconciler.unknown(attempt, now=self._now(), trace_id=trace_id)
+            self._clock(submission)
+
+    def _clock(self, submission: Submission) -> None:
+        """
+        Hand an attempt to the reconciler, with what is known by now of when it was made.
+        """
+        attempt = submission.attempt = self._clocked(submission)
+        if submission.began_at is not None:
+            self.reconciler.sending(attempt, now=submission.began_at)
+        trace_id = submission.trace_id
+        self._decisions += self.reconciler.unknown(attempt, now=self._now(), trace_id=trace_id)
 
     def _clocked(self, submission: Submission) -> Attempt:
         attempt, clock, now = submission.attempt, self.http.clock, self._now()
         assert attempt is not None
-        server_now = clock.at(now)
+        server_now = clock.at_the_earliest(now)
         if server_now is None:  # answers came, and none with a `Date`
             return attempt
         if submission.began_at is not None:
-            return evolve(attempt, began_at=server_now - (now - submission.began_at), uncertainty=0.0)
+            began_at = server_now - (now - submission.began_at)
+            known = math.inf if attempt.uncertainty else attempt.began_at
+            return evolve(attempt, began_at=min(began_at, known), uncertainty=0.0, doubt=clock.spread)
+        if not attempt.uncertainty:
+            return evolve(attempt, doubt=clock.spread)
         # After a crash only the local clock tells when it was, and it is compared with itself.
         ago = clock.wall() - submission.sent_at
         unsure = AFTER_A_CRASH if ago >= 0.0 else UNCERTAIN  # it was before now, so somebody set the clock
-        return evolve(attempt, began_at=server_now - max(0.0, ago), uncertainty=unsure)
+        began_at = server_now - max(0.0, ago)
+        return evolve(attempt, began_at=began_at, uncertainty=unsure, doubt=AFTER_A_CLOCK_WAS_SET)
 
     async def _ask(self) -> None:
         """
         Look up what can be looked up, list the rest, and decide.
         """
+        for trace_id in self.reconciler.trace_ids():
+            await self._look_up(trace_id)
         listing = self.reconciler.listing(self._now())
         try:
-            for trace_id in self.reconciler.trace_ids():
-                question = {"action": "retrieve", "trace_id": trace_id}
-                self._decisions += self.reconciler.looked_up(
-                    trace_id, await or_none(self.http.read(question))
-                )
             if not self.reconciler.proven:
                 await self._look_for_proof()
-            records = await self._list(listing)
-        except (ApiError, ProtocolError) as error:  # an answer, and none that a listing gives
-            log.warning("the listing is off: %s", error)
-            self._decisions += self.reconciler.listed(listing, [], well_formed=False, complete=False)
-        except TransportError as error:
-            log.info("a listing failed, and is asked for again: %s", error)
+            records, complete = await self._list(listing)
+        except BadRequest as error:
+            self._useless(listing, error)
+        except (ApiError, TransportError) as error:
+            # While nothing else is answered either, this is an outage, and says nothing of the listing.
+            if self.http.answered > self._answered:
+                self._useless(listing, error)
+            else:
+                log.info("a listing failed, and is asked for again: %s", error)
         else:
-            self._decisions += self.reconciler.listed(listing, records, well_formed=True, complete=True)
+            self._decisions += self.reconciler.listed(
+                listing, records, well_formed=True, complete=complete, received_at=self._now()
+            )
             await self._ask_the_journal()
+        self._answered = self.http.answered
+
+    async def _look_up(self, trace_id: str) -> None:
+        """
+        Ask for a task by its trace id, once: the listing will tell, too.
+        """
+        try:
+            record = await or_none(self.http.ask({"action": "retrieve", "trace_id": trace_id}))
+        except (ApiError, TransportError) as error:
+            log.info("a look-up by trace id failed: %s", error)
+        else:
+            self._decisions += self.reconciler.looked_up(trace_id, record)
+
+    def _useless(self, listing: Listing, error: Exception) -> None:
+        log.warning("the listing is off: %s", error)
+        self._decisions += self.reconciler.listed(listing, [], well_formed=False, complete=False)
 
     async def _ask_the_journal(self) -> None:
         """
@@ -179,22 +212,24 @@ class Reconciling:
         anything = Listing(created_from=math.inf, asked_at=self._now())
         self._decisions += self.reconciler.listed(anything, page, well_formed=True, complete=False)
 
-    async def _list(self, listing: Listing) -> list[object]:
+    async def _list(self, listing: Listing) -> tuple[list[object], bool]:
         """
-        Read all pages, with everything on them as it came.
+        Read all pages, with everything on them as it came; tells whether that was to the end.
         """
         records: list[object] = []
         known: set[str | None] = {None}
         for _ in range(MOST_PAGES):
             page = await self._page(len(records), created_at_min=listing.created_from)
-            records += page[_overlap(records, page) :]
+            overlap = _overlap(records, page)
             ids = {task_id_of(record) for record in page}
             if ids <= known:
-                return records
+                # Nothing new: the end, pushed down by new tasks. The whole once more: `offset` was not heeded.
+                return records + page[overlap:], not page or overlap == len(page) < len(records)
+            records += page[overlap:]
             if len(records) > MOST_PAGES * PAGE:
                 break
             known |= ids
-        raise ProtocolError("the listing has no end")
+        return records, False
 
     async def _page(self, offset: int, **filters: float) -> list[object]:
         question = {"action": "retrieve_batch", "offset": offset, "limit": PAGE, **filters}

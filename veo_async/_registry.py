@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from attrs import define, field
 
@@ -33,6 +33,7 @@ class Registry:
     unsettled: dict[str, Job] = field(init=False, factory=dict)
     by_task: dict[str, Job] = field(init=False, factory=dict)
     counts: Counter[JobState] = field(init=False, factory=Counter)
+    sharing: WeakSet[Job] = field(init=False, factory=WeakSet)  # jobs whose task another purchase has
     _settled: WeakValueDictionary[str, Job] = field(init=False, factory=WeakValueDictionary)
     _remembered: dict[str, Entry] = field(init=False, factory=dict)
 
@@ -47,6 +48,14 @@ class Registry:
         if job is not None and job.request != request:
             raise key_conflict(key, job.request, task_id=job.task_id)
         return job
+
+    def free_key(self, key: str) -> str:
+        """
+        Make a key that no job has out of one that a caller may have chosen, too.
+        """
+        while key in self.unsettled:
+            key += "'"
+        return key
 
     def add(self, job: Job) -> None:
         """

@@ -40,7 +40,7 @@ class Submission:
         began_at: the same on the event loop's clock, or None after a crash.
         trace_id: what an answer of unknown meaning gave, or None.
         task_id: what the answer named, before it is written down; None until then.
-        doubted: whether an answer has named a task of another purchase.
+        doubts: how many answers have named a task of another purchase.
     """
 
     job: Job
@@ -55,7 +55,7 @@ class Submission:
     began_at: float | None = None
     trace_id: str | None = None
     task_id: str | None = None
-    doubted: bool = False
+    doubts: int = 0
 
 
 class SubmitterHost(Protocol):
@@ -69,9 +69,9 @@ class SubmitterHost(Protocol):
         """
         ...
 
-    def owner_of(self, task_id: str) -> Job | None:
+    def shares(self, job: Job) -> None:
         """
-        Find the unsettled job that has a task.
+        Note that a job gets the outcome of a task which another purchase has.
         """
         ...
 

@@ -28,13 +28,14 @@ from ._journal import Journal
 from ._lane import Lane
 from ._reconcile import Attempt, Reconciler
 from ._submission import Submission, SubmitterHost, ended_early
-from ._wire import encode
+from ._wire import dump_request, encode
 from .errors import (
     ApiError,
     JournalError,
     ProtocolError,
     RateLimited,
     ServerError,
+    SubmissionUnknown,
     SubmitTimedOut,
     TransportError,
     VeoError,
@@ -44,6 +45,7 @@ __all__ = ["CallbackUrl", "Submitters"]
 
 SHARE_OF_CONNECTIONS: Final = 0.75  # the rest stays free for polls, however slowly submits are answered
 ANOTHERS: Final = "the answer names the task of another purchase"
+MOST_DOUBTS: Final = 3  # answers that name another's task, until nobody can tell
 UNCERTAIN: Final = 86_400.0  # seconds that an unset clock may be off; narrowed down before it matters
 
 # Given a job's key, makes a callback URL for one attempt, and the nonce in it.
@@ -266,7 +268,7 @@ class Submitters:
         submission.attempts += 1
         submission.sent_at, submission.began_at = self.http.clock.wall(), now
         submission.outgoing = Outgoing(json.dumps(body).encode())
-        known = self.http.clock.at(now)
+        known = self.http.clock.at_the_earliest(now)
         submission.attempt = Attempt(
             key=submission.job.key,
             number=submission.attempts,
@@ -283,7 +285,7 @@ class Submitters:
         error: BaseException | None = None
         try:
             reply = await self.http.post(submission.request.endpoint, outgoing, kind="submit")
-            outcome = self._believed(submission, read_submit(*reply))
+            outcome = read_submit(*reply)
             error = None if isinstance(outcome, Accepted) else outcome.error
             return outcome
         except TransportError as caught:
@@ -298,15 +300,6 @@ class Submitters:
             tell(self.lane, error, left=outgoing.left, sent_at=entered_at)
             if error is None:
                 self.lane.gate.entered()
-
-    def _believed(self, submission: Submission, outcome: SubmitOutcome) -> SubmitOutcome:
-        """
-        Doubt an answer that names the task of another request: it came late, and was meant for that one.
-        """
-        other = self.host.owner_of(outcome.task_id) if isinstance(outcome, Accepted) else None
-        if other is None or other.request is None or other.request == submission.request:
-            return outcome
-        return Unknown(error=ProtocolError(ANOTHERS))
 
     def _close_soon(self, attempt: Attempt) -> None:
         """
@@ -335,31 +328,64 @@ class Submitters:
 
     async def _accept(self, submission: Submission, attempt: Attempt, outcome: Accepted) -> None:
         """
-        Write down which task the job has, and hand it over.
-
-        A task of another purchase is believed at the second time, or where a job with the same request waits for
-        it: the server may take what is the same for one.
+        Write down which task the job has, and hand it over, unless the task is another's.
         """
-        submission.task_id = outcome.task_id
-        try:
-            await self.claim(attempt, outcome)
-        except facts.AlreadyClaimed:
-            if not submission.doubted and self.host.owner_of(outcome.task_id) is None:
-                submission.doubted, submission.task_id = True, None
-                self.lane.gate.left()
-                await self._follow(submission, attempt, Unknown(error=ProtocolError(ANOTHERS)))
-                return
+        owned = self.reconciler.has_bought(outcome.task_id, attempt)
+        if owned is None:
+            submission.task_id = outcome.task_id
+            owned = await self._claimed_for_the_same(submission, attempt, outcome)
+        if owned is not None:
+            await self._doubt(submission, attempt, outcome, same=owned)
+            return
         attempt = self._clocked(submission, attempt)
         was_called = self.reconciler.accepted(attempt, outcome.task_id, now=self.lane.now())
         await self.host.accepted(submission.job, outcome)
         if was_called:
             self.host.hinted(outcome.task_id)
 
+    async def _claimed_for_the_same(
+        self, submission: Submission, attempt: Attempt, outcome: Accepted
+    ) -> bool | None:
+        """
+        Claim the task; where an earlier session has it, tell whether that asked for the same.
+        """
+        try:
+            await self.claim(attempt, outcome)
+        except facts.AlreadyClaimed:
+            entry = await self.journal.find_task(outcome.task_id) if self.journal else None
+            return entry is not None and entry.request == dump_request(submission.request)
+        return None
+
+    async def _doubt(
+        self, submission: Submission, attempt: Attempt, outcome: Accepted, *, same: bool
+    ) -> None:
+        """
+        Look for a task of the job's own: an answer that names another purchase's task was meant for that one.
+
+        If the server names it again, it takes what is the same for one, so the job shares that task's outcome,
+        and has bought nothing. What is not the same is never believed, and looked for a few times.
+        """
+        submission.doubts += 1
+        submission.task_id = None
+        if same and submission.doubts > 1:
+            self.reconciler.not_sent(attempt)
+            await self.close_attempt(attempt, "refused")
+            self.host.shares(submission.job)
+            await self.host.accepted(submission.job, outcome)
+        elif submission.doubts > MOST_DOUBTS:
+            self.lane.gate.left()
+            self.reconciler.not_sent(attempt)
+            error = SubmissionUnknown(ANOTHERS, sent_at=submission.sent_at, candidates=(outcome.task_id,))
+            self._stop_unless_done(submission, error)
+        else:
+            self.lane.gate.left()
+            await self._follow(submission, attempt, Unknown(error=ProtocolError(ANOTHERS)))
+
     def _clocked(self, submission: Submission, attempt: Attempt) -> Attempt:
         """
         Correct the time of an attempt, the first perhaps, whose own answer has told what time it is at the server.
         """
-        began_at = None if submission.began_at is None else self.http.clock.at(submission.began_at)
+        began_at = None if submission.began_at is None else self.http.clock.at_the_earliest(submission.began_at)
         return attempt if began_at is None else evolve(attempt, began_at=began_at, uncertainty=0.0)
 
     async def claim(self, attempt: Attempt, outcome: Accepted) -> None:
