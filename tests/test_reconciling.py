@@ -1,0 +1,447 @@
+"""
+Finding out what became of a submit, against servers that answer oddly: each buys one video for a job, or says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define
+
+from tests.virtual import InMemoryTransport, World
+from tests.virtual.scripted import answer, in_virtual_time, whale, whales
+from veo_async import (
+    Job,
+    JobState,
+    Journal,
+    SessionClosed,
+    SubmissionUnknown,
+    TextToVideo,
+    VeoError,
+    VeoSession,
+)
+from veo_async._http import Outgoing, Reply
+from veo_async.errors import ConnectionFailed
+from veo_async.simulator import TOKEN, Settings, Simulator
+
+Go = Callable[..., Awaitable[Reply]]
+Hook = Callable[[str, dict[str, Any], Go], Awaitable[Reply]]
+GERMAN = TextToVideo("ein Wal", translation=True)  # its record echoes another prompt, and so remains unsure
+
+
+class Lost(Exception):
+    """
+    What a hook raises to let the answer get lost.
+    """
+
+
+@define(eq=False)
+class Hooked(InMemoryTransport):
+    """
+    Has every request go through a hook, which is told its kind and can have the server asked.
+    """
+
+    hook: Hook = lambda kind, body, go: go()
+
+    async def send(self, method: str, url: str, outgoing: Outgoing) -> Reply:
+        body = json.loads(outgoing.data)
+        kind = "submit"
+        if url.endswith("/veo/tasks"):
+            kind = "retrieve" if body["action"] == "retrieve" else "batch" if "ids" in body else "list"
+
+        async def go(instead: dict[str, Any] | None = None) -> Reply:
+            sent = outgoing if instead is None else Outgoing(json.dumps(instead).encode())
+            return await super(Hooked, self).send(method, url, sent)
+
+        try:
+            return await self.hook(kind, body, go)
+        except Lost:
+            raise ConnectionFailed("lost on the way back") from None
+        finally:
+            outgoing.left = True
+
+
+def session(world: World, hook: Hook, **options: Any) -> VeoSession:
+    made = world.session(**options)
+    made._transport = Hooked(world.core, TOKEN, hook=hook)
+    return made
+
+
+def world(*durations: float) -> World:
+    made = World(Settings(seed=1))
+    made.core.next_durations.extend(durations)
+    return made
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def lose(count: list[int], nth: int, go: Go) -> Reply:
+    """
+    Answer submits, save the nth, whose answer is lost after the server has accepted it.
+    """
+    count.append(1)
+    reply = await go()
+    if len(count) == nth:
+        raise Lost
+    return reply
+
+
+async def error_of(job: Job) -> VeoError | None:
+    """
+    Wait until a job is settled, and give its exception.
+    """
+    try:
+        await job
+    except VeoError as error:
+        return error
+    return None
+
+
+# --- time ------------------------------------------------------------------------------------------------
+
+
+def losing_a_translated_one(submits: list[int], elsewhere: Hook) -> Hook:
+    """
+    Lose the answer to the first submit, and have its prompt translated; the rest goes by another hook.
+    """
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit" and not submits:
+            submits.append(1)
+            await go({**body, "prompt": "a whale"})
+            raise Lost
+        return await elsewhere(kind, body, go)
+
+    return hook
+
+
+@pytest.mark.parametrize("slow", [0, 1, 2])
+@in_virtual_time
+async def test_a_slow_listing_proves_nothing_of_age(slow: int) -> None:
+    """
+    A task that ends while the listing is on its way existed no longer than the submit.
+    """
+    made, listings = world(45.0), list[int]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "list":
+            listings.append(1)
+            if len(listings) <= slow:
+                await asyncio.sleep(58)
+        return await go()
+
+    async with session(made, losing_a_translated_one([], hook)) as veo:
+        error = await error_of(veo.submit(GERMAN))
+    assert isinstance(error, SubmissionUnknown)
+    assert (1, tuple(made.core.tasks)) == (made.core.accepted, error.candidates)
+
+
+@pytest.mark.parametrize("outage", [30.0, 100.0])
+@in_virtual_time
+async def test_an_outage_makes_no_task_older_than_its_submit(outage: float) -> None:
+    """
+    A task that ends during the outage that follows upon the very first submit may be that submit's.
+    """
+    made = world(45.0)
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if now() < outage:
+            raise ConnectionFailed("away")
+        return await go()
+
+    async with session(made, losing_a_translated_one([], hook)) as veo:
+        error = await error_of(veo.submit(GERMAN))
+    assert isinstance(error, SubmissionUnknown)
+    assert (1, tuple(made.core.tasks)) == (made.core.accepted, error.candidates)
+
+
+@pytest.mark.parametrize("behind", [30.0, 7200.0, 30_000.0])
+@in_virtual_time
+async def test_records_that_are_dated_by_another_clock_are_found(behind: float) -> None:
+    """
+    However far `Date` is ahead of the records, a task of this session that has ended tells, and the lost one is found.
+    """
+    made, submits = world(20.0, 60.0), list[int]()
+    made_session = session(made, lambda kind, body, go: lose(submits, 2, go) if kind == "submit" else go())
+    transport: Any = made_session._transport
+    transport.ahead = behind
+    async with made_session as veo:
+        await veo.submit(whale(1))
+        result = await veo.submit(whale(2))
+    assert ("whale 2", 2) == (made.core.tasks[result.task_id].body["prompt"], made.core.accepted)
+
+
+@in_virtual_time
+async def test_a_gateway_with_a_fast_clock_misleads_nobody() -> None:
+    """
+    One answer by a node that is an hour ahead: the task that is bought next is found all the same.
+    """
+    made, submits = world(), list[int]()
+    made_session = session(made, lambda kind, body, go: lose(submits, 2, go) if kind == "submit" else go())
+    transport: Any = made_session._transport
+    async with made_session as veo:
+        first = await veo.submit(whale(1))
+        transport.ahead = 3600.0
+        await veo.retrieve(first.task_id)
+        transport.ahead = 0.0
+        await veo.submit(whale(2))
+    assert 2 == made.core.accepted
+
+
+# --- listings --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("others", "most"), [(5, 50), (60, 50), (15, 10)])
+@in_virtual_time
+async def test_a_listing_that_ignores_offset_is_not_read_to_its_end(others: int, most: int) -> None:
+    """
+    The same page over and over shows no more than it shows: what is not on it may exist.
+    """
+    made, submits = world(), list[int]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit":
+            return await lose(submits, 2, go)
+        return await go({**body, "offset": 0, "limit": most} if kind == "list" else None)
+
+    async with session(made, hook) as veo:
+        await veo.submit(whale(1))
+        job = veo.submit(whale(2))
+        async for update in job.updates():
+            if update.state is JobState.UNKNOWN:
+                break
+        for number in range(others):  # somebody else's, that push it off the page
+            made.core.handle("POST", "/veo/videos", {"authorization": f"Bearer {TOKEN}"}, _bought(number))
+        error = await error_of(job)
+    assert isinstance(error, SubmissionUnknown | None)
+    assert 1 == sum(task.body["prompt"] == "whale 2" for task in made.core.tasks.values())
+
+
+def _bought(number: int) -> bytes:
+    body = {"action": "text2video", "model": "veo31-fast", "prompt": f"a stranger's {number}", "async": True}
+    return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize("how", ["lost", "slow"])
+@pytest.mark.parametrize("what", ["retrieve", "list"])
+@in_virtual_time
+async def test_a_question_that_is_never_answered_holds_nothing_up(what: str, how: str) -> None:
+    """
+    Without look-ups by trace id the listing decides; without a listing, while other questions work, nobody can.
+    """
+    made, submits = world(3000.0, 60.0), list[int]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit":
+            return await traced(submits, go)
+        if kind == what and (kind == "list" or "trace_id" in body):
+            await asyncio.sleep(60 if how == "slow" else 0)
+            raise ConnectionFailed("no answer")
+        return await go()
+
+    async with session(made, hook) as veo:
+        await veo.submit(whale(1), timeout=5000).accepted()
+        error = await error_of(veo.submit(whale(2)))
+    assert 2 == made.core.accepted
+    assert isinstance(error, SubmissionUnknown) if what == "list" else error is None
+
+
+async def traced(submits: list[int], go: Go) -> Reply:
+    """
+    Answer submits, the second with an error that has a trace id, though the server has accepted it.
+    """
+    submits.append(1)
+    reply = await go()
+    said = {"error": {"code": "api_error"}, "trace_id": "trace"}
+    return answer(500, said, date=reply.headers["date"]) if len(submits) == 2 else reply
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        answer(400, {"error": {"code": "bad_request", "message": "id is required"}}),
+        answer(500, {"error": {"code": "api_error"}}),
+        answer(200, []),
+        answer(200, {"error": "no such task"}),
+        answer(200, {"success": False}),
+    ],
+)
+@in_virtual_time
+async def test_a_look_up_that_is_refused_says_nothing_of_the_listing(refusal: Reply) -> None:
+    """
+    However a server answers to a trace id, the listing shows the task.
+    """
+    made, submits = world(), list[int]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit":
+            return await traced(submits, go)
+        return refusal if "trace_id" in body else await go()
+
+    async with session(made, hook) as veo:
+        jobs = veo.submit_many(whales(2))
+        assert [None, None] == [await error_of(job) for job in jobs]
+    assert 2 == made.core.accepted
+
+
+@pytest.mark.parametrize(
+    "said",
+    [answer(503, b"away"), answer(200, b"<html>be back soon"), answer(401, {"error": {"code": "no_token"}})],
+)
+@in_virtual_time
+async def test_an_outage_that_answers_is_no_answer(said: Reply) -> None:
+    """
+    Ten minutes of errors to every question prove nothing: the job waits, and its task is found.
+    """
+    made, submits, back_at = world(), list[int](), list[float]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit":
+            back_at[:] = [now() + 600.0]
+            return await lose(submits, 1, go)
+        return said if now() < back_at[0] else await go()
+
+    async with session(made, hook) as veo:
+        assert None is await error_of(veo.submit(whale()))
+    assert 1 == made.core.accepted
+
+
+# --- whose answer it is ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["without a journal", "with a journal"])
+def options(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], dict[str, Any]]:
+    journalled = request.param == "with a journal"
+    return lambda: {"journal": Journal(tmp_path / "batch.db", inline=True)} if journalled else {}
+
+
+Options = Callable[[], dict[str, Any]]
+
+
+def answering_with_the_first(submits: list[str], wrong: range) -> Hook:
+    """
+    Answer those submits with the first task's id, though the server accepts each.
+    """
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        reply = await go()
+        if kind == "submit":
+            submits.append(json.loads(reply.body)["task_id"])
+            if len(submits) in wrong:
+                return answer(200, {"task_id": submits[0]}, date=reply.headers["date"])
+        return reply
+
+    return hook
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@in_virtual_time
+async def test_a_twins_answer_is_not_believed_at_once(options: Options, *, settled: bool) -> None:
+    """
+    Of two identical jobs the second is answered with the first one's task: it finds its own, as both are paid for.
+    """
+    made = world()
+    async with session(made, answering_with_the_first([], range(2, 3)), **options()) as veo:
+        first = veo.submit(whale(), key="a")
+        await (first if settled else first.accepted())
+        second = veo.submit(whale(), key="b")
+        ids = {(await first).task_id, (await second).task_id}
+    assert ({*made.core.tasks}, 2) == (ids, made.core.accepted)
+
+
+@in_virtual_time
+async def test_what_is_shared_is_not_bought_later(options: Options) -> None:
+    """
+    A server that takes what is the same for one: both jobs get the video, and there is nothing left to resume.
+    """
+    made, submits = world(), list[str]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit" and submits:
+            return answer(200, {"task_id": submits[0]})
+        reply = await go()
+        if kind == "submit":
+            submits.append(json.loads(reply.body)["task_id"])
+        return reply
+
+    async with session(made, hook, **options()) as veo:
+        first = await veo.submit(whale(), key="a")
+        second = await veo.submit(whale(), key="b")
+        assert first.task_id == second.task_id
+    if options():
+        async with session(made, hook, **options()) as veo:
+            assert [] == await veo.resume()
+    assert 1 == made.core.accepted
+
+
+@in_virtual_time
+async def test_the_task_of_a_different_request_is_never_believed(options: Options) -> None:
+    """
+    Settled or not, a task that was asked for with something else is another's: the job finds its own.
+    """
+    made = world()
+    async with session(made, answering_with_the_first([], range(2, 3)), **options()) as veo:
+        await veo.submit(whale(1), key="a")
+        result = await veo.submit(whale(2), key="b")
+    assert ("whale 2", 2) == (made.core.tasks[result.task_id].body["prompt"], made.core.accepted)
+
+
+@in_virtual_time
+async def test_a_server_that_always_names_one_task_ends_in_doubt(options: Options) -> None:
+    """
+    After a few answers that name a different request's task, nobody can tell, and no more is sent.
+    """
+    made, submits = world(), list[str]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit" and submits:
+            submits.append("")
+            return answer(200, {"task_id": submits[0]})
+        reply = await go()
+        if kind == "submit":
+            submits.append(json.loads(reply.body)["task_id"])
+        return reply
+
+    async with session(made, hook, **options()) as veo:
+        first = await veo.submit(whale(1), key="a")
+        error = await error_of(veo.submit(whale(2), key="b"))
+    assert isinstance(error, SubmissionUnknown)
+    assert ((first.task_id,), 5) == (error.candidates, len(submits))
+
+
+# --- resuming, and keys that collide ---------------------------------------------------------------------
+
+
+async def test_resuming_while_the_session_ends_leaves_nothing_waiting(tmp_path: Path) -> None:
+    """
+    Jobs that would come too late are not made: the journal keeps them for the next session.
+    """
+    async with Simulator(Settings(speed=100)) as sim:
+        async with VeoSession(sim.token, base_url=sim.url, journal=tmp_path / "batch.db") as veo:
+            await veo.submit(whale(), key="k").accepted()
+        async with VeoSession(sim.token, base_url=sim.url, journal=tmp_path / "batch.db") as veo:
+            resuming = asyncio.ensure_future(veo.resume())
+            await asyncio.sleep(0)
+        with pytest.raises(SessionClosed, match="journal still has it"):
+            await resuming
+
+
+@in_virtual_time
+async def test_a_key_may_look_like_an_attached_jobs() -> None:
+    """
+    A caller's key that begins as those of attached jobs do: both jobs settle, each with its own task.
+    """
+    made = world()
+    async with made.session() as veo:
+        attached = await veo.submit(whale(1)).accepted()
+    async with made.session() as veo:
+        own = veo.submit(whale(2), key=f"task:{attached}")
+        job = veo.attach(attached)
+        assert (attached, False) == ((await job).task_id, (await own).task_id == attached)
