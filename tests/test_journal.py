@@ -23,7 +23,8 @@ from typing import Any
 
 import pytest
 
-from veo_async import _journal, _journal_schema
+from tests.write_ahead import end_of_log
+from veo_async import _journal, _journal_schema, _journal_store
 from veo_async._journal import (
     Accepted,
     AlreadyClaimed,
@@ -960,6 +961,161 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(
         assert 1 == len(await journal.unsettled())
 
 
+# --- copies, and logs that are lost ------------------------------------------------------------------------
+
+
+async def crashed(path: Path, *keys: str) -> Path:
+    """
+    What a crash leaves after these were intended: a file and its log, beside `path`.
+    """
+    left = path.with_name("crashed.db")
+    async with opened(path) as journal:
+        for key in keys:
+            await journal.write(intended(key))
+        shutil.copy(path, left)
+        shutil.copy(f"{path}-wal", f"{left}-wal")
+    return left
+
+
+async def keys_in(path: Path) -> list[str]:
+    async with opened(path) as journal:
+        return [entry.key for entry in await journal.unsettled()]
+
+
+def with_sqlite(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement).fetchall()
+    connection.close()
+
+
+@pytest.mark.parametrize("inline", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 50])
+async def test_a_copy_of_an_open_journal_without_its_log_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, count: int, *, inline: bool
+) -> None:
+    """Whenever the file alone is copied, it is known for a part, again and again, and is not touched."""
+    monkeypatch.setattr(_journal_store, "MOST_LOG", 1 << 18)  # so that it is tidied up on the way
+    place = path.with_name("elsewhere")
+    place.mkdir()
+    async with opened(path, inline=inline) as journal:
+        for key in map(str, range(count)):
+            await journal.write(intended(key))
+        await journal.write()
+        shutil.copy(path, place / "copy.db")
+    before = contents(place)
+    for _ in range(2):
+        text = await refusal(place / "copy.db")
+        assert "is incomplete" in text
+        assert "copy.db-wal" in text
+        assert "would be bought again" in text
+        assert before == contents(place)
+    assert count == len(await keys_in(path))
+
+
+async def test_a_log_that_has_grown_is_brought_into_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is used anew from time to time, however much is written, and nothing is lost by that."""
+    monkeypatch.setattr(_journal_store, "MOST_LOG", 1 << 18)
+    async with opened(path) as journal:
+        for key in range(500):
+            await journal.write(intended(f"{key:03}", request="x" * 10_000))
+        log = path.with_name(f"{path.name}-wal").stat().st_size
+        assert 500 == len(await journal.unsettled())
+    assert 1 << 20 > log
+    assert 500 == len(await keys_in(path))
+
+
+async def test_a_journal_that_was_closed_is_one_file(path: Path, tmp_path: Path) -> None:
+    """After a clean end nothing lies beside the file, and a copy of it alone is whole."""
+    assert [] == await keys_in(path)
+    assert {path.name} == contents(tmp_path).keys()
+    shutil.copy(path, tmp_path / "copy.db")
+    assert [] == await keys_in(tmp_path / "copy.db")
+
+
+@pytest.mark.parametrize("keys", [(), ("a",), ("a", "b")])
+async def test_a_crashed_journal_opens(path: Path, keys: tuple[str, ...]) -> None:
+    """With its log beside it the file is whole, also by way of a link from elsewhere."""
+    left = await crashed(path, *keys)
+    link = path.with_name("elsewhere") / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(left)
+    assert [*keys] == await keys_in(link)
+
+
+async def test_a_crash_while_the_log_is_brought_into_the_file_does_no_harm(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the mark is there because nobody came to take it back, the log is, too."""
+    await filled(path)
+    with monkeypatch.context() as dying:
+        dying.setattr(_journal_schema, "make_whole", lambda connection: None)
+        left = await crashed(path)
+    lost = path.with_name("lost.db")
+    shutil.copy(left, lost)
+    for _ in range(2):
+        assert 500 == len(await keys_in(left))
+    path.with_name("lost.db-wal").touch()  # of some other program that looked at the copy
+    assert "is incomplete" in await refusal(lost)
+
+
+@pytest.mark.parametrize("looked", ["SELECT * FROM jobs", "PRAGMA wal_checkpoint(TRUNCATE)"])
+async def test_a_crashed_journal_that_somebody_looked_at_opens(path: Path, looked: str) -> None:
+    """Other programs bring the log into the file and take it away: the file is whole then."""
+    left = await crashed(path, "a", "b")
+    with_sqlite(left, looked)
+    assert not path.with_name("crashed.db-wal").exists()
+    assert ["a", "b"] == await keys_in(left)
+
+
+async def test_an_empty_log_is_none(path: Path) -> None:
+    """A crash of another program may leave an empty log: what was in it is in the file."""
+    left = await crashed(path, "a", "b")
+    with_sqlite(left, "PRAGMA wal_checkpoint(TRUNCATE)")
+    path.with_name("crashed.db-wal").touch()
+    assert ["a", "b"] == await keys_in(left)
+
+
+async def test_a_backup_by_sqlite_is_whole(path: Path) -> None:
+    """A backup in one file, made with SQLite's own means of what a crash has left, opens."""
+    left, backup = await crashed(path, "a"), path.with_name("backup.db")
+    with_sqlite(left, f"VACUUM INTO '{backup}'")
+    assert ["a"] == await keys_in(backup)
+
+
+@pytest.mark.parametrize("failing", ["wal_checkpoint", "main_file"])
+async def test_tidying_up_that_fails_costs_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Where the log cannot be brought into the file, or not be marked, facts go on, and the end is clean."""
+
+    def authorize(action: int, *names: str | None) -> int:
+        return sqlite3.SQLITE_DENY if failing in names else sqlite3.SQLITE_OK
+
+    monkeypatch.setattr(_journal_store, "MOST_LOG", 1)
+    async with opened(path) as journal:
+        await journal._put(read=lambda store: store.connection.set_authorizer(authorize))
+        for key in "abc":
+            await journal.write(intended(key))
+    assert ["a", "b", "c"] == await keys_in(path)
+
+
+async def test_a_journal_of_an_earlier_version_opens(path: Path) -> None:
+    """A file that has no mark yet gets one, and keeps its facts."""
+    connection = sqlite3.connect(path)
+    for migrate in _journal_schema.MIGRATIONS[:2]:
+        migrate(connection)
+    connection.execute("INSERT INTO jobs (key, request, intended_at) VALUES ('a', '{}', 1.0)")
+    connection.execute(f"PRAGMA application_id = {_journal_schema.APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 2")
+    connection.commit()
+    connection.close()
+    assert ["a"] == await keys_in(path)
+    assert ["a"] == await keys_in(path)
+
+
 # --- damage, and disks that fail -------------------------------------------------------------------------
 
 
@@ -984,14 +1140,16 @@ async def test_a_cut_off_file_is_refused(path: Path) -> None:
     """A file that lost its end is damaged."""
     await filled(path)
     os.truncate(path, len(contents(path.parent)[path.name]) // 2)
-    assert "is damaged" in await refusal(path)
+    text = await refusal(path)
+    assert "is damaged" in text
+    assert "would buy that again" in text
 
 
 async def test_a_log_that_is_cut_off_ends_at_its_last_whole_commit(path: Path, tmp_path: Path) -> None:
     """After a power cut in the middle of a commit, all earlier ones are there."""
     async with opened(path) as journal:
         await journal.write(intended("a"))
-        whole = len(contents(path.parent)[f"{path.name}-wal"])
+        whole = end_of_log(path)
         await journal.write(intended("b"))
         for cut, expected in ((whole, ["a"]), (whole + 2000, ["a"])):
             copy = tmp_path / f"copy{cut}.db"

@@ -20,6 +20,7 @@ import pytest
 from tests.virtual import World
 from tests.virtual.chaos import MortalJournal, MortalTransport
 from tests.virtual.scripted import answer, ended, in_virtual_time, scripted, whale, whales
+from tests.write_ahead import end_of_log
 from veo_async import (
     Job,
     JobAbandoned,
@@ -819,12 +820,11 @@ async def test_whatever_a_restless_caller_does_nothing_is_bought_twice(
 @contextmanager
 def no_more_room(path: Path) -> Iterator[None]:
     """
-    From now on no file of this process may grow beyond the journal's log as it is.
+    From now on no file of this process may be written beyond where the journal's log ends.
     """
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    log = path.with_name(path.name + "-wal")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (end_of_log(path), hard))
     try:
         yield
     finally:

@@ -112,7 +112,7 @@ class Journal:
 
         Raises:
             ConfigurationError: there can be no file at this path.
-            JournalError: the file is in use, damaged, foreign, full, read-only, or another token's.
+            JournalError: the file is in use, damaged, incomplete, foreign, full, read-only, or another token's.
             UsageError: the journal is open already.
         """
         if self._loop is not None:
@@ -253,7 +253,9 @@ class Journal:
         if not batch or self._loop is None or self._store is None:
             return
         if self._thread is None:
-            self._landed(batch, self._store.do(batch))
+            store = self._store
+            self._landed(batch, store.do(batch))
+            store.tidy()
         else:
             self._give_way_later(self._loop)
             self._thread.submit(self._commit, self._loop, self._store, batch)
@@ -262,6 +264,7 @@ class Journal:
         failure = store.do(batch)
         with suppress(RuntimeError):  # the loop is closed: it is durable, but nobody is left to be told
             loop.call_soon_threadsafe(self._landed, batch, failure)
+        store.tidy()
 
     def _landed(self, batch: list[_Work], failure: JournalError | None) -> None:
         self.failure = self.failure or failure

@@ -16,7 +16,7 @@ from typing import Final
 
 from .errors import ConfigurationError, JournalError
 
-__all__ = ["MIGRATIONS", "explain", "open_file"]
+__all__ = ["MIGRATIONS", "checkpoint", "explain", "make_whole", "open_file"]
 
 APPLICATION_ID: Final = 0x56454F4A  # "VEOJ"; `file` and SQLite's own tools show it
 # Whoever looks into a closed journal for a moment is waited for; a session holds it for as long as it lives.
@@ -26,7 +26,8 @@ _DO: Final[dict[int, str]] = {
     sqlite3.SQLITE_BUSY: "is in use: one journal serves one open session; close the other, or name another file",
     sqlite3.SQLITE_LOCKED: "is in use: one journal serves one open session; close the other, or name another file",
     sqlite3.SQLITE_NOTADB: "is not a journal: name another file, or move this one away",
-    sqlite3.SQLITE_CORRUPT: "is damaged: restore a copy of it, or move it away and attach to its tasks by their ids",
+    sqlite3.SQLITE_CORRUPT: "is damaged: move it away and attach to its tasks by their ids; an older copy of it"
+    " does not know what was bought since, and would buy that again",
     sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free some space and resume",
     sqlite3.SQLITE_READONLY: "cannot be written: give this user leave to write the file and its directory",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: check that this user may write the file and its directory",
@@ -110,8 +111,17 @@ def _server_time(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE attempts ADD COLUMN server_at REAL")
 
 
+def _main_file(connection: sqlite3.Connection) -> None:
+    """
+    Version 3: the main file tells whether it is all there is; see `checkpoint`.
+    """
+    connection.execute("CREATE TABLE main_file (partial INTEGER NOT NULL)")
+    connection.execute("INSERT INTO main_file VALUES (0)")
+
+
 # Each takes a file from the version before it to its own; a file's `user_version` counts those it has had.
-MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_facts, _server_time]
+MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_facts, _server_time, _main_file]
+KNOWS_WHETHER_PARTIAL: Final = 3  # the version from which a file tells
 
 
 # --- opening -------------------------------------------------------------------------------------------
@@ -131,10 +141,11 @@ def open_file(path: Path, token: str, *, durable: bool = True) -> sqlite3.Connec
         JournalError: the file is not a journal, not this token's, in use, or cannot be written.
     """
     _create(path)
+    has_log = _has_log(path)  # asked before SQLite looks: it would create one
     with _explained(path):
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
-            _prepare(connection, path, token, durable=durable)
+            _prepare(connection, path, token, durable=durable, has_log=has_log)
         except BaseException:
             connection.close()
             raise
@@ -176,12 +187,25 @@ def _check_usable(path: Path) -> None:
         raise JournalError(f"journal {path} {_DO[sqlite3.SQLITE_READONLY]}")
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, token: str, *, durable: bool) -> None:
+def _has_log(path: Path) -> bool:
+    """
+    Tell whether there is something in the log, which SQLite keeps beside the file that a link leads to.
+    """
+    try:
+        return os.path.getsize(f"{os.path.realpath(path)}-wal") > 0
+    except OSError:
+        return False
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, token: str, *, durable: bool, has_log: bool) -> None:
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     # Nothing is written before the file is known for a journal: a foreign one stays as it was.
     version = _recognise(connection, path)
     _check_whole(connection, path)
+    if version >= KNOWS_WHETHER_PARTIAL and not has_log:
+        _check_complete(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` has more to do
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     # Also takes the lock where the file is up to date, before anybody relies on it.
     connection.execute("BEGIN EXCLUSIVE")
@@ -191,6 +215,30 @@ def _prepare(connection: sqlite3.Connection, path: Path, token: str, *, durable:
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     _check_owner(connection, path, token)
     connection.execute("COMMIT")
+    checkpoint(connection)
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """
+    Bring what is in the log into the main file, marked there as a part of the journal, and in the log as whole.
+
+    What comes later is in the log alone. So the main file without its log, as whoever copies only the one has it,
+    shows the mark, and could not be told from a journal that has never heard of what was bought since.
+    Read together they show no mark, after a crash too; and a clean end leaves one file, without it.
+    """
+    connection.execute("UPDATE main_file SET partial = 1")
+    try:
+        # Never truncating: only a log that is not empty proves that the mark was left by a crash.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    finally:
+        make_whole(connection)
+
+
+def make_whole(connection: sqlite3.Connection) -> None:
+    """
+    Take the mark back, if it is there.
+    """
+    connection.execute("UPDATE main_file SET partial = 0 WHERE partial = 1")
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
@@ -218,6 +266,19 @@ def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise JournalError(f"journal {path} {_DO[sqlite3.SQLITE_CORRUPT]} ({found})")
+
+
+def _check_complete(connection: sqlite3.Connection, path: Path) -> None:
+    """
+    Refuse a main file without the log that it needs.
+    """
+    partial = connection.execute("SELECT max(partial) FROM main_file").fetchone()[0]
+    if partial:
+        raise JournalError(
+            f"journal {path} is incomplete: it was copied while it was in use, or has lost {path.name}-wal, where"
+            " its latest facts are; put that file beside it again, or copy the journal once it is closed:"
+            " what it does not know of would be bought again"
+        )
 
 
 def _digest(token: str, salt: bytes) -> bytes:

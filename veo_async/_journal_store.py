@@ -16,7 +16,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import define
+from attrs import define, field
 
 from ._journal_facts import (
     Accepted,
@@ -32,7 +32,7 @@ from ._journal_facts import (
     Settled,
     Withdrawn,
 )
-from ._journal_schema import explain, open_file
+from ._journal_schema import checkpoint, explain, make_whole, open_file
 from .errors import JournalError
 
 __all__ = ["Store", "Work"]
@@ -152,6 +152,11 @@ _UNSETTLED_ATTEMPTS: Final = """SELECT job, number, at, server_at, nonce, closed
 WHERE job IN (SELECT id FROM jobs WHERE settled_at IS NULL) ORDER BY job, number"""
 _DOWNLOADS: Final = "SELECT video_id, path FROM downloads WHERE job = ?"
 
+# The log is brought into the file when it has grown by about so many bytes: SQLite's own rule is 4 MB. A fact changes
+# about so many pages of 4096 bytes (its row, and leaves of the indexes), fewer where many are written at once.
+MOST_LOG: Final = 1 << 24
+_FACT_SIZE: Final = 4 * 4096
+
 # What is wrong with one caller's facts or question; every other error of SQLite is the disk's, and concerns everybody.
 _CALLERS_FAULT: Final = (
     sqlite3.DataError,
@@ -186,6 +191,7 @@ class Store:
     path: Path
     connection: sqlite3.Connection
     failure: JournalError | None = None
+    _log_size: int = field(init=False, default=0)  # bytes, about, since the last checkpoint
 
     @classmethod
     def open(cls, path: Path, token: str, *, durable: bool) -> Store:
@@ -201,7 +207,20 @@ class Store:
         """
         Let go of the file.
         """
+        with suppress(sqlite3.Error):
+            make_whole(self.connection)  # else a checkpoint that failed would be remembered
         self.connection.close()
+
+    def tidy(self) -> None:
+        """
+        Bring the log's facts into the main file if it has grown; to be called when nobody waits.
+        """
+        if self._log_size < MOST_LOG or self.failure is not None:
+            return
+        self._log_size = 0
+        # Should it fail, nothing is lost: the facts are in the log, and a disk that fails will fail the next one too.
+        with suppress(sqlite3.Error):
+            checkpoint(self.connection)
 
     def do(self, batch: Sequence[Work]) -> JournalError | None:
         """
@@ -303,6 +322,8 @@ class Store:
         if rows:
             # Few lengths, so that the statements stay prepared: the next power of two, filled up with no facts.
             length = 1 << (len(rows) - 1).bit_length()
+            texts = (len(value) for row in rows for value in row if isinstance(value, str))
+            self._log_size += _FACT_SIZE * len(rows) + sum(texts)
             rows = rows + [_NO_ROW] * (length - len(rows))
             self._execute(_INSERT[length], chain.from_iterable(rows))
 
