@@ -5,9 +5,13 @@ The command as a whole: its help, its table, its words, and what it needs.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +20,7 @@ from hypothesis import strategies as st
 import veo_async
 from veo_async import MODELS, errors
 from veo_async.cli import _advice, main
+from veo_async.cli import _run as ending
 from veo_async.cli._group import command
 from veo_async.cli._run import run
 from veo_async.cli._words import duration, plural, printable, shortened, size
@@ -221,6 +226,76 @@ def test_the_command_starts_where_it_is_called(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("builtins.__import__", interrupt)
     with pytest.raises(SystemExit, match="130"):
         main()
+
+
+def test_ctrl_c_while_the_input_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before anything runs, Ctrl-C is 130 as well, without a word."""
+    monkeypatch.setattr(sys, "argv", ["veo-async", "batch", "-", "--out", str(tmp_path)])
+    monkeypatch.setattr(
+        sys,
+        "stdin",
+        SimpleNamespace(buffer=SimpleNamespace(read=lambda: os.kill(os.getpid(), signal.SIGINT))),
+    )
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit, match="130"):
+        main()
+    assert signal.SIG_IGN == signal.signal(signal.SIGINT, before), "pressed again, it is no news"
+
+
+@pytest.mark.parametrize("shell", [signal.SIG_IGN, signal.default_int_handler])
+def test_what_ran_to_its_end_leaves_ctrl_c_as_it_was(monkeypatch: pytest.MonkeyPatch, shell: Any) -> None:
+    """A command in the background, for which a shell has Ctrl-C ignored, goes on ignoring it."""
+    seen = []
+
+    async def work() -> int:
+        seen.append(signal.getsignal(signal.SIGINT))
+        return 0
+
+    before = signal.signal(signal.SIGINT, shell)
+    try:
+        with pytest.raises(SystemExit, match="0"):
+            run(work())
+        assert shell == signal.getsignal(signal.SIGINT)
+        assert (shell is signal.SIG_IGN) == (seen == [signal.SIG_IGN])
+        monkeypatch.setattr(sys, "argv", ["veo-async", "models"])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        assert shell == signal.getsignal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_ctrl_c_long_after_the_second_leaves_at_once(
+    monkeypatch: pytest.MonkeyPatch, *, terminal: bool
+) -> None:
+    """Where the end itself hangs, the third Ctrl-C ends the process, with the cursor back; on its heels it does not."""
+    left, written = list[int](), list[bytes]()
+    interrupts = ending._Interrupts()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "_exit", left.append)
+        patched.setattr(os, "write", lambda descriptor, data: written.append(data))
+        patched.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: terminal, fileno=lambda: 2))
+        for _ in range(3):
+            interrupts._take()
+        assert ([], []) == (left, written)
+        patched.setattr(ending, "IMPATIENCE", -1.0)
+        interrupts._take()
+    assert [130] == left
+    assert ([b"\x1b[?25h"] if terminal else []) == written
+
+
+def test_ctrl_c_before_the_first_step_is_not_lost() -> None:
+    """What was pressed while the event loop was being made ends the command as soon as there is one."""
+
+    async def work() -> int:
+        await asyncio.sleep(0)
+        raise AssertionError("it goes on")
+
+    interrupts = ending._Interrupts()
+    interrupts._take()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(ending._until_stopped(work(), interrupts))
 
 
 def test_the_program_runs_as_a_module(tmp_path: Path) -> None:

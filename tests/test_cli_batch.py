@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -440,6 +441,24 @@ def test_ctrl_c_while_submits_are_on_their_way() -> None:
     assert 130 == result.status
     assert "stopping: " in result.err
     assert "3 accepted tasks" in result.err
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.002, 0.02])
+def test_ctrl_c_pressed_many_times_is_quiet(tmp_path: Path, gap: float) -> None:
+    """Whoever hammers on Ctrl-C gets the same end, at once: the status, what goes on, and no traceback."""
+    with (
+        served(duration=lambda body: 1e9) as server,
+        Process(("batch", "prompts.txt", "--out", "out"), tmp_path, server.environment) as process,
+    ):
+        wait_for(lambda: server.core.accepted == 3)
+        for _ in range(6):
+            process.interrupt()
+            time.sleep(gap)
+        result = process.finish()
+    assert 130 == result.status
+    assert "interrupted; 3 accepted tasks may go on" in result.err
+    for noise in ("Traceback", "KeyboardInterrupt", "fault of its own", "Exception ignored"):
+        assert noise not in result.err
 
 
 # --- the display -----------------------------------------------------------------------------------------

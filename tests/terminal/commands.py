@@ -47,9 +47,13 @@ def invoke(
     Run the command in this process; an unexpected exception is the test's own.
     """
     env = {**_CLEAN, "COLUMNS": "80", **(environment or {})}
-    result = CliRunner().invoke(
-        command, [str(one) for one in arguments], env=env, input=given, prog_name="veo-async"
-    )
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        result = CliRunner().invoke(
+            command, [str(one) for one in arguments], env=env, input=given, prog_name="veo-async"
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)  # a command that was interrupted keeps it until its process ends
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Finished(result.exit_code, result.stdout, result.stderr)

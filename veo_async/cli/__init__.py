@@ -6,11 +6,13 @@ It needs the extra `cli`; without it, it says how to get it.
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Final
 
 __all__ = ["main"]
 
+INTERRUPTED: Final = 128 + signal.SIGINT
 EXTRA: Final = frozenset({"click", "rich"})  # what `pip install 'veo-async[cli]'` brings
 
 
@@ -25,5 +27,17 @@ def main() -> None:
             raise
         sys.exit("veo-async: this command needs two more packages: pip install 'veo-async[cli]'")
     except KeyboardInterrupt:  # while the packages were loading
-        sys.exit(130)
-    command(prog_name="veo-async")
+        sys.exit(INTERRUPTED)
+    before = signal.getsignal(signal.SIGINT)
+    if callable(before):  # else it is ignored, as a shell has it for what runs in the background
+        signal.signal(signal.SIGINT, _leave)  # what runs in an event loop has its own way
+    try:
+        command(prog_name="veo-async")
+    except SystemExit as end:
+        # Once it is known, it is no news; what is left takes moments.
+        signal.signal(signal.SIGINT, signal.SIG_IGN if end.code == INTERRUPTED else before)
+        raise
+
+
+def _leave(*_: object) -> None:
+    sys.exit(INTERRUPTED)

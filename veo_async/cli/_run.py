@@ -11,11 +11,13 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from attrs import define, field
 
 from .. import Journal, Limits, PollPolicy, RetryPolicy, VeoSession
 from ..errors import ConfigurationError, VeoError
@@ -30,6 +32,8 @@ FAILED: Final = 1
 REFUSED: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
 TERMINATED: Final = 128 + signal.SIGTERM
+IMPATIENCE: Final = 1.0  # seconds: who presses Ctrl-C again so long after the second time, means it
+SHOW_CURSOR: Final = "\x1b[?25h"
 
 TOKEN: Final = "ACEDATACLOUD_API_TOKEN"
 NO_TOKEN: Final = (
@@ -46,18 +50,68 @@ def run(main: Coroutine[Any, Any, int]) -> None:
 
 
 def _status_of(main: Coroutine[Any, Any, int]) -> int:
-    handler = Notes(complain)
+    handler, interrupts = Notes(complain), _Interrupts()
     logging.getLogger("veo_async").addHandler(handler)
     try:
-        return asyncio.run(_until_terminated(main))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        with interrupts.taken():
+            return asyncio.run(_until_stopped(main, interrupts))
     except asyncio.CancelledError:
-        return TERMINATED
+        return INTERRUPTED if interrupts.pressed else TERMINATED
     except (VeoError, OSError, BaseExceptionGroup) as error:
         return _told(error)
     finally:
         logging.getLogger("veo_async").removeHandler(handler)
+
+
+@define(eq=False)
+class _Interrupts:
+    """
+    Ctrl-C: the first ends the command in order, the second cuts that short, and what comes on their heels is no news.
+
+    asyncio's own would raise `KeyboardInterrupt` from the second on, wherever the program happens to be: also in
+    the middle of its end.
+    """
+
+    pressed: int = field(init=False, default=0)
+    _task: asyncio.Task[Any] | None = field(init=False, default=None)
+    _cut_short_at: float = field(init=False, default=0.0)
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """
+        Take them in the block; and for good once there was one, since the process is ending.
+        """
+        before = signal.getsignal(signal.SIGINT)
+        if callable(before):  # else it is ignored, as a shell has it for what runs in the background
+            signal.signal(signal.SIGINT, self._take)
+        try:
+            yield
+        finally:
+            if not self.pressed:
+                signal.signal(signal.SIGINT, before)
+
+    def stop(self, task: asyncio.Task[Any]) -> None:
+        """
+        Have this task cancelled; at once if there was one already.
+        """
+        self._task = task
+        if self.pressed:
+            task.cancel()
+
+    def _take(self, *_: object) -> None:
+        self.pressed += 1
+        if self.pressed <= 2:
+            self._cut_short_at = time.monotonic()
+            if self._task is not None and not self._task.done():
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        elif time.monotonic() - self._cut_short_at > IMPATIENCE:
+            _leave_at_once()
+
+
+def _leave_at_once() -> None:
+    if sys.stderr.isatty():  # a display that had no time to end has hidden it
+        os.write(sys.stderr.fileno(), SHOW_CURSOR.encode())
+    os._exit(INTERRUPTED)
 
 
 def _told(error: BaseException) -> int:
@@ -76,15 +130,21 @@ def _told(error: BaseException) -> int:
     raise error
 
 
-async def _until_terminated(main: Coroutine[Any, Any, int]) -> int:
+async def _until_stopped(main: Coroutine[Any, Any, int], interrupts: _Interrupts) -> int:
     """
     Take SIGTERM as Ctrl-C is taken: what was bought is told before the process ends.
     """
-    task = asyncio.current_task()
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None, "a coroutine runs in a task"
+    interrupts.stop(task)
     with contextlib.suppress(NotImplementedError):  # Windows has no such handler
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await main
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await main
+    finally:
+        # Not left to the loop: it closes the pipe first that a signal is written to, and one in between complains.
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGTERM)
 
 
 def complain(first: str, *more: str) -> None:
