@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from rich.console import Console
 from veo_async import Job, JobState
 from veo_async.cli._crowd import Crowd
 from veo_async.cli._display import DOWNLOADING, SAVED
+from veo_async.cli._run import new_session
 from veo_async.simulator import Faults
 
 from .terminal import Finished, Process, Served, invoke, served, signalled, wait_for
@@ -400,6 +401,49 @@ def test_a_full_disk_is_told(server: Served, monkeypatch: pytest.MonkeyPatch) ->
     assert 1 == result.status
     assert "No space left on device" in result.err
     assert "Traceback" not in result.err
+
+
+# --- two runs over one directory -------------------------------------------------------------------------
+
+
+def overtaken(monkeypatch: pytest.MonkeyPatch, other: Callable[[], Finished]) -> None:
+    """
+    Have another run begin and end after the next one has read its input and the directory, and before it opens that.
+    """
+    place = "veo_async.cli._batch.new_session"
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(place, new_session)
+        assert 0 == other().status
+        return new_session(*arguments, **options)
+
+    monkeypatch.setattr(place, late)
+
+
+def test_a_run_that_was_overtaken_keeps_the_others_records(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another run has told since this one looked stays in the manifest and on the page."""
+    overtaken(monkeypatch, lambda: batch(server, "-", given="an otter\na seal\n"))
+    before = server.core.accepted
+    assert 0 == batch(server).status
+    assert ["a whale", "a walrus", "a seal", "an otter"] == [one["request"]["prompt"] for one in manifest()]
+    assert before + 4 == server.core.accepted
+    assert "4 requests, 4 videos" in Path("out/index.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_was_overtaken_does_not_touch_a_key_of_the_other(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that belongs to a different request by now is told, and nothing is bought."""
+    mine, others = '{"key": "k", "prompt": "mine"}\n', '{"key": "k", "prompt": "the other\'s"}\n'
+    overtaken(monkeypatch, lambda: batch(server, "-", given=others))
+    before = server.core.accepted
+    result = batch(server, "-", given=mine)
+    assert 2 == result.status
+    assert "the key 'k' belongs to a different request" in result.err
+    assert before + 1 == server.core.accepted
+    assert ["the other's"] == [record["request"]["prompt"] for record in manifest()]
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------

@@ -19,20 +19,19 @@ import click
 from .. import Journal, SessionClosed, VeoSession
 from .._journal_facts import Entry
 from ._advice import lines
-from ._batching import JOURNAL, MANIFEST, PAGE, Batch, Plan
+from ._batching import JOURNAL, MANIFEST, PAGE, Batch, Plan, conflicts
 from ._crowd import Crowd
 from ._fetch import NO_CANCEL
 from ._input import FORMATS, Item, Reading, fields_of, format_of, read_items
 from ._manifest import Manifest
 from ._options import connecting, port_number, positive, whole
 from ._run import FAILED, FINE, TOKEN, complain, new_session, refuse, run
-from ._words import duration, plural, printable, shortened
+from ._words import duration, plural, printable
 
 __all__ = ["batch"]
 
 ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-WIDEST: Final = 60  # characters of a field that is told
 TOLD: Final = 5  # failures and ids that are listed; the manifest and the journal have them all
 
 
@@ -79,7 +78,7 @@ def batch(
     reading = _read(source, form, violations)
     plan = Plan(items=reading.items[:limit], **options)
     manifest = _manifest(plan.out, violations)
-    violations += [*reading.faults, *_conflicts(plan, manifest), *_callback_violations(plan, base_url)]
+    violations += [*reading.faults, *conflicts(plan, manifest), *_callback_violations(plan, base_url)]
     journal = Journal(plan.out / JOURNAL)
     if dry_run:
         refuse(violations)
@@ -124,34 +123,6 @@ def _manifest(out: Path, violations: list[str]) -> Manifest:
     elif not os.access(where, os.W_OK | os.X_OK):
         violations.append(f"--out {out}: you may not write to {where}")
     return Manifest(out / MANIFEST)
-
-
-def _conflicts(plan: Plan, manifest: Manifest) -> Iterator[str]:
-    """
-    Tell which lines do not go with what is in the directory.
-    """
-    ours = (plan.out / JOURNAL).exists()
-    for item in plan.items:
-        record = manifest.records.get(item.key)
-        if record is not None and record.get("request") != fields_of(item.request):
-            was = _difference(record.get("request"), fields_of(item.request))
-            yield f"line {item.number}: the key {item.key!r} belongs to a different request in {plan.out}{was}"
-        if not ours and (plan.out / item.name).exists():
-            yield f"line {item.number}: the file {item.name!r} is in {plan.out} already, from elsewhere"
-
-
-def _difference(earlier: object, now: dict[str, Any]) -> str:
-    """
-    Tell what an earlier request with the same key was, as far as it was another one.
-    """
-    if not isinstance(earlier, dict):  # another hand has been at the manifest
-        return ""
-    others = (
-        f"{name} was {earlier.get(name)!r}"
-        for name in {**now, **earlier}
-        if now.get(name) != earlier.get(name)
-    )
-    return f": {', '.join(shortened(words, WIDEST) for words in others)}"
 
 
 def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from .. import (
     JobFailed,
     JobState,
     Journal,
+    KeyConflict,
     SessionClosed,
     TrackingLost,
     VeoError,
@@ -44,13 +45,14 @@ from ._options import numbered
 from ._page import page
 from ._records import entry_of, record_of
 from ._run import listening
-from ._words import plural
+from ._words import plural, shortened
 
-__all__ = ["JOURNAL", "MANIFEST", "PAGE", "Batch", "Plan"]
+__all__ = ["JOURNAL", "MANIFEST", "PAGE", "Batch", "Plan", "conflicts"]
 
 WINDOW: Final = 1000  # jobs that are submitted and not yet saved
 DOWNLOADS: Final = 8  # at once: enough to fill a line, few enough that each gets on
 JOURNAL: Final = "journal.db"
+WIDEST: Final = 60  # characters of a field that is told
 MANIFEST: Final = "manifest.jsonl"
 PAGE: Final = "index.html"
 
@@ -107,6 +109,7 @@ class Batch:
         Buy what has not been bought, and fetch what is not there.
         """
         async with self.board, session as veo, self._callbacks(veo):
+            self._look_again()
             try:
                 await self._work(veo)
             except asyncio.CancelledError:
@@ -115,6 +118,14 @@ class Batch:
                 raise
             finally:
                 self._finish()  # while the journal is held: nobody else may write here
+
+    def _look_again(self) -> None:
+        """
+        Read the manifest once more, now that the journal is held: another run may have ended since it was read.
+        """
+        self.manifest.read()
+        for conflict in conflicts(self.plan, self.manifest):
+            raise KeyConflict(conflict)
 
     @asynccontextmanager
     async def _callbacks(self, veo: VeoSession) -> AsyncIterator[None]:
@@ -281,6 +292,34 @@ class Batch:
         The lines that have no files: failed, refused, or not yet there.
         """
         return [item for item in self.plan.items if not self.is_done(item)]
+
+
+def conflicts(plan: Plan, manifest: Manifest) -> Iterator[str]:
+    """
+    Tell which lines do not go with what is in the directory.
+    """
+    ours = (plan.out / JOURNAL).exists()
+    for item in plan.items:
+        record = manifest.records.get(item.key)
+        if record is not None and record.get("request") != fields_of(item.request):
+            was = _difference(record.get("request"), fields_of(item.request))
+            yield f"line {item.number}: the key {item.key!r} belongs to a different request in {plan.out}{was}"
+        if not ours and (plan.out / item.name).exists():
+            yield f"line {item.number}: the file {item.name!r} is in {plan.out} already, from elsewhere"
+
+
+def _difference(earlier: object, now: dict[str, Any]) -> str:
+    """
+    Tell what an earlier request with the same key was, as far as it was another one.
+    """
+    if not isinstance(earlier, dict):  # another hand has been at the manifest
+        return ""
+    others = (
+        f"{name} was {earlier.get(name)!r}"
+        for name in {**now, **earlier}
+        if now.get(name) != earlier.get(name)
+    )
+    return f": {', '.join(shortened(words, WIDEST) for words in others)}"
 
 
 def title_of(item: Item) -> str:

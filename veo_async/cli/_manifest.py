@@ -25,6 +25,8 @@ _TIMES: Final = ("settled_at",)  # what may differ between two accounts of the s
 class Manifest:
     """
     The records of a directory by their keys; those of earlier runs are there from the start.
+
+    Only who holds the directory's journal may write here, and `read` again what came before.
     """
 
     path: Path
@@ -32,6 +34,13 @@ class Manifest:
     _torn: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.read()
+
+    def read(self) -> None:
+        """
+        Take what is in the file now, and nothing else.
+        """
+        self.records, self._torn = {}, False
         if self.path.exists():
             text = self.path.read_bytes()
             self._torn = not text.endswith(b"\n")
