@@ -487,6 +487,15 @@ async def test_a_session_with_default_auth_is_refused() -> None:
             AiohttpTransport.over(session, limits=QUICK, token=TOKEN)
 
 
+async def test_a_session_with_a_default_expect_is_refused() -> None:
+    """
+    A head that is sent by itself could be answered by itself, and the job would be sent for ever.
+    """
+    async with aiohttp.ClientSession(headers={"Expect": "100-continue"}) as session:
+        with pytest.raises(ConfigurationError, match="default Expect"):
+            AiohttpTransport.over(session, limits=QUICK, token=TOKEN)
+
+
 async def test_a_closed_session_is_a_mistake_of_use() -> None:
     """
     A session that the caller closed too early is named as the reason.

@@ -182,11 +182,16 @@ class AiohttpTransport:
         Use the caller's session, or open one that `close` will close.
 
         Raises:
-            ConfigurationError: the caller's session has default `auth`, which aiohttp puts before our token.
+            ConfigurationError: the caller's session has default `auth`, which aiohttp puts before our token, or a
+                default `Expect`, with which a request's head leaves alone, and may be answered alone.
             UsageError: the caller's session is closed.
         """
         if session is not None and session.auth is not None:
             raise ConfigurationError("the aiohttp session has default auth, which would replace the token")
+        if session is not None and "expect" in session.headers:
+            raise ConfigurationError(
+                "the aiohttp session has a default Expect header: requests are sent whole here"
+            )
         if session is not None and session.closed:
             raise UsageError("the aiohttp session is closed")
         transport = cls(session=session or _open_session(limits), limits=limits, token=token)
