@@ -34,7 +34,6 @@ def played(seeds: range) -> list[Outcome]:
     """
     Play some seeds; one that ends in an exception has failed too.
     """
-    logging.disable(logging.CRITICAL)
     outcomes = []
     for seed in seeds:
         try:
@@ -52,7 +51,7 @@ def play_all(first: int, count: int, processes: int) -> Iterator[Outcome]:
     parts = [range(start, min(start + AT_ONCE, end)) for start in range(first, end, AT_ONCE)]
     if processes == 1:
         return chain.from_iterable(map(played, parts))
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, initializer=logging.disable) as pool:
         return chain.from_iterable(list(pool.map(played, parts)))
 
 
@@ -65,6 +64,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a report")
     chosen = parser.parse_args()
+    logging.disable()
     began = time.perf_counter()
     totals, struck = Counter[str](), Counter[str]()
     failed: dict[int, list[str]] = {}
