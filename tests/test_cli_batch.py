@@ -500,7 +500,8 @@ def test_ctrl_c_pressed_many_times_is_quiet(tmp_path: Path, gap: float) -> None:
             time.sleep(gap)
         result = process.finish()
     assert 130 == result.status
-    assert "interrupted; 3 accepted tasks may go on" in result.err
+    assert "interrupted; " in result.err  # of how many tasks, depends on how many answers were there by then
+    assert "The same command again goes on" in result.err
     for noise in ("Traceback", "KeyboardInterrupt", "fault of its own", "Exception ignored"):
         assert noise not in result.err
 
