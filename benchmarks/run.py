@@ -73,7 +73,7 @@ def play(name: str, out: Path, *, quick: bool) -> tuple[Row, list[Row]]:
         status = subprocess.run(command, stdout=printed, check=False).returncode
     took = time.perf_counter() - began
     found = read(file)
-    row = {"program": name, "seconds": round(took), "status": status, "wrote": found is not None}
+    row = {"program": name, "seconds": round(took), "status": status, "wrote": "JSON" if found else "none"}
     wanted = found["wanted"] if found and program.draws else []
     return row, [{"program": name} | line for line in wanted]
 
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(
             "Wanted, and reached in runs too small to judge" if chosen.quick else "Wanted and reached", wanted
         )
-    failed = [row for row in rows if not row["wrote"] or (row["status"] and not chosen.quick)]
+    failed = [row for row in rows if row["wrote"] == "none" or (row["status"] and not chosen.quick)]
     return 1 if failed else 0
 
 
