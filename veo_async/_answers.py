@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -157,6 +158,7 @@ def server_time(headers: Mapping[str, str]) -> float | None:
     return _http_date(headers.get("date", ""))
 
 
+@lru_cache(maxsize=16)  # many replies come in a second, all with the same `Date`
 def _http_date(text: str) -> float | None:
     try:
         moment = parsedate_to_datetime(text)

@@ -25,6 +25,8 @@ class Verdict(IntEnum):
     DIFFERENT = 2
 
 
+_ORDERED: Final = json.JSONEncoder(sort_keys=True, default=str)
+
 # What leaving a field out means, so that an echo may spell it out, or drop it. Seed and newest, /veo/videos.
 _USUAL: Final[Mapping[str, object]] = {"resolution": SMALLEST, "aspect_ratio": "16:9", "translation": False}
 
@@ -120,8 +122,4 @@ def fingerprint(body: Mapping[str, Any]) -> str:
     The same text for bodies whose records cannot be told apart; a callback URL with a nonce makes it unique.
     """
     told = {name: _plain(value) for name, value in body.items() if not _says_nothing(name, body)}
-    return json.dumps(
-        {name: value for name, value in told.items() if value != _USUAL.get(name)},
-        sort_keys=True,
-        default=str,
-    )
+    return _ORDERED.encode({name: value for name, value in told.items() if value != _USUAL.get(name)})

@@ -385,7 +385,9 @@ class Submitters:
         """
         Correct the time of an attempt, the first perhaps, whose own answer has told what time it is at the server.
         """
-        began_at = None if submission.began_at is None else self.http.clock.at_the_earliest(submission.began_at)
+        if not attempt.uncertainty or submission.began_at is None:
+            return attempt
+        began_at = self.http.clock.at_the_earliest(submission.began_at)
         return attempt if began_at is None else evolve(attempt, began_at=began_at, uncertainty=0.0)
 
     async def claim(self, attempt: Attempt, outcome: Accepted) -> None:
