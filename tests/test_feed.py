@@ -25,6 +25,7 @@ from veo_async import (
     UsageError,
     VeoSession,
 )
+from veo_async._registry import Registry
 from veo_async.simulator import Settings
 
 
@@ -107,7 +108,7 @@ def test_leaving_the_loop_abandons_nothing() -> None:
             async for _ in feed:
                 break
             await feed.aclose()
-            left = [*veo._registry.unsettled.values()]
+            left = [*_registry(veo).unsettled.values()]
             assert left
             async for job in veo.as_completed(left):
                 assert JobState.SUCCEEDED is job.state
@@ -131,7 +132,7 @@ def test_an_iterable_that_raises_is_heard() -> None:
             with pytest.raises(InvalidRequest):
                 async for _ in veo.map(broken()):
                     pass
-            for job in [*veo._registry.unsettled.values()]:
+            for job in [*_registry(veo).unsettled.values()]:
                 await job
         assert 1 == world.core.accepted
 
@@ -178,6 +179,11 @@ def test_it_needs_an_entered_session() -> None:
 # --- endless, slow and failing ------------------------------------------------------------------------------
 
 
+def _registry(veo: VeoSession) -> Registry:
+    assert veo._engine is not None
+    return veo._engine.registry
+
+
 @in_virtual_time
 async def test_endless_iterables_are_welcome() -> None:
     """
@@ -215,11 +221,11 @@ async def test_memory_stays_constant() -> None:
     async with world.session() as veo:
         async for job in veo.map(map(whale, range(1500)), window=30):
             alive.add(job)
-            alive.update(veo._registry.unsettled.values())
+            alive.update(_registry(veo).unsettled.values())
             del job
             most = max(most, len(alive))
         assert veo._engine is not None
-        assert 0 == len(veo._registry.unsettled) + len(veo._registry.by_task)
+        assert 0 == len(_registry(veo).unsettled) + len(_registry(veo).by_task)
     assert most <= 30 + 75 + 2  # a window, and what the submitters hold until they are done with it
     assert 1500 == world.core.accepted
 

@@ -31,9 +31,10 @@ from veo_async import (
     UsageError,
     _outage,
 )
+from veo_async._clock import ServerClock
 from veo_async._failures import translated
 from veo_async._gate import Gate
-from veo_async._http import READ_TRIES, AiohttpTransport, Http, Outgoing, ServerClock
+from veo_async._http import READ_TRIES, AiohttpTransport, Http, Outgoing
 from veo_async._lane import Lane
 
 TOKEN = "sk-very-secret"

@@ -77,6 +77,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_answers": "_wire",
     "_attempts": "_reconcile",
     "_cautions": "_models",
+    "_clock": "_http",
     "_durations": "_polling",
     "_echo": "_reconcile",
     "_endings": "_engine",

@@ -29,6 +29,7 @@ from veo_async import (
     Upsample,
     VideoResult,
 )
+from veo_async._results import is_id
 from veo_async._wire import (
     MAX_DEPTH,
     classify,
@@ -38,7 +39,6 @@ from veo_async._wire import (
     dump_request,
     encode,
     failure_of,
-    is_id,
     load_outcome,
     load_request,
     read_batch,

@@ -6,9 +6,10 @@ Await videos from Google's Veo on Ace Data Cloud.
         await veo.download(result.video, "whale.mp4")
 """
 
+import typing as _typing
+
 from ._gate import Limits, RetryPolicy
 from ._job import Job, JobState, JobUpdate
-from ._journal import Journal
 from ._models import (
     MODELS,
     Extend,
@@ -61,6 +62,9 @@ from .errors import (
     UsageError,
     VeoError,
 )
+
+if _typing.TYPE_CHECKING:
+    from ._journal import Journal
 
 __version__ = "0.1.0"
 
@@ -121,3 +125,13 @@ __all__ = [
     "Video",
     "VideoResult",
 ]
+
+if not _typing.TYPE_CHECKING:  # a type checker would believe that every name is there
+
+    def __getattr__(name: str) -> _typing.Any:
+        # With the journal comes SQLite, and not everybody needs one.
+        if name == "Journal":
+            from ._journal import Journal  # noqa: PLC0415
+
+            return Journal
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

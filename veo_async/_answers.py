@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from ._wire import code_and_message, decode, glimpse, is_id, trace_id_of
+from ._results import is_id
+from ._wire import code_and_message, decode, glimpse, trace_id_of
 from .errors import (
     ApiError,
     AuthenticationError,

@@ -16,8 +16,8 @@ from typing import Any, Final
 from attrs import define, field
 
 from . import _journal as facts
+from ._clock import ServerClock
 from ._durations import Durations
-from ._http import ServerClock
 from ._job import Job, JobState, settle
 from ._journal import Journal
 from ._models import Request, TaskState, Video, VideoResult

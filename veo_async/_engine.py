@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from random import Random
@@ -22,16 +22,18 @@ from attrs import define, evolve, field
 
 from . import _journal as facts
 from ._answers import Accepted, Unknown
+from ._clock import ServerClock
 from ._download import Downloader
 from ._durations import Durations
 from ._endings import Endings, read_outcome
 from ._gate import Gate, Limits, RetryPolicy
-from ._http import Http, ServerClock, Transport
+from ._http import Http, Transport
 from ._job import Job, JobState, advance, looked, settle
 from ._journal import Journal
 from ._lane import Lane
-from ._listing import or_none, retrieve
+from ._listing import list_tasks, or_none, retrieve, retrieve_many
 from ._models import Request, TaskRecord, TaskState
+from ._outage import Watched
 from ._polling import PollPolicy, Schedule
 from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
@@ -58,6 +60,7 @@ from .errors import (
 
 __all__ = ["Engine"]
 
+NAMED_AT_ONCE: Final = 100  # tasks in one line of the log
 BURST: Final = 5  # polls that may go at once after a quiet time
 
 log = logging.getLogger("veo_async")
@@ -76,9 +79,9 @@ class Engine:
     retry: RetryPolicy
     limits: Limits
     journal: Journal | None
-    registry: Registry
     clock: ServerClock
     random: Random
+    registry: Registry = field(init=False, factory=Registry)
     looks: int = field(init=False, default=0)
     closing: bool = field(init=False, default=False)
     http: Http = field(init=False)
@@ -91,6 +94,7 @@ class Engine:
     _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
+        self.transport = Watched(self.transport)
         # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
         patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
         polls = Lane(Gate(retry=patience, rate=self.polling.budget, burst=BURST, random=self.random))
@@ -145,7 +149,7 @@ class Engine:
             looked=self._looked,
             dead_after=self.retry.grace,
         )
-        self.downloader = Downloader(open=self.transport.open_file, look_up=self._look_up, retry=self.retry)
+        self.downloader = Downloader(open=self.transport.open_file, look_up=self.retrieve, retry=self.retry)
 
     # --- life -------------------------------------------------------------------------------------------
 
@@ -194,9 +198,10 @@ class Engine:
         Name the tasks that nobody waits for any more: they are paid for, and an error may go unread.
         """
         ids = [job.task_id for job in self.registry.unsettled.values() if job.task_id is not None]
-        if ids:
-            level = logging.WARNING if self.journal is None else logging.INFO
-            log.log(level, "the session ended while %d tasks go on: %s", len(ids), " ".join(ids))
+        level = logging.WARNING if self.journal is None else logging.INFO
+        for start in range(0, len(ids), NAMED_AT_ONCE):
+            some = " ".join(ids[start : start + NAMED_AT_ONCE])
+            log.log(level, "the session ended while %d tasks go on: %s", len(ids), some)
 
     def _ended_early(self, job: Job) -> VeoError:
         if job.state is JobState.QUEUED:
@@ -474,8 +479,25 @@ class Engine:
         batch = {"action": "retrieve_batch", "ids": task_ids, "offset": 0, "limit": len(task_ids)}
         return read_batch(await self.http.exchange(batch, entered_at=entered_at))
 
-    async def _look_up(self, task_id: str) -> TaskRecord:
-        return await retrieve(self.http, task_id=task_id, trace_id=None)
+    # --- questions --------------------------------------------------------------------------------------
+
+    async def retrieve(self, task_id: str | None, *, trace_id: str | None = None) -> TaskRecord:
+        """
+        Ask about one task, by exactly one of its ids.
+        """
+        return await retrieve(self.http, task_id=task_id, trace_id=trace_id)
+
+    async def retrieve_many(self, task_ids: Iterable[str]) -> dict[str, TaskRecord]:
+        """
+        Ask about many tasks, as many at once as the policy allows.
+        """
+        return await retrieve_many(self.http, task_ids, at_once=self.polling.batch_size)
+
+    def list_tasks(self, **filters: Any) -> AsyncGenerator[TaskRecord, None]:
+        """
+        Go through the caller's own tasks.
+        """
+        return list_tasks(self.http, **filters)
 
     def _looked(self, task_ids: Iterable[str]) -> None:
         for task_id in task_ids:

@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final, TypeGuard
 
 from attrs import field, frozen
 
-__all__ = ["TaskError", "TaskRecord", "TaskState", "Video"]
+__all__ = ["TaskError", "TaskRecord", "TaskState", "Video", "is_id"]
+
+MAX_ID: Final = 256  # characters; ids are UUIDs of 36
 
 
 class TaskState(StrEnum):
@@ -85,3 +87,10 @@ class TaskRecord:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """
+    Tell whether a value may be the id of a task, or of anything else that the server names.
+    """
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable()

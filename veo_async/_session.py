@@ -8,24 +8,22 @@ import asyncio
 import logging
 import os
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 from attrs import define, field, frozen
 
 from ._access import base_url_from, token_from
-from ._engine import Engine
+from ._clock import ServerClock
 from ._feed import Item, feed
 from ._gate import Limits, RetryPolicy
-from ._http import AiohttpTransport, ServerClock, Transport
 from ._job import Job, JobState, as_completed
-from ._journal import Journal
-from ._listing import list_tasks, retrieve, retrieve_many
 from ._models import (
     Request,
     TaskRecord,
@@ -33,13 +31,16 @@ from ._models import (
     VideoResult,
     in_short,
 )
-from ._outage import Watched
 from ._polling import PollPolicy
-from ._registry import Registry
+from ._results import is_id
 from ._short import ShortMethods
-from ._submit import CallbackUrl
-from ._wire import is_id
 from .errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageError
+
+if TYPE_CHECKING:  # what runs is loaded where a session is entered: to name a session takes far less
+    from ._engine import Engine
+    from ._http import Transport
+    from ._journal import Journal
+    from ._submit import CallbackUrl
 
 __all__ = ["SessionStats", "VeoSession"]
 
@@ -72,7 +73,11 @@ class SessionStats:
 
 
 def _journal_at(place: Journal | str | os.PathLike[str] | None) -> Journal | None:
-    return place if place is None or isinstance(place, Journal) else Journal(place)
+    if place is None:
+        return None
+    from ._journal import Journal  # noqa: PLC0415 - see above
+
+    return place if isinstance(place, Journal) else Journal(place)
 
 
 @define(eq=False, repr=False)
@@ -106,20 +111,26 @@ class VeoSession(ShortMethods):
     _transport: Transport | None = field(init=False, default=None)  # a test's, in place of aiohttp
     _clock: ServerClock = field(init=False, factory=ServerClock)
     _random: Random = field(init=False, factory=Random)  # of the jitter
-    _registry: Registry = field(init=False, factory=Registry)
     _engine: Engine | None = field(init=False, default=None)
     _callback_url: CallbackUrl | None = field(init=False, default=None)  # a receiver's
 
     def __repr__(self) -> str:
         state = "open" if self._engine and not self._engine.closing else "closed"
-        counts = [f"{state.value}={count}" for state, count in self._registry.counts.items() if count]
+        counts = [f"{state.value}={count}" for state, count in self._counts.items() if count]
         return f"<{' '.join(['VeoSession', str(self._base_url), state, *counts])}>"
+
+    @property
+    def _counts(self) -> Counter[JobState]:
+        return self._engine.registry.counts if self._engine else Counter()
 
     # --- entering and leaving ---------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         if self._engine is not None:
             raise UsageError("a VeoSession is entered once: make a new one for another `async with`")
+        from ._engine import Engine  # noqa: PLC0415 - see above
+        from ._http import AiohttpTransport  # noqa: PLC0415
+
         token = self._token or ""
         transport = self._transport or AiohttpTransport.over(self._http, limits=self._limits, token=token)
         try:
@@ -127,13 +138,12 @@ class VeoSession(ShortMethods):
                 await self._journal.open(token)
             self._engine = Engine(
                 loop=asyncio.get_running_loop(),
-                transport=Watched(transport),
+                transport=transport,
                 base_url=self._base_url or "",
                 polling=self._polling,
                 retry=self._retry,
                 limits=self._limits,
                 journal=self._journal,
-                registry=self._registry,
                 clock=self._clock,
                 random=self._random,
             )
@@ -222,7 +232,7 @@ class VeoSession(ShortMethods):
         """
         engine = self._entered()
         _check(request, key, timeout)
-        known = self._registry.find(key, request) if key is not None else None
+        known = engine.registry.find(key, request) if key is not None else None
         if known and not (retry_failed and known.state is JobState.FAILED):
             return known
         return engine.submit(
@@ -244,13 +254,13 @@ class VeoSession(ShortMethods):
             KeyConflict: a key belongs to a different request.
             UsageError: the session is not entered.
         """
-        self._entered()
+        engine = self._entered()
         items = [_pair(item) for item in requests]
         keyed: dict[str, Request] = {}
         for key, request in items:
             _check(request, key, None)
             if key is not None:
-                self._registry.find(key, request)
+                engine.registry.find(key, request)
                 if (first := keyed.setdefault(key, request)) != request:
                     both = f"{in_short(first)}, then {in_short(request)}"
                     raise KeyConflict(f"the key {key!r} comes twice, for {both}", key=key)
@@ -326,7 +336,7 @@ class VeoSession(ShortMethods):
             ApiError: the server answered with an error.
             TransportError: no answer came.
         """
-        return await retrieve(self._entered().http, task_id=task_id, trace_id=trace_id)
+        return await self._entered().retrieve(task_id, trace_id=trace_id)
 
     async def retrieve_many(self, task_ids: Iterable[str]) -> dict[str, TaskRecord]:
         """
@@ -336,7 +346,7 @@ class VeoSession(ShortMethods):
             ApiError: the server answered with an error.
             TransportError: no answer came.
         """
-        return await retrieve_many(self._entered().http, task_ids, at_once=self._polling.batch_size)
+        return await self._entered().retrieve_many(task_ids)
 
     def list_tasks(
         self,
@@ -355,8 +365,7 @@ class VeoSession(ShortMethods):
             type: the server's word for the kind of task, such as `videos`.
             limit: how many at most.
         """
-        return list_tasks(
-            self._entered().http,
+        return self._entered().list_tasks(
             created_from=created_from,
             created_to=created_to,
             type=type,
@@ -422,7 +431,7 @@ class VeoSession(ShortMethods):
         """
         engine = self._engine
         return SessionStats(
-            jobs={state: self._registry.counts[state] for state in JobState},
+            jobs={state: self._counts[state] for state in JobState},
             requests=dict(engine.http.requests) if engine else {},
             retries=engine.http.retries if engine else 0,
             looks=engine.looks if engine else 0,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final, TypeVar
 
@@ -27,6 +27,7 @@ from ._models import (
     Video,
     VideoResult,
 )
+from ._results import is_id
 from ._rules import SMALLEST
 from .errors import JobFailed, ProtocolError
 
@@ -39,7 +40,6 @@ __all__ = [
     "encode",
     "failure_of",
     "glimpse",
-    "is_id",
     "load_outcome",
     "load_request",
     "read_batch",
@@ -53,7 +53,7 @@ __all__ = [
 Shape = TypeVar("Shape")
 
 MAX_DEPTH: Final = 64  # a record nests six deep; anything far beyond is not the API's
-MAX_ID: Final = 256  # characters; ids are UUIDs of 36
+_NESTS: Final = frozenset((dict, list))
 MAX_MESSAGE: Final = 500  # characters of somebody else's text that an error may carry
 BEIJING: Final = timezone(timedelta(hours=8))  # [I] from the arithmetic of the documents' examples
 
@@ -82,19 +82,17 @@ def decode(body: bytes) -> Any:
 
 
 def _deeper_than(data: object, levels: int) -> bool:
-    layer = [data]
+    # Every reply goes through this, so it makes no calls; and these two are all that JSON nests.
+    layer: list[Any] = [data] if type(data) in _NESTS else []
     while layer and levels:
-        layer = [child for node in layer for child in _children(node)]
+        layer = [
+            child
+            for node in layer
+            for child in (node.values() if type(node) is dict else node)
+            if type(child) in _NESTS
+        ]
         levels -= 1
     return bool(layer)
-
-
-def _children(node: object) -> Iterator[object]:
-    if isinstance(node, dict):
-        return (child for child in node.values() if isinstance(child, dict | list))
-    if isinstance(node, list):
-        return (child for child in node if isinstance(child, dict | list))
-    return iter(())
 
 
 def glimpse(body: bytes) -> str:
@@ -409,10 +407,6 @@ def _task_error(response: Mapping[str, Any]) -> TaskError:
 def trace_id_of(holder: Mapping[str, Any]) -> str | None:
     value = holder.get("trace_id")
     return value if is_id(value) else None
-
-
-def is_id(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable()
 
 
 def task_id_of(record: object) -> str | None:
