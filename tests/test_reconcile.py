@@ -601,10 +601,10 @@ def test_what_a_clock_may_be_off_forbids_sending_again() -> None:
 def test_whose_a_task_is_is_known_by_what_was_asked_for() -> None:
     """An answer that names a task which a job has can be told to be for the same, for something else, or unknown."""
     reconciler = unknown()
-    reconciler.accepted(attempt("a", body=body("a")), "t", now=1.0)
+    reconciler.accepted(attempt("a", asked=1), "t", now=1.0)
     reconciler.owned("u", now=1.0)
-    reconciler.owned("v", now=1.0, attempt=attempt("c", body=body("c")))
-    asked = [attempt("b", body=body(prompt)) for prompt in ("a", "b", "c")]
+    reconciler.owned("v", now=1.0, attempt=attempt("c", asked=3))
+    asked = [attempt("b", asked=number) for number in (1, 2, 3)]
     assert [True, False, False] == [reconciler.has_bought("t", one) for one in asked]
     assert [None, None, None] == [reconciler.has_bought("u", one) for one in asked]
     assert [False, False, True] == [reconciler.has_bought("v", one) for one in asked]

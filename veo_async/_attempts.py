@@ -46,6 +46,7 @@ class Attempt:
         doubt: by how many more it may be wrong if clocks were set: tasks of that span are not adopted, but they
             forbid sending again.
         nonce: the part of the body's callback URL that no other attempt has, or None.
+        asked: the same number for the same request, or None where that is not known.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Attempt:
     uncertainty: float = 0.0
     doubt: float = 0.0
     nonce: str | None = field(default=None, repr=False)
+    asked: int | None = field(default=None, eq=False, repr=False)
 
 
 @frozen(kw_only=True)
@@ -173,7 +175,6 @@ class OpenAttempt:
     Attributes:
         since: tasks created before this cannot be its own (server's clock).
         told_at: of its sending (caller's clock, as all that follows but `reach`).
-        mark: the fingerprint of its body.
         prompt: what a record must echo to come into question, or None where that is not all there is to it.
         reach: tasks created before this are not assigned to it; earlier than `since` after an identical
             attempt took a task that may have been its own, since it may then have to take the other's.
@@ -189,9 +190,9 @@ class OpenAttempt:
     attempt: Attempt
     since: float
     told_at: float
-    mark: str = field(init=False)
     prompt: str | None = field(init=False)
     reach: float = field(init=False)
+    _mark: str | None = field(init=False, default=None)
     ended_at: float | None = None
     trace_id: str | None = None
     claim: str | None = None
@@ -204,9 +205,17 @@ class OpenAttempt:
 
     def __attrs_post_init__(self) -> None:
         body = self.attempt.body
-        self.mark = fingerprint(body)
         self.prompt = None if body.get("translation") or self.attempt.nonce else prompt_of(body)
         self.reach = self.since
+
+    @property
+    def mark(self) -> str:
+        """
+        The fingerprint of its body, made when it is wanted: most attempts are answered, and need none.
+        """
+        if self._mark is None:
+            self._mark = fingerprint(self.attempt.body)
+        return self._mark
 
     @property
     def in_flight(self) -> bool:

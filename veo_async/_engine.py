@@ -521,6 +521,7 @@ def _remade(key: str, request: Request, attempt: facts.Attempt) -> Attempt:
         began_at=attempt.at if known is None else known,
         uncertainty=UNCERTAIN if known is None else 0.0,
         nonce=attempt.nonce,
+        asked=hash(request),
     )
 
 

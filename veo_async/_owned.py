@@ -28,13 +28,13 @@ class _Owned:
         told_at: when that was known, by the caller's clock.
         since: if a reply named it, every listing from then on must show it (server's clock).
         began_at: when its submit began, by the server's clock, or None where that is not known to the second.
-        mark: of the body that bought it, or None where that is not known.
+        asked: the number of the request that bought it, or None where that is not known.
     """
 
     told_at: float
     since: float | None = None
     began_at: float | None = None
-    mark: int | None = None
+    asked: int | None = None
 
 
 @define(eq=False)
@@ -55,27 +55,26 @@ class OwnedTasks:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._tasks
 
-    def add(
-        self, task_id: str, *, now: float, began_at: float | None = None, mark: str | None = None
-    ) -> None:
+    def add(self, task_id: str, attempt: Attempt | None = None, *, now: float) -> None:
         """
-        Note that a job has this task, whichever way it came by it.
+        Note that a job has this task, whichever way it came by it; `attempt` is the one that bought it, if known.
         """
-        self._tasks[task_id] = _Owned(now, None, began_at, None if mark is None else hash(mark))
+        began_at = None if attempt is None or attempt.uncertainty else attempt.began_at
+        self._tasks[task_id] = _Owned(now, None, began_at, attempt.asked if attempt else None)
 
-    def has_bought(self, task_id: str, mark: str) -> bool | None:
+    def has_bought(self, task_id: str, asked: int | None) -> bool | None:
         """
         Tell whether a job that has this task asked for the same; None where no job has it, as far as is known.
         """
         owned = self._tasks.get(task_id)
-        return None if owned is None or owned.mark is None else owned.mark == hash(mark)
+        return None if owned is None or owned.asked is None else owned.asked == asked
 
-    def accepted(self, task_id: str, attempt: Attempt, *, now: float, mark: str) -> None:
+    def accepted(self, task_id: str, attempt: Attempt, *, now: float) -> None:
         """
         Note a task that the attempt's own answer has named.
         """
         began_at = None if attempt.uncertainty else attempt.began_at
-        self._tasks[task_id] = _Owned(now, self.since(attempt), began_at, hash(mark))
+        self._tasks[task_id] = _Owned(now, self.since(attempt), began_at, attempt.asked)
 
     def since(self, attempt: Attempt) -> float:
         """

@@ -100,7 +100,6 @@ class Reconciler:
     grace: float
     skew: float = 10.0
     _open: dict[str, OpenAttempt] = field(init=False, factory=dict)
-    _groups: dict[str, dict[str, OpenAttempt]] = field(init=False, factory=dict)
     _nonces: dict[str, OpenAttempt] = field(init=False, factory=dict)
     _claims: dict[str, OpenAttempt] = field(init=False, factory=dict)
     _owned: OwnedTasks = field(
@@ -131,7 +130,7 @@ class Reconciler:
         """
         known = self._open.get(attempt.key)
         was_called = known is not None and known.called == task_id
-        self._owned.accepted(task_id, attempt, now=now, mark=self._mark(attempt))
+        self._owned.accepted(task_id, attempt, now=now)
         self._drop(attempt)
         self._take(task_id, now)
         return was_called
@@ -165,9 +164,7 @@ class Reconciler:
         """
         Note that a job has this task, whichever way it came by it; `attempt` is the one that bought it, if known.
         """
-        began_at = None if attempt is None or attempt.uncertainty else attempt.began_at
-        mark = None if attempt is None else self._mark(attempt)
-        self._owned.add(task_id, now=now, began_at=began_at, mark=mark)
+        self._owned.add(task_id, attempt, now=now)
         self._take(task_id, now)
 
     def adopted(self, adopt: Adopt, *, now: float) -> None:
@@ -243,15 +240,19 @@ class Reconciler:
         )
         self._compare_clocks(tasks)
         decisions = self._adopt_traced(tasks.values())
-        found = self._find([task for task in tasks.values() if self._is_free(task.id)])
-        held = self._held({task.id: task for matches in found.values() for task, _ in matches}.values())
-        for mark, matches in found.items():
-            members = self._groups[mark]
+        groups, free = self._groups(), [task for task in tasks.values() if self._is_free(task.id)]
+        found = [
+            (members, self._find(members, free))
+            for members in groups
+            if any(member.undecided for member in members)
+        ]
+        held = self._held(groups, {task.id: task for _, matches in found for task, _ in matches}.values())
+        for members, matches in found:
             same = [task for task, verdict in matches if verdict is Verdict.SAME and task.id not in held]
             decisions += self._assign(members, same, received_at)
             rest = [task for task, _ in matches if task.id not in self._claims]
             answer = Answer(listing, evidence, held, rest, self._owned.margin)
-            for unknown in [member for member in members.values() if member.undecided]:
+            for unknown in [member for member in members if member.undecided]:
                 decisions += self._judge(unknown, answer)
         return decisions
 
@@ -266,7 +267,7 @@ class Reconciler:
         """
         Tell whether a job that has this task asked for the same; None where no job has it, as far as is known.
         """
-        return self._owned.has_bought(task_id, self._mark(attempt))
+        return self._owned.has_bought(task_id, attempt.asked)
 
     def in_question(self) -> set[str]:
         """
@@ -322,25 +323,30 @@ class Reconciler:
                 decisions += self._claim(unknown, task.id, task.raw)
         return decisions
 
-    def _find(self, tasks: Sequence[Task]) -> dict[str, list[tuple[Task, Verdict]]]:
+    def _groups(self) -> list[list[OpenAttempt]]:
         """
-        Return, for each group of identical attempts with one to decide about, the tasks that may be one's.
+        Put identical attempts together.
         """
-        found = {}
-        for mark, members in self._groups.items():
-            undecided = [member for member in members.values() if member.undecided]
-            if undecided:
-                reach = min(member.reach - member.attempt.doubt for member in undecided) - self._owned.margin
-                found[mark] = undecided[0].candidates(task for task in tasks if task.may_be_since(reach))
-        return found
+        groups: dict[str, list[OpenAttempt]] = {}
+        for attempt in self._open.values():
+            groups.setdefault(attempt.mark, []).append(attempt)
+        return [*groups.values()]
 
-    def _held(self, tasks: Collection[Task]) -> set[str]:
+    def _find(self, members: Sequence[OpenAttempt], tasks: Sequence[Task]) -> list[tuple[Task, Verdict]]:
+        """
+        Return the tasks that may be one's of a group of identical attempts.
+        """
+        undecided = [member for member in members if member.undecided]
+        reach = min(member.reach - member.attempt.doubt for member in undecided) - self._owned.margin
+        return undecided[0].candidates(task for task in tasks if task.may_be_since(reach))
+
+    def _held(self, groups: Iterable[Sequence[OpenAttempt]], tasks: Collection[Task]) -> set[str]:
         """
         Return the ids of tasks that a submit still in flight may have bought.
         """
         held: set[str] = set()
-        for members in self._groups.values() if tasks else ():
-            in_flight = [member for member in members.values() if member.in_flight]
+        for members in groups if tasks else ():
+            in_flight = [member for member in members if member.in_flight]
             if in_flight:
                 since = min(member.since for member in in_flight)
                 matches = in_flight[0].candidates(task for task in tasks if task.may_be_since(since))
@@ -348,13 +354,13 @@ class Reconciler:
         return held
 
     def _assign(
-        self, members: Mapping[str, OpenAttempt], same: Sequence[Task], received_at: float
+        self, members: Sequence[OpenAttempt], same: Sequence[Task], received_at: float
     ) -> list[Decision]:
         """
         Give the oldest tasks to the attempts that ended first.
         """
         undecided = sorted(
-            (member for member in members.values() if member.undecided),
+            (member for member in members if member.undecided),
             key=lambda member: member.ended_at or 0.0,
         )
         decisions: list[Decision] = []
@@ -364,7 +370,7 @@ class Reconciler:
             if taker:
                 undecided.remove(taker)
                 decisions += self._claim(taker, task.id, task.raw)
-                self._pass_on(members.values(), task, taker)
+                self._pass_on(members, task, taker)
         return decisions
 
     def _pass_on(self, members: Iterable[OpenAttempt], task: Task, taker: OpenAttempt) -> None:
@@ -450,10 +456,6 @@ class Reconciler:
 
     # --- keeping ---
 
-    def _mark(self, attempt: Attempt) -> str:
-        known = self._open.get(attempt.key)
-        return known.mark if known else fingerprint(attempt.body)
-
     def _is_free(self, task_id: str) -> bool:
         return task_id not in self._owned and task_id not in self._claims
 
@@ -467,7 +469,6 @@ class Reconciler:
         if before and before.attempt.number == attempt.number:  # only its time is known better now
             added.called = before.called
         self._open[attempt.key] = added
-        self._groups.setdefault(added.mark, {})[attempt.key] = added
         if attempt.nonce is not None:
             self._nonces[attempt.nonce] = added
         return added
@@ -476,10 +477,6 @@ class Reconciler:
         dropped = self._open.pop(attempt.key, None)
         if dropped is None:
             return
-        members = self._groups[dropped.mark]
-        del members[attempt.key]
-        if not members:
-            del self._groups[dropped.mark]
         if dropped.attempt.nonce is not None:
             self._nonces.pop(dropped.attempt.nonce, None)
         if dropped.claim is not None:

@@ -276,6 +276,7 @@ class Submitters:
             began_at=submission.sent_at if known is None else known,
             uncertainty=UNCERTAIN if known is None else 0.0,
             nonce=nonce,
+            asked=hash(submission.request),
         )
         return submission.attempt
 
