@@ -14,14 +14,14 @@ import subprocess
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.virtual import World, run
-from tests.virtual.scripted import ended, in_virtual_time, result_of, scripted, whale, whales
+from tests.virtual.scripted import Options, ended, in_virtual_time, result_of, scripted, whale, whales
 from veo_async import (
     Job,
     JobState,
@@ -34,17 +34,6 @@ from veo_async import (
     VeoSession,
 )
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
-
-Options = Callable[[], dict[str, Any]]
-
-
-@pytest.fixture(params=["without a journal", "with a journal"])
-def options(request: pytest.FixtureRequest, tmp_path: Path) -> Options:
-    """
-    A session's options: endings are the same with a journal and without one.
-    """
-    journalled = request.param == "with a journal"
-    return lambda: {"journal": Journal(tmp_path / "batch.db", inline=True)} if journalled else {}
 
 
 @pytest.fixture(autouse=True)

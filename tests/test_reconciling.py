@@ -14,11 +14,10 @@ import pytest
 from attrs import define
 
 from tests.virtual import InMemoryTransport, World
-from tests.virtual.scripted import answer, in_virtual_time, whale, whales
+from tests.virtual.scripted import Options, answer, in_virtual_time, whale, whales
 from veo_async import (
     Job,
     JobState,
-    Journal,
     SessionClosed,
     SubmissionUnknown,
     TextToVideo,
@@ -314,15 +313,6 @@ async def test_an_outage_that_answers_is_no_answer(said: Reply) -> None:
 
 
 # --- whose answer it is ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["without a journal", "with a journal"])
-def options(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], dict[str, Any]]:
-    journalled = request.param == "with a journal"
-    return lambda: {"journal": Journal(tmp_path / "batch.db", inline=True)} if journalled else {}
-
-
-Options = Callable[[], dict[str, Any]]
 
 
 def answering_with_the_first(submits: list[str], wrong: range) -> Hook:

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from tests.virtual import EPOCH, World
-from tests.virtual.scripted import ScriptedTransport, answer, ended, in_virtual_time, scripted, whale, whales
+from tests.virtual.scripted import (
+    Options,
+    ScriptedTransport,
+    answer,
+    ended,
+    in_virtual_time,
+    scripted,
+    whale,
+    whales,
+)
 from veo_async import (
     ApiError,
     AuthenticationError,
@@ -46,18 +55,6 @@ EVEN = PollPolicy(mode="fixed", interval=1.0)
 
 def ten_seconds(faults: Faults | None = None, **changes: Any) -> World:
     return World(Settings(duration=lambda body: 10.0, **changes), faults=faults)
-
-
-@pytest.fixture(params=["without a journal", "with a journal"])
-def options(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], dict[str, Any]]:
-    """
-    A session's options: the promises about keys hold with a journal and without one.
-    """
-    journalled = request.param == "with a journal"
-    return lambda: {"journal": Journal(tmp_path / "batch.db", inline=True)} if journalled else {}
-
-
-Options = Callable[[], dict[str, Any]]
 
 
 # --- keys ------------------------------------------------------------------------------------------------

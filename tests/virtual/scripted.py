@@ -23,6 +23,7 @@ from .transport import InMemoryTransport
 from .world import World
 
 __all__ = [
+    "Options",
     "ScriptedTransport",
     "answer",
     "ended",
@@ -35,6 +36,7 @@ __all__ = [
 
 _P = ParamSpec("_P")
 
+Options = Callable[[], dict[str, Any]]
 Answer = Reply | BaseException | Callable[[bytes], Awaitable[Reply]]
 
 
