@@ -579,6 +579,16 @@ def test_a_task_that_ended_while_the_listing_was_on_its_way_is_adopted() -> None
     assert [Adopt(attempt=attempt(), task_id="t")] == decisions
 
 
+def test_a_time_that_is_known_better_costs_no_callback() -> None:
+    """What a callback told while the submit was in flight is kept when the attempt is dated anew."""
+    reconciler = Reconciler(GRACE)
+    reconciler.sending(attempt(nonce="n"), now=0.0)
+    assert [] == reconciler.called_back("n", "t")
+    earlier = attempt(nonce="n", at=-5.0)
+    reconciler.sending(earlier, now=0.0)
+    assert [Adopt(attempt=earlier, task_id="t")] == reconciler.unknown(earlier, now=1.0)
+
+
 def test_a_time_of_zero_is_none() -> None:
     """A record dated by default is not fifty years old: it may be anybody's."""
     reconciler = unknown()
