@@ -171,8 +171,8 @@ class Reconciler:
         """
         Confirm a decision to adopt: the claim is in the journal.
         """
-        self.owned(adopt.task_id, now=now, attempt=adopt.attempt)
         self._drop(adopt.attempt)
+        self.owned(adopt.task_id, now=now, attempt=adopt.attempt)
 
     def rejected(self, adopt: Adopt, *, now: float) -> None:
         """
