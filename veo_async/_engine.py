@@ -60,7 +60,7 @@ from .errors import (
 
 __all__ = ["Engine"]
 
-NAMED_AT_ONCE: Final = 100  # tasks in one line of the log
+NAMED_AT_ONCE: Final = 50  # tasks in one line of the log
 BURST: Final = 5  # polls that may go at once after a quiet time
 
 log = logging.getLogger("veo_async")
@@ -202,6 +202,7 @@ class Engine:
         for start in range(0, len(ids), NAMED_AT_ONCE):
             some = " ".join(ids[start : start + NAMED_AT_ONCE])
             log.log(level, "the session ended while %d tasks go on: %s", len(ids), some)
+            level = logging.INFO  # a line to be seen, and the rest for who wants it
 
     def _ended_early(self, job: Job) -> VeoError:
         if job.state is JobState.QUEUED:

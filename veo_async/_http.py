@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import select
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -133,11 +134,23 @@ async def _hear_out(writer: AbstractStreamWriter) -> None:
     An answer that was there before its question is another's, or is a proxy's farewell to an idle connection
     (408). Were the question sent all the same, as aiohttp does, it would be taken for the answer.
     """
-    for _ in range(2):  # in one turn of the loop the socket is read, in the next one the protocol has it
-        await asyncio.sleep(0)
     protocol: ResponseHandler = getattr(writer, "protocol")  # noqa: B009 - the one writer there is has it
+    if _may_be_read(protocol):
+        for _ in range(2):  # in one turn of the loop the socket is read, in the next one the protocol has it
+            await asyncio.sleep(0)
     if protocol.should_close or not protocol.is_connected():
         raise ConnectionResetError("the connection was answered or closed before anything was sent")
+
+
+def _may_be_read(protocol: ResponseHandler) -> bool:
+    """
+    Ask the system whether something lies in the socket: most often nothing does, and no turn need be waited.
+    """
+    socket = protocol.transport.get_extra_info("socket") if protocol.transport else None
+    try:
+        return bool(select.select([socket], [], [], 0)[0])
+    except (OSError, TypeError, ValueError):  # closed, none, or one that `select` cannot count so far as
+        return True
 
 
 @define(eq=False)
