@@ -146,7 +146,7 @@ def _may_be_read(protocol: ResponseHandler) -> bool:
     """
     Ask the system whether something lies in the socket: most often nothing does, and no turn need be waited.
     """
-    socket = protocol.transport.get_extra_info("socket") if protocol.transport else None
+    socket: Any = protocol.transport.get_extra_info("socket") if protocol.transport else None
     try:
         return bool(select.select([socket], [], [], 0)[0])
     except (OSError, TypeError, ValueError):  # closed, none, or one that `select` cannot count so far as
