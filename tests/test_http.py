@@ -49,7 +49,10 @@ async def raw_server(peer: Peer) -> AsyncIterator[str]:
     A server that does with each connection whatever it likes.
     """
 
+    serving: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving[asyncio.current_task()] = writer  # type: ignore[index]
         try:
             await peer(reader, writer)
         except ConnectionError:
@@ -62,6 +65,11 @@ async def raw_server(peer: Peer) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        closed = (writer.wait_closed() for writer in serving.values())
+        await asyncio.gather(*closed, return_exceptions=True)
 
 
 async def request_of(reader: asyncio.StreamReader) -> bytes:
