@@ -533,7 +533,7 @@ async def test_a_forged_success_settles_nothing() -> None:
 
 async def test_a_forged_failure_settles_nothing() -> None:
     """A task that is said to have failed, and has not, succeeds all the same."""
-    async with stage(callbacks="off") as it:  # the true one would come while all is closed
+    async with stage() as it:
         job, task_id = await it.pending()
         error = {"code": "forbidden", "message": "made up"}
         assert 204 == await it.post({"task_id": task_id, "success": False, "error": error})

@@ -20,6 +20,7 @@ in the callback, and so tells which sending bought the task where the submit's o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
@@ -129,6 +130,7 @@ class CallbackReceiver:
     heard: int = field(init=False, default=0)
     ignored: int = field(init=False, default=0)
     _runner: web.AppRunner | None = field(init=False, default=None)
+    _listening: asyncio.Server | None = field(init=False, default=None)
     _address: str | None = field(init=False, default=None)  # of the port of its own
 
     def __attrs_post_init__(self) -> None:
@@ -179,12 +181,11 @@ class CallbackReceiver:
         )
         try:
             await self._runner.setup()
-            # Without reuse_address the port of a process that has just gone is taken for a minute.
-            await web.TCPSite(self._runner, host, port, reuse_address=True).start()
+            self._listening = await _listen(self._runner, host, port)
         except BaseException:
             await self.stop()
             raise
-        address = self._runner.addresses[0]
+        address = self._listening.sockets[0].getsockname()
         name = f"[{address[0]}]" if ":" in address[0] else address[0]
         self._address = f"http://{name}:{address[1]}"
         self._session._call_back_at(self._new_url)
@@ -194,7 +195,10 @@ class CallbackReceiver:
         """
         Close the port; from now on nothing is submitted with a callback URL, and polling does all the work.
         """
+        listening, self._listening = self._listening, None
         runner, self._runner, self._address = self._runner, None, None
+        if listening is not None:
+            await _stop_listening(listening)
         if runner is not None:
             await runner.cleanup()
 
@@ -243,6 +247,25 @@ class CallbackReceiver:
     def _is_secret(self, text: str) -> bool:
         # In a time that does not depend on how much of it is right.
         return hmac.compare_digest(text.encode(errors="replace"), self._secret.encode())
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
+    assert runner.server is not None, "a runner that is set up has a server"
+    # Without reuse_address the port of a process that has just gone is taken for a minute.
+    return await asyncio.get_running_loop().create_server(runner.server, host, port, reuse_address=True)
+
+
+async def _stop_listening(server: asyncio.Server) -> None:
+    """
+    Close the port once the connections just taken have begun.
+    """
+    # asyncio forgets to close a connection that it takes in the very turn in which its server closes.
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # Windows' own loop has no readers
+        for listening in server.sockets:
+            loop.remove_reader(listening)
+        await asyncio.sleep(0)
+    server.close()
 
 
 async def read_payload(request: web.Request) -> object:
