@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from _draw import bars
 
-__all__ = ["Row", "Tables", "judged", "options", "report", "show"]
+__all__ = ["Row", "Tables", "judged", "options", "options_of_runs", "report", "show"]
 
 Row = dict[str, Any]
 Tables = Mapping[str, Sequence[Row]]
@@ -70,6 +70,19 @@ def options(words: str | None, *, quick: str) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--out", type=Path, metavar="DIRECTORY", help="draw the figures into it, as SVG")
     return parser
+
+
+def options_of_runs(words: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """
+    Read the command line of a program that plays a number of jobs a number of times.
+    """
+    parser = options(words, quick="one run of fifty jobs, to see that it works")
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--runs", type=int, default=5)
+    chosen = parser.parse_args(arguments)
+    if chosen.quick:
+        chosen.jobs, chosen.runs = 50, 1
+    return chosen
 
 
 def report(chosen: argparse.Namespace, tables: Tables, wanted: Sequence[Row], drawn: Figures) -> int:

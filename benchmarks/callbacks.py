@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from _clients import lag_of
-from _report import Row, judged, options, report
+from _report import Row, judged, options_of_runs, report
 from _server import Found, server
 from _workload import BATCH, FASTER, prompts
 from attrs import frozen
@@ -126,11 +126,8 @@ def wanted(rows: Mapping[str, Row]) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = options(__doc__, quick="one run of fifty jobs, to see that it works")
-    parser.add_argument("--jobs", type=int, default=1000)
-    parser.add_argument("--runs", type=int, default=5)
-    chosen = parser.parse_args(arguments)
-    jobs, runs = (50, 1) if chosen.quick else (chosen.jobs, chosen.runs)
+    chosen = options_of_runs(__doc__, arguments)
+    jobs, runs = chosen.jobs, chosen.runs
     found: dict[str, list[Found]] = {name: [] for name in WAYS}
     for number in range(runs):
         for name in WAYS:

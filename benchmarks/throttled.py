@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from _report import Row, judged, options, report
+from _report import Row, judged, options_of_runs, report
 from _server import Throttle, refusing, server, settings
 from _workload import BATCH, FASTER, prompts
 from attrs import frozen
@@ -173,11 +173,8 @@ def judge(way: str, calm: Row, throttled: Row) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = options(__doc__, quick="one run of fifty jobs, to see that it works")
-    parser.add_argument("--jobs", type=int, default=1000)
-    parser.add_argument("--runs", type=int, default=5)
-    chosen = parser.parse_args(arguments)
-    jobs, runs = (50, 1) if chosen.quick else (chosen.jobs, chosen.runs)
+    chosen = options_of_runs(__doc__, arguments)
+    jobs, runs = chosen.jobs, chosen.runs
     rows, verdicts = [], []
     for way, play in WAYS.items():
         found = {

@@ -40,7 +40,7 @@ from veo_async import (
     VeoSession,
 )
 from veo_async._http import Reply
-from veo_async._journal import Entry, Sending
+from veo_async._journal import Entry, Sending, Settled
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
 
@@ -55,6 +55,15 @@ def ten_seconds(faults: Faults | None = None, **changes: Any) -> World:
 
 def journalled(world: World, path: Path, **options: Any) -> VeoSession:
     return world.session(journal=Journal(path, inline=True), **options)
+
+
+def set_by(seconds: float, session: VeoSession) -> VeoSession:
+    """
+    Set the local clock of a session's machine.
+    """
+    right = session._clock.wall
+    session._clock.wall = lambda: right() + seconds
+    return session
 
 
 async def reaches(job: Job, state: JobState) -> None:
@@ -302,10 +311,7 @@ async def test_a_clock_that_is_set_between_two_sessions_does_not_lose_a_video(pa
     async with journalled(world, path) as veo:
         await veo.submit(whale(1))
         await reaches(veo.submit(whale(), key="k"), JobState.UNKNOWN)
-    session = journalled(world, path)
-    right = session._clock.wall
-    session._clock.wall = lambda: right() + off
-    async with session as veo:
+    async with set_by(off, journalled(world, path)) as veo:
         (job,) = await veo.resume()
         await job
     assert 2 == world.core.accepted
@@ -321,13 +327,31 @@ async def test_a_clock_that_was_set_back_is_noticed(path: Path) -> None:
         await reaches(veo.submit(whale(), key="k"), JobState.UNKNOWN)
         kill()
     await asyncio.sleep(7200)
-    session = journalled(world, path)
-    right = session._clock.wall
-    session._clock.wall = lambda: right() - 10_000
-    async with session as veo:
+    async with set_by(-10_000.0, journalled(world, path)) as veo:
         (job,) = await veo.resume()
         await job
     assert 1 == world.core.accepted
+
+
+@in_virtual_time
+async def test_an_outcome_that_the_journal_refuses_costs_no_other(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Of two jobs seen to end in one look, one cannot be written down: the other one's outcome is, and the log tells.
+    """
+    world = ten_seconds()
+    journal = Journal(path, inline=True)
+    async with world.session(journal=journal) as veo:
+        a, b = veo.submit(whale(1), key="a"), veo.submit(whale(2), key="b")
+        await a.accepted()
+        await b.accepted()
+        await journal.write(Settled(key="a", failed=False, outcome="{}", at=0.0))
+        await asyncio.gather(a, b)
+        assert 1 == veo.stats.requests["retrieve_batch"]
+    known = await entries(path, "a", "b")
+    assert ("{}", True) == (known["a"].outcome, "whale 2" in str(known["b"].outcome))
+    assert ["a"] == [record.args[0] for record in caplog.records if record.levelno == logging.ERROR]  # type: ignore[index]
 
 
 @in_virtual_time

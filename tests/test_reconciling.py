@@ -331,6 +331,24 @@ def answering_with_the_first(submits: list[str], wrong: range) -> Hook:
     return hook
 
 
+def taking_all_for_the_first(submits: list[str]) -> Hook:
+    """
+    Accept the first submit alone, and answer all with its task's id.
+    """
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind != "submit":
+            return await go()
+        if submits:
+            submits.append(submits[0])
+            return answer(200, {"task_id": submits[0]})
+        reply = await go()
+        submits.append(json.loads(reply.body)["task_id"])
+        return reply
+
+    return hook
+
+
 @pytest.mark.parametrize("settled", [False, True])
 @in_virtual_time
 async def test_a_twins_answer_is_not_believed_at_once(options: Options, *, settled: bool) -> None:
@@ -352,15 +370,7 @@ async def test_what_is_shared_is_not_bought_later(options: Options) -> None:
     A server that takes what is the same for one: both jobs get the video, and there is nothing left to resume.
     """
     made, submits = world(), list[str]()
-
-    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
-        if kind == "submit" and submits:
-            return answer(200, {"task_id": submits[0]})
-        reply = await go()
-        if kind == "submit":
-            submits.append(json.loads(reply.body)["task_id"])
-        return reply
-
+    hook = taking_all_for_the_first(submits)
     async with session(made, hook, **options()) as veo:
         first = await veo.submit(whale(), key="a")
         second = await veo.submit(whale(), key="b")
@@ -389,16 +399,7 @@ async def test_a_server_that_always_names_one_task_ends_in_doubt(options: Option
     After a few answers that name a different request's task, nobody can tell, and no more is sent.
     """
     made, submits = world(), list[str]()
-
-    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
-        if kind == "submit" and submits:
-            submits.append("")
-            return answer(200, {"task_id": submits[0]})
-        reply = await go()
-        if kind == "submit":
-            submits.append(json.loads(reply.body)["task_id"])
-        return reply
-
+    hook = taking_all_for_the_first(submits)
     async with session(made, hook, **options()) as veo:
         first = await veo.submit(whale(1), key="a")
         error = await error_of(veo.submit(whale(2), key="b"))

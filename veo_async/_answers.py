@@ -244,7 +244,7 @@ def read_submit(status: int, headers: Mapping[str, str], body: bytes) -> SubmitO
     except ProtocolError as error:
         return _unread(status, headers, body, error)
     task_id = data.get("task_id") if isinstance(data, dict) else None
-    if isinstance(task_id, str) and is_id(task_id):
+    if is_id(task_id):
         trace_id = trace_id_of(data) or _header_trace_id(headers)
         record = {"id": task_id, "trace_id": trace_id, "response": data}
         return Accepted(task_id=task_id, trace_id=trace_id, record=record)

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from attrs import define, field, frozen
 
 from ._echo import Verdict, compare, fingerprint, prompt_of
+from ._results import is_id
 from .errors import SubmissionUnknown
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
 ]
 
 SLACK: Final = 10.0  # seconds by which the times in one record may differ
-MAX_ID: Final = 256  # characters; ids are UUIDs of 36
 # Unix seconds: a `created_at` beyond it, or of 0, is none (milliseconds, an infinity, a default, a hoax).
 FARTHEST: Final = 1e11
 
@@ -149,13 +149,9 @@ def read_tasks(records: Sequence[object]) -> tuple[dict[str, Task], bool]:
     tasks: dict[str, Task] = {}
     for record in records:
         task_id = record.get("id") if isinstance(record, Mapping) else None
-        if isinstance(record, Mapping) and isinstance(task_id, str) and _is_usable(task_id):
+        if isinstance(record, Mapping) and is_id(task_id):
             tasks.setdefault(task_id, Task(task_id, _instant(record.get("created_at")), record))
     return tasks, len(tasks) == len(records)
-
-
-def _is_usable(task_id: str) -> bool:
-    return 0 < len(task_id) <= MAX_ID and task_id.isprintable()
 
 
 def _instant(value: object) -> float | None:

@@ -116,11 +116,18 @@ class Endings:
             and job not in self.registry.sharing
             and isinstance(outcome, VideoResult | JobFailed)
         ]
+        await self._keep(self.journal, lasting)
+
+    async def _keep(self, journal: Journal, lasting: Sequence[facts.Settled]) -> None:
         try:
-            await self.journal.write(*lasting)
+            await journal.write(*lasting)
         except JournalError as error:
-            keys = " ".join(fact.key for fact in lasting)
-            log.error("the journal failed (%s) and does not hold the outcomes of the jobs %s", error, keys)
+            if journal.failure is None and len(lasting) > 1:
+                for fact in lasting:  # one that the journal refuses must not cost the others their outcome
+                    await self._keep(journal, [fact])
+            else:
+                keys = " ".join(fact.key for fact in lasting)
+                log.error("the journal does not hold the outcomes of the jobs %s: %s", keys, error)
 
     async def note_download(self, video: Video, path: Path) -> None:
         """

@@ -15,6 +15,7 @@ import logging
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
+from datetime import datetime
 from random import Random
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ from ._http import Http, Transport
 from ._job import Job, JobState, advance, looked, settle
 from ._journal import Journal
 from ._lane import Lane
-from ._listing import list_tasks, or_none, retrieve, retrieve_many
+from ._listing import about_many, list_tasks, or_none, retrieve, retrieve_many
 from ._models import Request, TaskRecord, TaskState
 from ._outage import Watched
 from ._polling import PollPolicy, Schedule
@@ -95,9 +96,7 @@ class Engine:
 
     def __attrs_post_init__(self) -> None:
         self.transport = Watched(self.transport)
-        # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
-        patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
-        polls = Lane(Gate(retry=patience, rate=self.polling.budget, burst=BURST, random=self.random))
+        polls = self._lane_of_polls()
         self.http = Http(
             transport=self.transport,
             base_url=self.base_url,
@@ -106,21 +105,12 @@ class Engine:
             clock=self.clock,
             random=self.random,
         )
-        limits = self.limits
-        self.submits = Lane(
-            Gate(
-                retry=self.retry,
-                rate=limits.submits_per_second,
-                max_in_flight=limits.max_in_flight,
-                paid=True,
-                random=self.random,
-            )
-        )
+        self.submits = self._lane_of_submits()
         reconciler = Reconciler(grace=self.retry.grace)
         self.submitters = Submitters(
             http=self.http,
             lane=self.submits,
-            limits=limits,
+            limits=self.limits,
             host=self,
             journal=self.journal,
             reconciler=reconciler,
@@ -150,6 +140,22 @@ class Engine:
             dead_after=self.retry.grace,
         )
         self.downloader = Downloader(open=self.transport.open_file, look_up=self.retrieve, retry=self.retry)
+
+    def _lane_of_polls(self) -> Lane:
+        # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
+        patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
+        return Lane(Gate(retry=patience, rate=self.polling.budget, burst=BURST, random=self.random))
+
+    def _lane_of_submits(self) -> Lane:
+        limits = self.limits
+        gate = Gate(
+            retry=self.retry,
+            rate=limits.submits_per_second,
+            max_in_flight=limits.max_in_flight,
+            paid=True,
+            random=self.random,
+        )
+        return Lane(gate)
 
     # --- life -------------------------------------------------------------------------------------------
 
@@ -326,7 +332,8 @@ class Engine:
             self.endings.settle(job, read_outcome(entry.outcome, submission.request))
         elif entry.task_id is not None:
             self.submits.gate.entered()
-            self.reconciling.reconciler.owned(entry.task_id, now=self.loop.time(), attempt=_bought_by(entry))
+            bought_by = _remade(job.key, submission.request, still_open[-1]) if still_open else None
+            self.reconciling.reconciler.owned(entry.task_id, now=self.loop.time(), attempt=bought_by)
             self._track(job, entry.task_id, entry.trace_id)
             self.tracker.nudge(entry.task_id)  # it may have ended while nobody looked
         elif still_open:
@@ -476,9 +483,13 @@ class Engine:
             if record is not None:
                 return [record]
             entered_at = await self.http.polls.enter()  # nothing vanishes on the word of one kind of question
-        # Whether `limit` also caps a question by ids is not known, so it is said.
-        batch = {"action": "retrieve_batch", "ids": task_ids, "offset": 0, "limit": len(task_ids)}
-        return read_batch(await self.http.exchange(batch, entered_at=entered_at))
+        return read_batch(await self.http.exchange(about_many(task_ids), entered_at=entered_at))
+
+    def _looked(self, task_ids: Iterable[str]) -> None:
+        for task_id in task_ids:
+            self.looks += 1
+            if job := self.registry.by_task.get(task_id):
+                looked(job)
 
     # --- questions --------------------------------------------------------------------------------------
 
@@ -494,17 +505,18 @@ class Engine:
         """
         return await retrieve_many(self.http, task_ids, at_once=self.polling.batch_size)
 
-    def list_tasks(self, **filters: Any) -> AsyncGenerator[TaskRecord, None]:
+    def list_tasks(
+        self,
+        *,
+        created_from: datetime | float | None,
+        created_to: datetime | float | None,
+        type: str | None,  # noqa: A002 - the API's own word
+        limit: int | None,
+    ) -> AsyncGenerator[TaskRecord, None]:
         """
         Go through the caller's own tasks.
         """
-        return list_tasks(self.http, **filters)
-
-    def _looked(self, task_ids: Iterable[str]) -> None:
-        for task_id in task_ids:
-            self.looks += 1
-            if job := self.registry.by_task.get(task_id):
-                looked(job)
+        return list_tasks(self.http, created_from=created_from, created_to=created_to, type=type, limit=limit)
 
 
 def _remade(key: str, request: Request, attempt: facts.Attempt) -> Attempt:
@@ -524,12 +536,3 @@ def _remade(key: str, request: Request, attempt: facts.Attempt) -> Attempt:
         nonce=attempt.nonce,
         asked=hash(request),
     )
-
-
-def _bought_by(entry: facts.Entry) -> Attempt | None:
-    """
-    Find the attempt that bought an entry's task: the only one that is not closed.
-    """
-    request = read_request(entry)
-    still_open = [attempt for attempt in entry.attempts if attempt.closed is None]
-    return _remade(entry.key, request, still_open[-1]) if request and still_open else None

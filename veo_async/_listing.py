@@ -4,7 +4,7 @@ Questions to `/veo/tasks` that a caller asks: one task, many, or all of one's ow
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from itertools import islice
@@ -15,7 +15,7 @@ from ._models import TaskRecord
 from ._wire import read_batch, read_record, task_id_of, task_record
 from .errors import BadRequest, InvalidRequest, TaskNotFound
 
-__all__ = ["list_tasks", "or_none", "pages", "retrieve", "retrieve_many"]
+__all__ = ["about_many", "list_tasks", "or_none", "pages", "retrieve", "retrieve_many"]
 
 NOT_FOUND: Final = 404
 PAGE: Final = 50  # records; the vendor's help recommends at most that, its default is 12
@@ -51,6 +51,14 @@ async def or_none(answer: Awaitable[Any]) -> dict[str, Any] | None:
         return None
 
 
+def about_many(task_ids: Sequence[str]) -> dict[str, Any]:
+    """
+    Make the question about many tasks at once.
+    """
+    # Whether `limit` also caps a question by ids is not known, so it is said.
+    return {"action": "retrieve_batch", "ids": task_ids, "offset": 0, "limit": len(task_ids)}
+
+
 async def retrieve_many(http: Http, task_ids: Iterable[str], *, at_once: int) -> dict[str, TaskRecord]:
     """
     Ask about many tasks, `at_once` in a request; ids that the server does not know are absent.
@@ -58,9 +66,7 @@ async def retrieve_many(http: Http, task_ids: Iterable[str], *, at_once: int) ->
     found: dict[str, TaskRecord] = {}
     remaining = iter(dict.fromkeys(task_ids))
     while ids := list(islice(remaining, at_once)):
-        # Whether `limit` also caps a question by ids is not known, so it is said.
-        question = {"action": "retrieve_batch", "ids": ids, "offset": 0, "limit": len(ids)}
-        for raw in read_batch(await http.read(question)):
+        for raw in read_batch(await http.read(about_many(ids))):
             if task_id_of(raw) in ids:
                 record = task_record(raw)
                 found[record.id] = record

@@ -11,12 +11,12 @@ from attrs import define, evolve, field, frozen
 
 from ._attempts import Attempt, Listing, Task
 
-__all__ = ["MARGIN", "OwnedTasks"]
+__all__ = ["LEAST_MARGIN", "MARGIN", "OwnedTasks"]
 
 # Seconds by which the clock of `created_at` may be behind that of `Date`, as long as nothing tells: a server that
-# takes local time for universal time is up to fourteen hours off. Once records have told, no two are off alike.
+# takes local time for universal time is up to fourteen hours off.
 MARGIN: Final = 15 * 3600.0
-LEAST_MARGIN: Final = 600.0
+LEAST_MARGIN: Final = 600.0  # seconds that it may still be behind by once records have told how far it is
 
 
 @frozen
@@ -59,8 +59,7 @@ class OwnedTasks:
         """
         Note that a job has this task, whichever way it came by it; `attempt` is the one that bought it, if known.
         """
-        began_at = None if attempt is None or attempt.uncertainty else attempt.began_at
-        self._tasks[task_id] = _Owned(now, None, began_at, attempt.asked if attempt else None)
+        self._tasks[task_id] = _Owned(now) if attempt is None else self._bought_by(attempt, now, since=None)
 
     def has_bought(self, task_id: str, asked: int | None) -> bool | None:
         """
@@ -73,8 +72,12 @@ class OwnedTasks:
         """
         Note a task that the attempt's own answer has named.
         """
+        self._tasks[task_id] = self._bought_by(attempt, now, since=self.since(attempt))
+
+    @staticmethod
+    def _bought_by(attempt: Attempt, now: float, *, since: float | None) -> _Owned:
         began_at = None if attempt.uncertainty else attempt.began_at
-        self._tasks[task_id] = _Owned(now, self.since(attempt), began_at, attempt.asked)
+        return _Owned(now, since, began_at, attempt.asked)
 
     def since(self, attempt: Attempt) -> float:
         """

@@ -195,9 +195,11 @@ class Reconciling:
         Tell the reconciler which of the tasks that stand in its way an earlier process has bought.
         """
         journal = self.submitters.journal
-        for task_id in self.reconciler.in_question() if journal else ():
+        if journal is None:
+            return
+        for task_id in self.reconciler.in_question():
             with suppress(JournalError):  # then it stands in the way for longer
-                if journal and await journal.find_task(task_id):
+                if await journal.find_task(task_id):
                     self.reconciler.owned(task_id, now=self._now())
 
     async def _look_for_proof(self) -> None:

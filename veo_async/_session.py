@@ -412,7 +412,7 @@ class VeoSession(ShortMethods):
     def _called_back(self, payload: object, *, window: float, nonce: str | None = None) -> bool:
         task_id = payload.get("task_id") if isinstance(payload, dict) else None
         engine = self._engine
-        if engine is None or engine.closing or not isinstance(task_id, str) or not is_id(task_id):
+        if engine is None or engine.closing or not is_id(task_id):
             return False
         return engine.called_back(task_id, window=window, nonce=nonce)
 
