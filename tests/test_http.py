@@ -294,7 +294,7 @@ async def test_an_answer_that_cannot_be_read_does_not_tell_the_token(
     link = AiohttpTransport.over(None, limits=QUICK, token=token)
     async with raw_server(_quoting(where)) as url:
         with pytest.raises(ProtocolError) as caught:
-            await _outage.Watched(link).send("POST", url, Outgoing(b"{}"))
+            await over(link, url).post("", Outgoing(b"{}"), kind="submit")
     await link.close()
     error, seen = caught.value, list[str]()
     behind: list[BaseException | None] = [error]
@@ -546,6 +546,11 @@ async def test_downloads_carry_neither_token_nor_cookies() -> None:
 # --- questions ---------------------------------------------------------------------------------------------
 
 
+def over(link: AiohttpTransport, url: str) -> Http:
+    lane = Lane(Gate(retry=HASTY, random=Random(1)))
+    return Http(transport=link, base_url=url, polls=lane, retry=HASTY)
+
+
 @asynccontextmanager
 async def asked(*answers: web.Response) -> AsyncIterator[tuple[Http, list[object]]]:
     """
@@ -566,8 +571,7 @@ async def asked(*answers: web.Response) -> AsyncIterator[tuple[Http, list[object
     await site.start()
     host, port = runner.addresses[0][:2]
     async with transport(Limits()) as link:
-        lane = Lane(Gate(retry=HASTY, random=Random(1)))
-        yield Http(transport=link, base_url=f"http://{host}:{port}", polls=lane, retry=HASTY), bodies
+        yield over(link, f"http://{host}:{port}"), bodies
     await runner.cleanup()
 
 
@@ -626,12 +630,11 @@ async def test_a_cancelled_question_gives_its_place_back() -> None:
     Who stops waiting for an answer does not block the lane.
     """
     async with raw_server(hang) as url, transport(Limits()) as link:
-        lane = Lane(Gate(retry=HASTY))
-        http = Http(transport=link, base_url=url, polls=lane, retry=HASTY)
+        http = over(link, url)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await http.ask(QUESTION)
-        assert 0 == lane.gate.requests_out
+        assert 0 == http.polls.gate.requests_out
 
 
 async def test_questions_are_counted_by_kind() -> None:

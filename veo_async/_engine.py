@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
@@ -34,7 +35,6 @@ from ._journal import Journal
 from ._lane import Lane
 from ._listing import about_many, list_tasks, or_none, retrieve, retrieve_many
 from ._models import Request, TaskRecord, TaskState
-from ._outage import Watched
 from ._polling import PollPolicy, Schedule
 from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
@@ -95,7 +95,6 @@ class Engine:
     _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.transport = Watched(self.transport)
         polls = self._lane_of_polls()
         self.http = Http(
             transport=self.transport,
@@ -486,10 +485,11 @@ class Engine:
         return read_batch(await self.http.exchange(about_many(task_ids), entered_at=entered_at))
 
     def _looked(self, task_ids: Iterable[str]) -> None:
+        at = time.time()
         for task_id in task_ids:
             self.looks += 1
             if job := self.registry.by_task.get(task_id):
-                looked(job)
+                looked(job, at)
 
     # --- questions --------------------------------------------------------------------------------------
 

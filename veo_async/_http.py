@@ -14,6 +14,7 @@ import select
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from itertools import islice
 from random import Random
 from typing import Any, Final, NamedTuple, Protocol
@@ -29,6 +30,7 @@ from ._clock import ServerClock
 from ._failures import translated
 from ._gate import Limits, RetryPolicy
 from ._lane import Lane
+from ._outage import Outage
 from .errors import (
     ApiError,
     ConfigurationError,
@@ -51,13 +53,14 @@ __all__ = [
 ]
 
 TASKS_PATH: Final = "/veo/tasks"
+HEADERS: Final = ("date", "retry-after", "x-trace-id")  # of an answer; nobody reads another one
 READ_TRIES: Final = 6  # with the default policy about half a minute, as long as a gateway's restart
 DOWNLOAD_REDIRECTS: Final = 5  # a link may lead to a CDN, and from there to its nearest copy
 
 
 class Reply(NamedTuple):
     """
-    An answer, whole; header names are in lower case.
+    An answer, whole, with those of `HEADERS` that it has.
     """
 
     status: int
@@ -248,7 +251,9 @@ class AiohttpTransport:
 
     def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
         headers = {
-            name.lower(): value.replace(self._token, "[token]") for name, value in response.headers.items()
+            name: value.replace(self._token, "[token]")
+            for name in HEADERS
+            if (value := response.headers.get(name)) is not None
         }
         return Reply(response.status, headers, self._without_token(body))
 
@@ -258,7 +263,7 @@ class AiohttpTransport:
             response.close()
             raise ProtocolError(f"the reply is larger than {most} bytes")
         chunks, size = [], 0
-        async for chunk in response.content.iter_any():
+        while chunk := await response.content.readany():
             chunks.append(chunk)
             size += len(chunk)
             if size > most:
@@ -327,6 +332,7 @@ class Http:
     polls: Lane
     retry: RetryPolicy
     clock: ServerClock = field(factory=ServerClock)
+    outage: Outage = field(init=False, factory=Outage)
     requests: Counter[str] = field(init=False, factory=Counter)
     answered: int = field(init=False, default=0)  # questions
     retries: int = field(init=False, default=0)
@@ -340,12 +346,21 @@ class Http:
             TransportError: no answer came.
         """
         self.requests[kind] += 1
-        loop = asyncio.get_running_loop()
-        sent_at = loop.time()
-        reply = await self.transport.send("POST", self.base_url + path, outgoing)
+        now, url = asyncio.get_running_loop().time, self.base_url + path
+        sent_at = now()
+        try:
+            reply = await self.transport.send("POST", url, outgoing)
+        except TransportError as error:
+            self.outage.failed(str(error), sent_at=sent_at, now=now())
+            raise
+        received_at = now()
+        if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.outage.failed(f"{url} answers {reply.status}", sent_at=sent_at, now=received_at)
+        else:
+            self.outage.answered(received_at)
         date = server_time(reply.headers)
         if date is not None:
-            self.clock.note(date, sent_at=sent_at, received_at=loop.time())
+            self.clock.note(date, sent_at=sent_at, received_at=received_at)
         return reply
 
     async def ask(self, question: Mapping[str, Any]) -> Any:

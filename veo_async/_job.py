@@ -269,15 +269,15 @@ def advance(job: Job, state: JobState, *, task_id: str | None = None, trace_id: 
     job.task_id = task_id or job.task_id
     job.trace_id = trace_id or job.trace_id
     job._owner.moved(job, before)
-    _wake_watchers(job)
+    _changed(job, time.time())
 
 
-def looked(job: Job) -> None:
+def looked(job: Job, at: float) -> None:
     """
-    Count a look of the tracker at the job's task.
+    Count a look of the tracker at the job's task, at this Unix time.
     """
     job._looks += 1
-    _wake_watchers(job)
+    _changed(job, at)
 
 
 def settle(job: Job, state: JobState, outcome: VideoResult | VeoError) -> None:
@@ -291,7 +291,7 @@ def settle(job: Job, state: JobState, outcome: VideoResult | VeoError) -> None:
         outcome.key, outcome.task_id = job.key, outcome.task_id or job.task_id
     job.state, job._outcome = state, outcome
     job._owner.moved(job, before)
-    _wake_watchers(job)
+    _changed(job, time.time())
     awaiters, job._awaiters = job._awaiters, None
     _wake(awaiters)
     callbacks, job._callbacks = job._callbacks, None
@@ -299,8 +299,8 @@ def settle(job: Job, state: JobState, outcome: VideoResult | VeoError) -> None:
         job._owner.loop.call_soon(callback, job, context=context)
 
 
-def _wake_watchers(job: Job) -> None:
-    job._changed_at = time.time()
+def _changed(job: Job, at: float) -> None:
+    job._changed_at = at
     if job._watchers is not None:
         watchers, job._watchers = job._watchers, None
         _wake(watchers)

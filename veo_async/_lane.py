@@ -38,9 +38,8 @@ class Lane:
         Wait until a request may go, and count it as gone; returns when that was.
         """
         async with self._turn:  # a lock is fair: who came first goes first
-            while not self.is_open():
+            while (now := self.open_now()) is None:
                 await self.wait_for_change()
-            now = self.now()
             self.gate.take(now)
             return now
 
@@ -48,19 +47,18 @@ class Lane:
         """
         Count a request as gone if it may go now and nobody waits before it; returns when that was, else None.
         """
-        if self._turn.locked() or not self.is_open():
-            return None
-        now = self.now()
-        self.gate.take(now)
+        now = None if self._turn.locked() else self.open_now()
+        if now is not None:
+            self.gate.take(now)
         return now
 
-    def is_open(self) -> bool:
+    def open_now(self) -> float | None:
         """
-        Tell whether a request may go at once.
+        Return what time it is if a request may go at once, else None.
         """
         now = self.now()
         opens_at = self.gate.opens_at(now)
-        return opens_at is not None and opens_at <= now
+        return now if opens_at is not None and opens_at <= now else None
 
     async def wait_for_change(self, until: float | None = None) -> None:
         """

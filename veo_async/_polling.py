@@ -51,7 +51,7 @@ from typing import Any, Final, Literal, Self
 
 from attrs import Attribute, define, evolve, field, frozen
 
-from ._durations import ENDS, Durations, bin_of
+from ._durations import ENDS, Durations, Outlook, bin_of
 from ._hints import RARER, Hints
 from .errors import ConfigurationError
 
@@ -487,12 +487,15 @@ class Schedule:
         tasks = self._known(task_ids)
         dearer = math.sqrt(1 + LONELY / len(tasks)) if tasks else 1.0
         heeds_hints = bool(self._hints) or self._hints.working
+        outlooks = {
+            kind: self._durations.outlook(kind, self._price) for kind in {task.kind for task in tasks}
+        }
         alike: dict[int, tuple[float, list[_Task]]] = {}
         for task in tasks:
             task.looks += 1
             if self._suspects:
                 self._suspects.pop(task.id, None)
-            gap = self._gap(task, now, dearer)
+            gap = self._gap(task, self._grown(task, now), outlooks[task.kind], dearer)
             if heeds_hints:
                 gap = self._hinted_gap(task, gap)
             same = int(gap / self._alike)
@@ -620,22 +623,27 @@ class Schedule:
         """
         return bool(self._hints) and task.id not in self._nudged and self._hints.checked(task.id)
 
-    def _gap(self, task: _Task, now: float, dearer: float) -> float:
+    def _grown(self, task: _Task, now: float) -> float:
         """
-        Return how long after the look of `now` the next one at this task is due, in seconds.
+        Return the age in unscaled seconds at which a task is seen pending, and learn from that.
         """
-        policy = self._policy
-        age = (now - task.started_at) / policy._scale
+        age = (now - task.started_at) / self._policy._scale
         if age >= ENDS[task.bin]:
             reached = max(task.bin, bin_of(age))
             self._durations.survived(task.kind, task.bin, reached)
             task.bin = reached
+        return age
+
+    def _gap(self, task: _Task, age: float, outlook: Outlook, dearer: float) -> float:
+        """
+        Return how long after a look at this age the next one at this task is due, in seconds.
+        """
+        policy = self._policy
         if policy.mode == "fixed":
             return policy.interval
         if policy.mode == "backoff":
             grown = BACKOFF_FIRST * BACKOFF_FACTOR ** min(task.looks, BACKOFF_STEPS)
             return min(grown, BACKOFF_MAX) * policy._scale
-        outlook = self._durations.outlook(task.kind, self._price)
         gap = min(dearer * outlook.gaps[task.bin] * policy._scale, self._even_gap)
         if age <= STRAGGLER * outlook.median:
             return min(gap, policy.max_gap)

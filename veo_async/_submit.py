@@ -181,14 +181,13 @@ class Submitters:
                 if not self._queue:
                     self._filled.clear()
                     await self._filled.wait()
-                elif not self.lane.is_open():
+                elif (entered_at := self.lane.open_now()) is None:
                     await self.lane.wait_for_change(until=self._next_late_at())
                 elif self.lane.gate.probe == "read":
                     await self._probe()
                 else:
-                    now = self.lane.now()
-                    self.lane.gate.take(now)
-                    return self._queue.popleft(), now
+                    self.lane.gate.take(entered_at)
+                    return self._queue.popleft(), entered_at
 
     def _drop_settled_and_late(self) -> None:
         """
@@ -236,15 +235,8 @@ class Submitters:
     async def _send(self, submission: Submission, entered_at: float) -> None:
         advance(submission.job, JobState.SUBMITTING)
         attempt = self._prepare(submission)
-        fact = facts.Sending(
-            key=attempt.key,
-            attempt=attempt.number,
-            at=submission.sent_at,
-            server_at=None if attempt.uncertainty else attempt.began_at,
-            nonce=attempt.nonce,
-        )
         try:
-            await self._note(fact)
+            await self._note_sending(submission, attempt)
         except BaseException as error:
             self.lane.gate.withdrawn(self.lane.now(), sent_at=entered_at)
             self.lane.changed()
@@ -279,6 +271,19 @@ class Submitters:
             asked=hash(submission.request),
         )
         return submission.attempt
+
+    async def _note_sending(self, submission: Submission, attempt: Attempt) -> None:
+        if self.journal is None:
+            return
+        await self.journal.write(
+            facts.Sending(
+                key=attempt.key,
+                attempt=attempt.number,
+                at=submission.sent_at,
+                server_at=None if attempt.uncertainty else attempt.began_at,
+                nonce=attempt.nonce,
+            )
+        )
 
     async def _post(self, submission: Submission, attempt: Attempt, entered_at: float) -> SubmitOutcome:
         outgoing = submission.outgoing
@@ -400,20 +405,18 @@ class Submitters:
         Raises:
             AlreadyClaimed: the task is another job's.
         """
-        await self._note_or_log(
-            facts.Accepted(
-                key=attempt.key,
-                task_id=outcome.task_id,
-                trace_id=outcome.trace_id,
-                at=self.http.clock.wall(),
-            )
-        )
+        if self.journal is None:
+            return
+        now = self.http.clock.wall()
+        fact = facts.Accepted(key=attempt.key, task_id=outcome.task_id, trace_id=outcome.trace_id, at=now)
+        await self._note_or_log(self.journal, fact)
 
     async def close_attempt(self, attempt: Attempt, outcome: Literal["refused", "not_sent"]) -> None:
         """
         Make it durable, if the disk will, that an attempt bought nothing.
         """
-        await self._note_or_log(self._closed(attempt, outcome))
+        if self.journal is not None:
+            await self._note_or_log(self.journal, self._closed(attempt, outcome))
 
     def _closed(self, attempt: Attempt, outcome: Literal["refused", "not_sent"]) -> facts.AttemptClosed:
         now = self.http.clock.wall()
@@ -432,13 +435,9 @@ class Submitters:
         self.http.retries += 1
         self.enqueue(submission, first=True)
 
-    async def _note(self, fact: facts.Fact) -> None:
-        if self.journal is not None:
-            await self.journal.write(fact)
-
-    async def _note_or_log(self, fact: facts.Accepted | facts.AttemptClosed) -> None:
+    async def _note_or_log(self, journal: Journal, fact: facts.Accepted | facts.AttemptClosed) -> None:
         try:
-            await self._note(fact)
+            await journal.write(fact)
         except facts.AlreadyClaimed:
             raise
         except JournalError as error:
