@@ -43,6 +43,8 @@ async def ours(url: str, token: str, jobs: int) -> AsyncIterator[Callable[[], Aw
         "polling": PollPolicy(batch_size=BATCH).scaled(1 / FASTER),
         "retry": RetryPolicy().scaled(1 / FASTER),
     }
+    async with VeoSession(token, base_url=url, **policies):
+        pass  # what runs is loaded by the first session, and importing is not counted
 
     async def run() -> Lags:
         async with VeoSession(token, base_url=url, **policies) as veo:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final, TypeVar
@@ -71,7 +72,7 @@ def decode(body: bytes) -> Any:
     if not body.strip():
         raise ProtocolError("the reply is empty")
     try:
-        data = json.loads(body.decode("utf-8-sig"))
+        data = json.loads(body.removeprefix(BOM_UTF8).decode())
     except RecursionError:
         raise ProtocolError("the reply is nested too deep") from None
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, numbers of thousands of digits
