@@ -24,7 +24,8 @@ from _report import Row, judged, options, report
 from _workload import AT_ONCE, BATCH, FASTER, TICK, lives
 from attrs import define, field
 
-from veo_async._polling import Durations, PollPolicy, Schedule
+from veo_async import PollPolicy
+from veo_async._polling import Durations, Schedule
 
 KIND: Final = "text2video"
 

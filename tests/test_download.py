@@ -29,8 +29,8 @@ from hypothesis import strategies as st
 
 from veo_async import _download, _part
 from veo_async._download import FRUITLESS, LOOK_UPS, Downloader, Progress
-from veo_async._gate import RetryPolicy
 from veo_async._models import TaskRecord, TaskState, Video
+from veo_async._policies import RetryPolicy
 from veo_async.errors import ConnectionFailed, DownloadError, TaskNotFound, TransportTimedOut
 
 MP4 = b"\0\0\0\x18ftypmp42" + Random(1).randbytes(300_000)
@@ -422,7 +422,7 @@ PROGRAM = """
 import asyncio, sys
 import aiohttp
 from veo_async import _download
-from veo_async._gate import RetryPolicy
+from veo_async._policies import RetryPolicy
 from veo_async._models import Video
 
 _download.FLUSH_EVERY = 0.0

@@ -8,7 +8,8 @@ import pytest
 
 from veo_async._durations import Durations
 from veo_async._hints import MOST_HINTS, Hints
-from veo_async._polling import PollPolicy, Schedule
+from veo_async._policies import PollPolicy
+from veo_async._polling import Schedule
 
 KIND = "text2video veo31-fast"
 WINDOW = 0.05

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from veo_async._durations import Durations
-from veo_async._polling import VOLLEY, PollPolicy, Schedule
+from veo_async._policies import PollPolicy
+from veo_async._polling import VOLLEY, Schedule
 from veo_async.errors import ConfigurationError
 
 KIND = "text2video veo31-fast"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from veo_async._durations import Durations
-from veo_async._polling import PollPolicy, Schedule
+from veo_async._policies import PollPolicy
+from veo_async._polling import Schedule
 
 IDS = st.sampled_from([f"task-{number}" for number in range(12)])
 KINDS = st.sampled_from(["one", "two"])

@@ -28,7 +28,7 @@ PUBLIC: Final = frozenset({ROOT, "errors"})
 
 _MODELS: Final = frozenset({"_models", "errors"})
 _WIRE: Final = _MODELS | {"_wire"}
-_HTTP: Final = _WIRE | {"_http", "_gate", "_lane"}
+_HTTP: Final = _WIRE | {"_http", "_policies", "_gate", "_lane"}
 _SUBMIT: Final = _HTTP | {"_submit", "_journal", "_reconcile", "_job"}
 _ENGINE: Final = _SUBMIT | {
     "_engine",
@@ -45,11 +45,12 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "errors": frozenset(),
     "_models": frozenset({"errors"}),
     "_wire": _MODELS,
-    "_polling": _MODELS,
-    "_gate": frozenset({"errors"}),
+    "_policies": frozenset({"errors"}),
+    "_polling": _MODELS | {"_policies"},
+    "_gate": frozenset({"_policies", "errors"}),
     "_lane": frozenset({"_gate", "errors"}),  # the loop's side of a gate, which is itself pure
     "_reconcile": _MODELS,
-    "_http": _WIRE | {"_gate", "_lane"},
+    "_http": _HTTP - {"_http"},
     "_download": _HTTP,  # with `_http` come its policies and what its answers mean
     "_journal": _WIRE,
     "_job": _MODELS,
@@ -94,9 +95,10 @@ PART_OF: Final[Mapping[str, str]] = {
     "_rules": "_models",
     "_short": "_session",
     "_submission": "_submit",
+    "_suspects": "_polling",
 }
 
-PURE: Final = frozenset({"errors", "_models", "_wire", "_polling", "_gate", "_reconcile"})
+PURE: Final = frozenset({"errors", "_models", "_wire", "_policies", "_polling", "_gate", "_reconcile"})
 FORBIDDEN_NAMES: Final = frozenset({"utils", "helpers", "base", "constants", "types"})
 
 # What a room may take from another where the table of rooms alone says too little.

@@ -8,7 +8,6 @@ Await videos from Google's Veo on Ace Data Cloud.
 
 import typing as _typing
 
-from ._gate import Limits, RetryPolicy
 from ._job import Job, JobState, JobUpdate
 from ._models import (
     MODELS,
@@ -30,7 +29,7 @@ from ._models import (
     Video,
     VideoResult,
 )
-from ._polling import PollPolicy
+from ._policies import Limits, PollPolicy, RetryPolicy
 from ._session import SessionStats, VeoSession
 from .errors import (
     ApiError,

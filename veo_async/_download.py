@@ -22,9 +22,9 @@ import aiohttp
 from attrs import define, evolve, field, validators
 
 from ._answers import retry_after
-from ._gate import RetryPolicy
 from ._models import TaskRecord, Video
 from ._part import STRONG_ETAG, Mark, Part, Place, on_disk, place_for
+from ._policies import RetryPolicy
 from .errors import DownloadError, TransportError, VeoError
 
 __all__ = ["Downloader"]

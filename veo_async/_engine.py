@@ -28,14 +28,15 @@ from ._clock import ServerClock
 from ._download import Downloader
 from ._durations import Durations
 from ._endings import Endings, read_outcome
-from ._gate import Gate, Limits, RetryPolicy
+from ._gate import Gate
 from ._http import Http, Transport
 from ._job import Job, JobState, advance, looked, settle
 from ._journal import Journal
 from ._lane import Lane
 from ._listing import about_many, list_tasks, or_none, retrieve, retrieve_many
 from ._models import Request, TaskRecord, TaskState
-from ._polling import PollPolicy, Schedule
+from ._policies import Limits, PollPolicy, RetryPolicy
+from ._polling import Schedule
 from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
 from ._registry import Registry, key_conflict, read_request

@@ -28,9 +28,9 @@ from attrs import define, field
 from ._answers import is_dead_token, read_answer, server_time
 from ._clock import ServerClock
 from ._failures import translated
-from ._gate import Limits, RetryPolicy
 from ._lane import Lane
 from ._outage import Outage
+from ._policies import Limits, RetryPolicy
 from .errors import (
     ApiError,
     ConfigurationError,

@@ -45,17 +45,18 @@ one drops it when its turn comes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
-from typing import Any, Final, Literal, Self
+from typing import Final
 
-from attrs import Attribute, define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from ._durations import ENDS, Durations, Outlook, bin_of
 from ._hints import RARER, Hints
-from .errors import ConfigurationError
+from ._policies import PollPolicy
+from ._suspects import Suspects
 
-__all__ = ["Durations", "PollPolicy", "Schedule"]
+__all__ = ["Durations", "Schedule"]
 
 # Seconds here are those of an unscaled policy.
 # The chance per second that a documented task ends near the median, where gaps are then about `interval`;
@@ -74,75 +75,7 @@ BACKOFF_FIRST: Final = 2.0  # seconds
 BACKOFF_FACTOR: Final = 1.3
 BACKOFF_MAX: Final = 10.0  # seconds
 BACKOFF_STEPS: Final = 99  # past any maximum, and short of an overflow
-LONE_FIRST: Final = 10.0  # seconds until an id that a reply left out is asked alone: a replica may lag
-LONE_GAP: Final = 41.0  # seconds between lone looks: four of them span just over two minutes
-LONE_MISSES: Final = 4
-LONE_SPAN: Final = 120.0  # seconds
 FORGOTTEN: Final = 1000  # forgotten tasks that the heap of deadlines may hold besides as many as are known
-
-_Validator = Callable[["PollPolicy", "Attribute[Any]", Any], None]
-
-
-def _number(*, whole: bool = False, optional: bool = False) -> _Validator:
-    """
-    Accept finite numbers above 0 only.
-    """
-    wanted = "a whole number above 0" if whole else "a finite number above 0"
-
-    def check(_: PollPolicy, attribute: Attribute[Any], value: Any) -> None:
-        if optional and value is None:
-            return
-        fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if not fits or not 0 < value < math.inf:
-            raise ConfigurationError(f"{attribute.name} must be {wanted}, not {value!r}")
-
-    return check
-
-
-def _mode(_: PollPolicy, attribute: Attribute[Any], value: object) -> None:
-    if value not in ("learned", "fixed", "backoff"):
-        raise ConfigurationError(f"{attribute.name} must be learned, fixed or backoff, not {value!r}")
-
-
-@frozen(kw_only=True)
-class PollPolicy:
-    """
-    When to ask about tasks; the defaults need no thought.
-
-    Attributes:
-        mode: `learned` looks where tasks end, `fixed` every `interval`, `backoff` ever more rarely.
-        interval: seconds between looks; in `learned` mode about that while most tasks end, many being in flight.
-        first_look: seconds from acceptance to the first look; None leaves it to the mode.
-        max_gap: the longest gap between looks at a straggler, in seconds.
-        batch_size: how many tasks one request asks about at most.
-        budget: requests a second at most.
-        deadline: seconds after acceptance until a job gives up waiting; None waits for ever.
-    """
-
-    mode: Literal["learned", "fixed", "backoff"] = field(default="learned", validator=_mode)
-    interval: float = field(default=3.0, validator=_number())
-    first_look: float | None = field(default=None, validator=_number(optional=True))
-    max_gap: float = field(default=30.0, validator=_number())
-    batch_size: int = field(default=50, validator=_number(whole=True))
-    budget: float = field(default=10.0, validator=_number())
-    deadline: float | None = field(default=1800.0, validator=_number(optional=True))
-    _scale: float = field(default=1.0, alias="_scale", repr=False, validator=_number())
-
-    def scaled(self, factor: float, /) -> Self:
-        """
-        Return the policy for a server that is slower by `factor`: durations times it, rates divided by it.
-        """
-        if not 0 < factor < math.inf:
-            raise ConfigurationError(f"factor must be a finite number above 0, not {factor!r}")
-        return evolve(
-            self,
-            interval=self.interval * factor,
-            first_look=None if self.first_look is None else self.first_look * factor,
-            max_gap=self.max_gap * factor,
-            budget=self.budget / factor,
-            deadline=None if self.deadline is None else self.deadline * factor,
-            _scale=self._scale * factor,
-        )
 
 
 @define(eq=False, weakref_slot=False)
@@ -187,17 +120,6 @@ class _Group:
         return bool(self.tasks)
 
 
-@define(eq=False, weakref_slot=False)
-class _Suspect:
-    """
-    A task that a reply left out.
-    """
-
-    due_at: float = math.inf  # infinite while it is being asked about
-    misses: int = -1  # lone ones: the miss in a batch, which raised the suspicion, does not count
-    first_miss_at: float = math.inf
-
-
 @define(eq=False)
 class Schedule:
     """
@@ -221,15 +143,14 @@ class Schedule:
     )  # what is due after this leaves `_request_at` alone
     _nudged: set[str] = field(init=False, factory=set)  # while they were being asked about
     _hints: Hints = field(init=False)
-    _suspects: dict[str, _Suspect] = field(init=False, factory=dict)
-    _lone: list[tuple[float, str]] = field(init=False, factory=list)  # a heap of (due_at, id)
-    _missed: list[str] = field(init=False, factory=list)  # suspects with enough misses
+    _suspects: Suspects = field(init=False)
     _deadlines: list[_Task] = field(init=False, factory=list)  # a heap; holds forgotten tasks for a while
 
     def __attrs_post_init__(self) -> None:
         policy = self._policy
         self._batch_size = policy.batch_size
         self._hints = Hints(policy.batch_size)
+        self._suspects = Suspects(policy._scale)
         interval = policy.interval / policy._scale
         self._price = max(TYPICAL_HAZARD * interval * interval / 2, LEAST_PRICE)
         self._alike = max(ALIKE * interval, LEAST_ALIKE) * policy._scale
@@ -291,7 +212,7 @@ class Schedule:
             if task.group is not None and task.group.due_at <= self._horizon:
                 self._request_at = None
             task.group = None
-            self._suspects.pop(task_id, None)
+            self._suspects.forget(task_id)
             self._nudged.discard(task_id)
             self._hints.forget(task_id)
 
@@ -365,9 +286,9 @@ class Schedule:
         """
         Return when the next request should go, a deadline passes or a task has vanished; None when nothing waits.
         """
-        times = [self._next_request_at(), self._next_lone_at(), self._hints.ask_at, self.next_deadline_at()]
-        if self._missed:
-            times.append(self._next_vanished_at())
+        times = [self._next_request_at(), self._hints.ask_at, self.next_deadline_at()]
+        if self._suspects:
+            times += self._suspects.next_at(), self._suspects.next_vanished_at()
         return min((at for at in times if at is not None), default=None)
 
     def take_batch(self, now: float) -> list[str]:
@@ -375,9 +296,9 @@ class Schedule:
         Return the ids to ask about in one request now, none if none is due; each is taken until reported on.
         """
         self._follow_hints(now)
-        request_at, lone_at = self._next_request_at(), self._next_lone_at()
+        request_at, lone_at = self._next_request_at(), self._suspects.next_at()
         if lone_at is not None and lone_at <= now and (request_at is None or lone_at <= request_at):
-            return [self._take_lone()]
+            return [self._suspects.take()]
         if request_at is None or request_at > now:
             return []
         return [task.id for task in self._take_until(now + self._even_gap)]
@@ -386,13 +307,10 @@ class Schedule:
         """
         Make the task due at once: it may well have ended.
         """
-        task, suspect = self._tasks.get(task_id), self._suspects.get(task_id)
-        if task is None:
+        task, due_at = self._tasks.get(task_id), now - HEAD_START * self._policy._scale
+        if task is None or self._suspects.hurry(task_id, due_at):
             return
-        due_at = now - HEAD_START * self._policy._scale
-        if suspect is not None and suspect.due_at < math.inf:
-            self._ask_alone(task_id, min(suspect.due_at, due_at))
-        elif task.group is None:
+        if task.group is None:
             self._nudged.add(task_id)  # the answer under way may have been written before the end
         elif task.group.due_at > due_at:
             self._put([task], due_at)
@@ -494,7 +412,7 @@ class Schedule:
         for task in tasks:
             task.looks += 1
             if self._suspects:
-                self._suspects.pop(task.id, None)
+                self._suspects.forget(task.id)
             gap = self._gap(task, self._grown(task, now), outlooks[task.kind], dearer)
             if heeds_hints:
                 gap = self._hinted_gap(task, gap)
@@ -518,7 +436,7 @@ class Schedule:
             self._put(again, due_at)
         for task in tasks:
             if task.id in self._suspects:
-                self._ask_alone(task.id, due_at)
+                self._suspects.ask_at(task.id, due_at)
         self._renew_nudges(tasks, now)
 
     def missing(self, task_ids: Iterable[str], now: float) -> None:
@@ -528,37 +446,18 @@ class Schedule:
         tasks = self._known(task_ids)
         for task in tasks:
             task.group = None
-            suspect = self._suspects.setdefault(task.id, _Suspect())
-            suspect.misses += 1
+            self._suspects.missed(task.id, now)
             self._is_checked(task)
-            if suspect.misses == 1:
-                suspect.first_miss_at = now
-            if suspect.misses == LONE_MISSES:
-                self._missed.append(task.id)
-            self._ask_alone(task.id, now + (LONE_GAP if suspect.misses else LONE_FIRST) * self._policy._scale)
         self._renew_nudges(tasks, now)
 
     def vanished(self, now: float) -> list[str]:
         """
         Forget and return the tasks that the server has not known for long enough.
         """
-        vanished_at = self._next_vanished_at()
-        if vanished_at is None or vanished_at > now:
-            return []
-        gone = [task_id for task_id in self._missed if self._vanished_at(task_id) <= now]
+        gone = self._suspects.vanished(now)
         for task_id in gone:
             self.discard(task_id)
         return gone
-
-    def _next_vanished_at(self) -> float | None:
-        """
-        Return when the silence about one of the suspects with enough misses has lasted for long enough.
-        """
-        self._missed = [task_id for task_id in self._missed if task_id in self._suspects]
-        return min(map(self._vanished_at, self._missed), default=None)
-
-    def _vanished_at(self, task_id: str) -> float:
-        return self._suspects[task_id].first_miss_at + LONE_SPAN * self._policy._scale
 
     def too_large(self, size: int) -> None:
         """
@@ -575,24 +474,6 @@ class Schedule:
             if task.id in self._nudged:
                 self._nudged.discard(task.id)
                 self.nudge(task.id, now)
-
-    def _next_lone_at(self) -> float | None:
-        while self._lone:
-            due_at, task_id = self._lone[0]
-            suspect = self._suspects.get(task_id)
-            if suspect is not None and suspect.due_at == due_at:
-                return due_at
-            heappop(self._lone)
-        return None
-
-    def _take_lone(self) -> str:
-        _, task_id = heappop(self._lone)
-        self._suspects[task_id].due_at = math.inf
-        return task_id
-
-    def _ask_alone(self, task_id: str, due_at: float) -> None:
-        self._suspects[task_id].due_at = due_at
-        heappush(self._lone, (due_at, task_id))
 
     # --- the gaps --------------------------------------------------------------------------------------
 

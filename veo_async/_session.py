@@ -22,7 +22,6 @@ from attrs import define, field, frozen
 from ._access import base_url_from, token_from
 from ._clock import ServerClock
 from ._feed import Item, feed
-from ._gate import Limits, RetryPolicy
 from ._job import Job, JobState, as_completed
 from ._models import (
     Request,
@@ -31,7 +30,7 @@ from ._models import (
     VideoResult,
     in_short,
 )
-from ._polling import PollPolicy
+from ._policies import Limits, PollPolicy, RetryPolicy
 from ._results import is_id
 from ._short import ShortMethods
 from .errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageError

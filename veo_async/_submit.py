@@ -20,12 +20,12 @@ from attrs import define, evolve, field
 
 from . import _journal as facts
 from ._answers import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
-from ._gate import Limits
 from ._http import Http, Outgoing, tell
 from ._intake import Intake
 from ._job import Job, JobState, advance
 from ._journal import Journal
 from ._lane import Lane
+from ._policies import Limits
 from ._reconcile import Attempt, Reconciler
 from ._submission import Submission, SubmitterHost, ended_early
 from ._wire import dump_request, encode

@@ -261,11 +261,13 @@ async def _stop_listening(server: asyncio.Server) -> None:
     """
     # asyncio forgets to close a connection that it takes in the very turn in which its server closes.
     loop = asyncio.get_running_loop()
-    with contextlib.suppress(NotImplementedError):  # Windows' own loop has no readers
-        for listening in server.sockets:
-            loop.remove_reader(listening)
+    try:
+        with contextlib.suppress(NotImplementedError):  # Windows' own loop has no readers
+            for listening in server.sockets:
+                loop.remove_reader(listening)
         await asyncio.sleep(0)
-    server.close()
+    finally:
+        server.close()
 
 
 async def read_payload(request: web.Request) -> object:
