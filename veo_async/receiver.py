@@ -197,10 +197,12 @@ class CallbackReceiver:
         """
         listening, self._listening = self._listening, None
         runner, self._runner, self._address = self._runner, None, None
-        if listening is not None:
-            await _stop_listening(listening)
-        if runner is not None:
-            await runner.cleanup()
+        try:
+            if listening is not None:
+                await _stop_listening(listening)
+        finally:
+            if runner is not None:
+                await runner.cleanup()
 
     async def __aenter__(self) -> Self:
         return self
