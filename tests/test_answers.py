@@ -250,6 +250,7 @@ def test_an_error_may_hide_behind_200() -> None:
         ({}, None),
         ({"retry-after": "7"}, 7.0),
         ({"retry-after": " 0.5 "}, 0.5),
+        ({"retry-after": "9999999999"}, 9999999999.0),
         ({"retry-after": "-7"}, None),
         ({"retry-after": "1e9"}, None),
         ({"retry-after": "soon"}, None),

@@ -35,7 +35,7 @@ def see_ends(made: Schedule, count: int, *, announced: bool) -> None:
     """
     for number in range(count):
         task_id = f"other-{number}"
-        made.add(task_id, kind=KIND, started_at=0.0, deadline_at=None)
+        made.add(task_id, kind=KIND, started_at=-99.0, deadline_at=None)
         if announced:
             made.hint(task_id, 1.0)
         made.ended(task_id, 1.0, duration=100.0)

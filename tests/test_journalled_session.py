@@ -333,6 +333,40 @@ async def test_a_clock_that_was_set_back_is_noticed(path: Path) -> None:
     assert 1 == world.core.accepted
 
 
+@pytest.mark.parametrize("again", ["resume", "submit"])
+@in_virtual_time
+async def test_a_task_that_was_attached_is_taken_up_as_well(path: Path, again: str) -> None:
+    """
+    Of two handles of one task, each gets the result, and the purchase's key has it for ever.
+    """
+    world = ten_seconds()
+    async with journalled(world, path) as veo:
+        task_id = await veo.submit(whale(), key="k").accepted()
+    async with journalled(world, path) as veo:
+        attached = veo.attach(task_id)
+        (job,) = await veo.resume() if again == "resume" else [veo.submit(whale(), key="k")]
+        assert task_id == (await attached).task_id == (await job).task_id
+    assert (await entries(path, "k"))["k"].outcome is not None
+
+
+@pytest.mark.parametrize("first", ["attached", "bought"])
+@in_virtual_time
+async def test_a_handle_that_is_abandoned_leaves_the_task_to_the_other(path: Path, first: str) -> None:
+    """
+    Whichever of two handles of one task is abandoned, the other one is settled, and one attached at once after too.
+    """
+    world = ten_seconds()
+    async with journalled(world, path) as veo:
+        task_id = await veo.submit(whale(), key="k").accepted()
+    async with journalled(world, path) as veo:
+        attached = veo.attach(task_id)
+        (job,) = await veo.resume()
+        left, kept = (attached, job) if first == "attached" else (job, attached)
+        left.abandon()
+        third = veo.attach(task_id)
+        assert task_id == (await kept).task_id == (await third).task_id
+
+
 @in_virtual_time
 async def test_an_outcome_that_the_journal_refuses_costs_no_other(
     path: Path, caplog: pytest.LogCaptureFixture

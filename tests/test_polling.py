@@ -321,6 +321,47 @@ class TestLearning:
         by_record.observe(KIND, 100.0)
         assert by_record.dump() == by_look.dump()
 
+    @pytest.mark.parametrize("told", [101.0, 3.0e5, 1.8e9])
+    def test_no_task_took_longer_than_it_was_watched(self, told: float) -> None:
+        """
+        A record whose times are in another unit, or begin in 1970, counts for no more than the time since acceptance.
+        """
+        by_look, by_record = Durations(), Durations()
+        made = schedule(by_look)
+        made.add("a", kind=KIND, started_at=10.0, deadline_at=None)
+        made.ended("a", 110.0, duration=told)
+        by_record.observe(KIND, 100.0)
+        assert by_record.dump() == by_look.dump()
+
+    @pytest.mark.parametrize(
+        ("told", "counts"), [(None, False), (math.nan, False), (3.0e5, False), (300.0, True)]
+    )
+    def test_a_task_that_was_found_counts_by_its_record_alone(
+        self, told: float | None, *, counts: bool
+    ) -> None:
+        """
+        Nobody knows how old a task was when it was attached or resumed: without times in its record it teaches nothing.
+        """
+        durations = Durations()
+        made = schedule(durations)
+        made.add("a", kind=KIND, started_at=100.0, deadline_at=None, found=True)
+        made.ended("a", 100.1, duration=told)
+        assert float(counts) == sum(durations.dump()[KIND][1])
+
+    def test_a_kind_that_ends_at_once_still_has_a_median(self) -> None:
+        """
+        After many ends within seconds, one that takes longer is looked at all the same, ever more rarely.
+        """
+        durations = Durations()
+        made = schedule(durations)
+        for task_id in names(50):
+            made.add(task_id, kind=KIND, started_at=0.0, deadline_at=None)
+            made.ended(task_id, 1.0)
+        made.add("slow", kind=KIND, started_at=0.0, deadline_at=None)
+        at = look(made)[0]
+        assert 0.0 < durations.outlook(KIND, 0.06).median
+        assert at < due(made) < math.inf
+
     def test_an_end_before_the_last_look_counts_where_the_looks_say(self) -> None:
         """
         A record that claims an end before the task was seen pending cannot count a bin twice.
@@ -759,17 +800,17 @@ class TestFailedPolls:
 
     def test_a_refused_batch_is_halved_until_it_fits(self) -> None:
         """
-        Each refusal halves the batches, down to one, and what fits is remembered.
+        Each refusal halves the batches, down to a size that surely fits, and what fits is remembered.
         """
         made = watched(names(50), batch_size=50)
         sizes: list[int] = []
-        for _ in range(8):
-            batch = made.take_batch(1000.0 + len(sizes))
+        for _ in range(3):
+            at = 1000.0 + 20.0 * len(sizes)
+            batch = made.take_batch(at)
             sizes.append(len(batch))
-            made.too_large(len(batch))
-            made.unanswered(batch, 1000.0)
-        assert [50, 25, 12, 6, 3, 1, 1, 1] == sizes
-        assert 1 == made.batch_size
+            made.refused(batch, at)
+        assert [50, 25, 12] == sizes
+        assert 12 == made.batch_size
 
     def test_a_late_refusal_of_a_larger_batch_changes_nothing(self) -> None:
         """
@@ -777,8 +818,37 @@ class TestFailedPolls:
         """
         made = watched(batch_size=40)
         for _ in range(3):
-            made.too_large(40)
+            made.refused(names(40), 1.0)
         assert 20 == made.batch_size
+
+    def test_a_size_that_was_answered_is_not_what_is_refused(self) -> None:
+        """
+        Where as many were answered before, one of the tasks is to blame: each is asked alone, and batches stay.
+        """
+        made = watched(names(50), batch_size=50)
+        made.answered(50)
+        batch = made.take_batch(1000.0)
+        made.refused(batch, 1000.0)
+        alone = [made.take_batch(1010.0) for _ in batch]
+        assert (50, sorted([task_id] for task_id in batch)) == (made.batch_size, sorted(alone))
+        made.refused(["task-0"], 1010.0)
+        made.looked(names(50)[1:], 1010.0)
+        assert "task-0" not in made.take_batch(1030.0)
+        assert ["task-0"] == made.take_batch(1051.0)
+
+    def test_a_refusal_that_was_one_tasks_fault_takes_no_size_away(self) -> None:
+        """
+        Batches that were halved on account of one task are as large as ever once that is known.
+        """
+        made = watched(names(50), batch_size=50)
+        at = 1000.0
+        while made.batch_size > 12 or len(made.take_batch(at)) != 1:
+            batch = made.take_batch(at + 1.0)
+            made.refused(batch, at + 1.0)
+            at += 20.0
+        made.refused(["task-0"], at)
+        made.refused(["task-0"], at)
+        assert 50 == made.batch_size
 
 
 class TestSuspects:
@@ -860,13 +930,13 @@ class TestSuspects:
 
     def test_a_failed_lone_look_is_no_miss(self) -> None:
         """
-        A suspect whose lone poll failed is asked alone again, soon.
+        A suspect whose lone poll failed is asked alone again, in ten seconds.
         """
         made = watched()
         made.missing(made.take_batch(100.0), 100.0)
         at = due(made)
         made.unanswered(made.take_batch(at), at)
-        assert at < due(made) <= at + 1.0
+        assert at < due(made) <= at + 10.0
         assert ["a"] == made.take_batch(due(made))
 
     def test_suspects_scale(self) -> None:

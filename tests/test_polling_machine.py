@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from veo_async._durations import Durations
 from veo_async._policies import PollPolicy
-from veo_async._polling import Schedule
+from veo_async._polling import SURELY_FITS, Schedule
 
 IDS = st.sampled_from([f"task-{number}" for number in range(12)])
 KINDS = st.sampled_from(["one", "two"])
@@ -33,6 +33,7 @@ class Known:
     suspected: bool = False
     lone_misses: int = 0
     first_lone_miss_at: float = math.inf
+    blamed: bool = False
 
 
 class ScheduleMachine(RuleBasedStateMachine):
@@ -49,7 +50,8 @@ class ScheduleMachine(RuleBasedStateMachine):
         batch_size=st.integers(1, 5),
     )
     def begin(self, **policy: Any) -> None:
-        self.size = policy["batch_size"]
+        self.size = self.asked_for = policy["batch_size"]
+        self.fits = SURELY_FITS
         self.durations = Durations()
         self.schedule = Schedule(PollPolicy(**policy), durations=self.durations)
 
@@ -112,6 +114,8 @@ class ScheduleMachine(RuleBasedStateMachine):
             fate: [task_id for task_id, its in zip(batch, fates, strict=True) if its == fate]
             for fate in "pem"
         }
+        self.schedule.answered(len(batch))
+        self.fits = max(self.fits, len(batch))
         self.schedule.looked(told["p"], self.now)
         self.schedule.missing(told["m"], self.now)
         for task_id in told["e"]:
@@ -128,9 +132,10 @@ class ScheduleMachine(RuleBasedStateMachine):
     def fail(self, data: st.DataObject, refused: bool) -> None:
         batch = self.flights.pop(data.draw(st.integers(0, len(self.flights) - 1)))
         if refused:
-            self.schedule.too_large(len(batch))
-            self.size = max(1, min(self.size, len(batch) // 2))
-        self.schedule.unanswered(batch, self.now)
+            self.schedule.refused(batch, self.now)
+            self.refuse(batch)
+        else:
+            self.schedule.unanswered(batch, self.now)
 
     @rule()
     def expire(self) -> None:
@@ -215,6 +220,16 @@ class ScheduleMachine(RuleBasedStateMachine):
         if known.lone_misses == 1:
             known.first_lone_miss_at = min(known.first_lone_miss_at, self.now)
         known.suspected = True
+
+    def refuse(self, batch: list[str]) -> None:
+        if len(batch) > max(self.fits, 1):
+            self.size = max(1, min(self.size, len(batch) // 2))
+            return
+        self.fits = len(batch) // 2
+        for known in (self.model[task_id] for task_id in batch if task_id in self.model):
+            if known.suspected and not known.blamed:
+                self.size, known.blamed = self.asked_for, True
+            known.suspected = True
 
 
 TestScheduleMachine = ScheduleMachine.TestCase

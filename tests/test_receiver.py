@@ -207,6 +207,26 @@ async def test_each_submit_carries_a_callback_url_of_its_own() -> None:
         assert all(body["async"] for body in bodies)
 
 
+async def test_what_is_submitted_while_a_receiver_stops_goes_without_a_callback() -> None:
+    """
+    While a half-sent callback holds the end of a receiver up, the session submits on, and nothing fails.
+    """
+    async with stage() as it:
+        _, writer = await asyncio.open_connection(*it.address)
+        try:
+            path = it.receiver.url.split("/", 3)[3]
+            writer.write(f"POST /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1".encode())
+            await writer.drain()
+            stopping = asyncio.create_task(it.receiver.stop())
+            await asyncio.sleep(0)
+            jobs = [await it.pending(f"whale {number}") for number in range(3)]
+            await stopping
+            assert [JobState.PENDING] * 3 == [job.state for job, _ in jobs]
+            assert not any("callback_url" in it.sim.core.tasks[task_id].body for _, task_id in jobs)
+        finally:
+            writer.close()
+
+
 async def test_a_receiver_that_was_stopped_is_not_called() -> None:
     """After `stop()` submits carry no callback URL, and after another `start()` they do."""
     async with stage() as it:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from tests.virtual import EPOCH, InMemoryTransport, World, run
-from tests.virtual.scripted import ended, in_virtual_time, whales
+from tests.virtual.scripted import answer, ended, in_virtual_time, scripted, whale, whales
 from veo_async import (
     Job,
     JobFailed,
@@ -23,9 +23,11 @@ from veo_async import (
     TaskState,
     TextToVideo,
     TrackingLost,
+    TransportTimedOut,
     VeoError,
 )
 from veo_async._gate import Gate
+from veo_async._http import Reply
 from veo_async._lane import Lane
 from veo_async.simulator import TOKEN, Faults, Settings
 from veo_async.simulator._settings import FailedForm, PendingForm
@@ -118,6 +120,32 @@ def test_a_deadline_holds_while_the_polls_are_paused() -> None:
             with pytest.raises(JobTimedOut):
                 await veo.submit(TextToVideo("a"), timeout=100.0)
             assert 100.0 == pytest.approx(now(), abs=1.0)
+
+    run(main())
+
+
+def test_a_deadline_holds_while_looks_hang() -> None:
+    """
+    Deadlines pass on time though as many looks as there may be hang for a minute each.
+    """
+
+    async def main() -> None:
+        world = World(Settings(duration=lambda body: 5000.0))
+        session, transport = scripted(world, polling=PollPolicy(first_look=1.0, batch_size=1))
+        timed_out: list[float] = []
+
+        async def hang(body: bytes) -> Reply:
+            await asyncio.sleep(60.0)
+            raise TransportTimedOut("no answer in time")
+
+        transport.asks.extend([hang] * 100)
+        async with session as veo:
+            jobs = [veo.submit(request, timeout=40.0) for request in whales(40)]
+            for job in jobs:
+                job.add_done_callback(lambda _: timed_out.append(now()))
+            await asyncio.gather(*jobs, return_exceptions=True)
+        assert {JobTimedOut} == {type(job.exception()) for job in jobs}
+        assert 41.0 > max(timed_out)
 
     run(main())
 
@@ -224,6 +252,23 @@ def test_a_hiccup_about_the_token_is_no_death() -> None:
             assert (await job).videos
 
     run(main())
+
+
+@in_virtual_time
+async def test_a_token_that_came_to_life_again_has_as_many_chances_as_at_first() -> None:
+    """
+    After tracking was lost and the token works again, one 401 among good answers loses nothing.
+    """
+    world = World()
+    session, transport = scripted(world)
+    async with session as veo:
+        job = veo.submit(whale())
+        await job.accepted()
+        world.core.revoke(TOKEN, "token_expired")
+        assert JobState.STOPPED is await ended(job)
+        world.core.dead_tokens.pop(TOKEN)
+        transport.asks.append(answer(401, {"error": {"code": "token_expired"}}))
+        assert JobState.SUCCEEDED is await ended(veo.submit(whale(1)))
 
 
 def test_a_batch_that_is_too_large_is_halved_until_it_fits() -> None:

@@ -212,6 +212,10 @@ RECORDS: list[tuple[str, dict[str, Any], TaskState]] = [
     ("data null", with_response({"success": True, "data": None}), PENDING),
     ("data null, finished null", with_response({"success": True, "data": None}, finished_at=None), PENDING),
     ("data empty, finished", with_response({"success": True, "data": []}, finished_at=1.0), FAILED),
+    *(
+        (f"data empty, finished {never!r}", with_response({"success": True, "data": []}, finished_at=never), PENDING)
+        for never in (0, 0.0, "", False)
+    ),
     ("data not items", with_response({"success": True, "data": ["x"]}), PENDING),
     ("data one object", with_response({"success": True, "data": with_item()["data"][0]}), SUCCEEDED),
     ("no success flag", with_response({"data": with_item()["data"]}), SUCCEEDED),

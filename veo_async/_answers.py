@@ -146,7 +146,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     Read `Retry-After` in seconds: a number, or an HTTP date measured against the reply's own `Date`.
     """
     text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+    if re.fullmatch(r"\d{1,99}(\.\d{1,99})?", text):
         return float(text)
     wanted, sent = _http_date(text), server_time(headers)
     return max(0.0, wanted - sent) if wanted is not None and sent is not None else None

@@ -21,7 +21,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-__all__ = ["ENDS", "Durations", "Outlook", "bin_of"]
+__all__ = ["EDGES", "ENDS", "Durations", "Outlook", "bin_of"]
 
 FIRST_EDGE: Final = 4.0  # seconds; shorter lives need no telling apart
 RATIO: Final = 1.15  # each bin is longer than the one before by this: narrower ones learn more slowly
@@ -220,7 +220,9 @@ def _outlook(chances: Sequence[float], price: float) -> Outlook:
     ]
     half = sum(share > 0.5 for share in _survival(chances))
     gaps = [_wait(index, hazards, price) for index in range(BINS)]
-    return Outlook(price, first=gaps[0], median=EDGES[min(half, BINS - 1)], gaps=gaps)
+    # It falls into that bin; in the first one, which begins at 0, its end serves: who is late is measured by it.
+    median = max(EDGES[min(half, BINS - 1)], FIRST_EDGE)
+    return Outlook(price, first=gaps[0], median=median, gaps=gaps)
 
 
 def _wait(start: int, hazards: Sequence[float], price: float) -> float:

@@ -29,7 +29,8 @@ from .errors import JobError, JobFailed, JournalError, ProtocolError, VeoError
 
 __all__ = ["Endings", "read_outcome"]
 
-FARTHEST: Final = 1e11  # Unix seconds; a time beyond the year 5000 is none
+NEAREST: Final = 1e9  # Unix seconds; a time before 2001 is none
+FARTHEST: Final = 1e11  # nor one beyond the year 5000
 KEEP_EVERY: Final = (
     100  # tasks that end between two writings of what was learned: losing some costs a few looks
 )
@@ -92,7 +93,11 @@ class Endings:
 
     def _note_lag(self, record: Mapping[str, Any]) -> None:
         finished_at, server_now = record.get("finished_at"), self.clock.at(asyncio.get_running_loop().time())
-        if isinstance(finished_at, int | float) and abs(finished_at) < FARTHEST and server_now is not None:
+        if (
+            isinstance(finished_at, int | float)
+            and NEAREST < finished_at < FARTHEST
+            and server_now is not None
+        ):
             self._noticed += 1
             self._lag += max(0.0, server_now - finished_at)
 

@@ -284,8 +284,7 @@ class Engine:
         job = Job(self.registry.free_key(f"task:{task_id}"), None, self, timeout)
         self.registry.add(job)
         self.submits.gate.entered()
-        self._track(job, task_id, None)
-        self.tracker.nudge(task_id)  # it may have ended long ago
+        self._track(job, task_id, None, found=True)
         return job
 
     async def resume(self) -> list[Job]:
@@ -334,8 +333,7 @@ class Engine:
             self.submits.gate.entered()
             bought_by = _remade(job.key, submission.request, still_open[-1]) if still_open else None
             self.reconciling.reconciler.owned(entry.task_id, now=self.loop.time(), attempt=bought_by)
-            self._track(job, entry.task_id, entry.trace_id)
-            self.tracker.nudge(entry.task_id)  # it may have ended while nobody looked
+            self._track(job, entry.task_id, entry.trace_id, found=True)
         elif still_open:
             self._reopen(submission, still_open[-1])
         else:
@@ -391,17 +389,12 @@ class Engine:
         """
         Take over a job whose task the server has.
         """
-        other = self.registry.by_task.get(outcome.task_id)
         if job.done():  # abandoned meanwhile
             log.info("task %s was accepted for the abandoned job %s", outcome.task_id, job.key)
             job.task_id = outcome.task_id
             if job.keyed and self.journal is None:
                 self.registry.remember(job)
             self._left()
-        elif other is not None:
-            log.warning("task %s answers two jobs, %s and %s", outcome.task_id, other.key, job.key)
-            advance(job, JobState.PENDING, task_id=outcome.task_id, trace_id=outcome.trace_id)
-            other.add_done_callback(lambda settled: self._share(settled, job))
         else:
             self._track(job, outcome.task_id, outcome.trace_id)
             if classify(outcome.record) is not TaskState.PENDING:
@@ -453,15 +446,26 @@ class Engine:
             return
         outcome = settled.exception() or settled.result()
         if isinstance(outcome, JobAbandoned) and job.task_id is not None:
-            self._watch(job, job.task_id)
+            self._watch_or_share(job, job.task_id, found=True)
         else:
             settle(job, settled.state, copy(outcome) if isinstance(outcome, VeoError) else outcome)
 
-    def _track(self, job: Job, task_id: str, trace_id: str | None) -> None:
+    def _track(self, job: Job, task_id: str, trace_id: str | None, *, found: bool = False) -> None:
         advance(job, JobState.PENDING, task_id=task_id, trace_id=trace_id)
-        self._watch(job, task_id)
+        self._watch_or_share(job, task_id, found=found)
 
-    def _watch(self, job: Job, task_id: str) -> None:
+    def _watch_or_share(self, job: Job, task_id: str, *, found: bool) -> None:
+        other = self.registry.by_task.get(task_id)
+        if other is None:
+            self._watch(job, task_id, found=found)
+        elif other.request is None:  # a mere handle: the one that has bought it writes the outcome down
+            self._watch(job, task_id, found=found)
+            job.add_done_callback(lambda settled: self._share(settled, other))
+        else:
+            log.warning("task %s answers two jobs, %s and %s", task_id, other.key, job.key)
+            other.add_done_callback(lambda settled: self._share(settled, job))
+
+    def _watch(self, job: Job, task_id: str, *, found: bool) -> None:
         now = self.loop.time()
         patience = self.polling.deadline if job.timeout is None else job.timeout
         self.registry.by_task[task_id] = job
@@ -470,6 +474,7 @@ class Engine:
             kind=job.request.kind if job.request else "",
             started_at=now,
             deadline_at=None if patience is None else now + patience,
+            found=found,
         )
 
     # --- tasks ------------------------------------------------------------------------------------------

@@ -45,13 +45,13 @@ one drops it when its turn comes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final
 
 from attrs import define, evolve, field
 
-from ._durations import ENDS, Durations, Outlook, bin_of
+from ._durations import EDGES, ENDS, Durations, Outlook, bin_of
 from ._hints import RARER, Hints
 from ._policies import PollPolicy
 from ._suspects import Suspects
@@ -70,6 +70,8 @@ LEAST_PRICE: Final = 1e-9  # seconds of lag; keeps the arithmetic of absurdly sh
 ALIKE: Final = 0.25  # intervals; gaps that differ by less share a group
 LEAST_ALIKE: Final = 1e-3  # seconds
 RETRY: Final = 1.0  # seconds until the tasks of a failed poll are asked again; the gate does the backing off
+SURELY_FITS: Final = 12  # [D] the default of `limit`: a question about no more is not refused for its size
+NUDGED: Final = "nudged"  # no kind of request is called so
 HEAD_START: Final = 60.0  # seconds; a task known to have ended passes looks that are overdue by less
 BACKOFF_FIRST: Final = 2.0  # seconds
 BACKOFF_FACTOR: Final = 1.3
@@ -90,6 +92,7 @@ class _Task:
     deadline_at: float | None
     looks: int = 0
     bin: int = 0  # of the life table: those before it are counted as outlived
+    found: bool = False  # rather than accepted here: it is older than it was watched
     group: _Group | None = None  # None while it is being asked about, or suspected
 
     def __lt__(self, other: _Task) -> bool:
@@ -129,13 +132,16 @@ class Schedule:
     _policy: PollPolicy
     _durations: Durations = field(kw_only=True)
     _batch_size: int = field(init=False)
+    _fits: int = field(init=False, default=SURELY_FITS)  # so many at once were answered
     _price: float = field(init=False)  # of a look in a full request, in unscaled seconds of expected lag
     _alike: float = field(init=False)  # seconds
     _patience: float = field(init=False)  # seconds that a due look may wait for company
     _even_gap: float = field(init=False)  # seconds
     _tasks: dict[str, _Task] = field(init=False, factory=dict)
     _groups: list[_Group] = field(init=False, factory=list)  # a heap
-    _arrivals: dict[str, _Group] = field(init=False, factory=dict)  # the newest group of each kind
+    _arrivals: dict[str, _Group] = field(
+        init=False, factory=dict
+    )  # the newest group of each kind, and of nudges
     _request_at: float | None = field(init=False, default=None)  # None: to be worked out
     _volley: int = field(init=False, default=0)  # requests left that go at `_request_at`
     _horizon: float = field(
@@ -186,7 +192,9 @@ class Schedule:
 
     # --- tasks come and go -----------------------------------------------------------------------------
 
-    def add(self, task_id: str, *, kind: str, started_at: float, deadline_at: float | None) -> None:
+    def add(
+        self, task_id: str, *, kind: str, started_at: float, deadline_at: float | None, found: bool = False
+    ) -> None:
         """
         Watch the task from now on; of a known one, the earlier start and the earlier deadline hold.
 
@@ -194,13 +202,14 @@ class Schedule:
             kind: what its duration is learned under (action, model, resolution).
             started_at: when it was accepted, on the monotonic clock; may lie in the past.
             deadline_at: when to give up, or None.
+            found: it was accepted some time before `started_at`, nobody knows when.
         """
         known = self._tasks.get(task_id)
         if known is not None:
             self._merge(known, started_at, deadline_at)
             return
-        task = self._tasks[task_id] = _Task(task_id, kind, started_at, deadline_at)
-        self._arrive(task, started_at + self._first_gap(kind))
+        task = self._tasks[task_id] = _Task(task_id, kind, started_at, deadline_at, found=found)
+        self._arrive(task, started_at + self._first_gap(kind), among=kind)
         self._expect(task)
 
     def discard(self, task_id: str) -> None:
@@ -226,10 +235,25 @@ class Schedule:
         task = self._tasks.get(task_id)
         if task is None:
             return
-        seconds = duration if duration is not None and 0 <= duration < math.inf else now - task.started_at
-        self._durations.died(task.kind, task.bin, max(task.bin, bin_of(seconds / self._policy._scale)))
+        seconds = self._lasted(task, now, duration)
+        if seconds is not None:
+            self._durations.died(task.kind, task.bin, max(task.bin, bin_of(seconds)))
         self._hints.ended(task_id)
         self.discard(task_id)
+
+    def _lasted(self, task: _Task, now: float, told: float | None) -> float | None:
+        """
+        Return how long a task that has ended took, in unscaled seconds, or None where nobody knows.
+        """
+        watched = (now - task.started_at) / self._policy._scale
+        if told is None or not 0 <= told < math.inf:
+            return None if task.found else watched
+        told /= self._policy._scale
+        if task.found:
+            return (
+                told if told < EDGES[-1] else None
+            )  # else the times in the record are in another unit, or none
+        return min(told, watched)  # it was accepted here, and has ended
 
     def overdue(self, now: float) -> list[str]:
         """
@@ -269,16 +293,16 @@ class Schedule:
             self._deadlines = [kept for kept in self._deadlines if self._tasks.get(kept.id) is kept]
             heapify(self._deadlines)
 
-    def _arrive(self, task: _Task, due_at: float) -> None:
+    def _arrive(self, task: _Task, due_at: float, *, among: str) -> None:
         """
-        Let a new task wait together with those of its kind that came just before it.
+        Let a task wait together with those of its kind that came just before it.
         """
-        group = self._arrivals.get(task.kind)
+        group = self._arrivals.get(among)
         if group and 0 < len(group.tasks) < self._batch_size and 0 <= due_at - group.due_at <= self._patience:
             group.tasks.append(task)
             task.group = group
         else:
-            self._arrivals[task.kind] = self._put([task], due_at)
+            self._arrivals[among] = self._put([task], due_at)
 
     # --- whom to ask about, and when -------------------------------------------------------------------
 
@@ -313,7 +337,7 @@ class Schedule:
         if task.group is None:
             self._nudged.add(task_id)  # the answer under way may have been written before the end
         elif task.group.due_at > due_at:
-            self._put([task], due_at)
+            self._arrive(task, due_at, among=NUDGED)
 
     def hint(self, task_id: str, now: float, *, window: float = 0.0) -> bool:
         """
@@ -430,13 +454,12 @@ class Schedule:
         Ask about these again soon: the poll itself failed, and no look is counted.
         """
         tasks = self._known(task_ids)
-        due_at = now + RETRY * self._policy._scale
         again = [task for task in tasks if task.id not in self._suspects]
         if again:
-            self._put(again, due_at)
+            self._put(again, now + RETRY * self._policy._scale)
         for task in tasks:
             if task.id in self._suspects:
-                self._suspects.ask_at(task.id, due_at)
+                self._suspects.unanswered(task.id, now)
         self._renew_nudges(tasks, now)
 
     def missing(self, task_ids: Iterable[str], now: float) -> None:
@@ -459,12 +482,31 @@ class Schedule:
             self.discard(task_id)
         return gone
 
-    def too_large(self, size: int) -> None:
+    def answered(self, size: int) -> None:
         """
-        Halve the batches for good: the server refused one of this size.
+        Take note that the server answers so many at once.
         """
-        self._batch_size = max(1, min(self._batch_size, size // 2))
-        self._request_at = None
+        self._fits = max(self._fits, size)
+
+    def refused(self, task_ids: Sequence[str], now: float) -> None:
+        """
+        Ask about these in another way: the server refused the question.
+
+        More at once than it has ever answered are halved, for good; else one of them is to blame, and each is
+        asked alone. Where that shows which, it was no matter of size.
+        """
+        size, self._request_at = len(task_ids), None
+        if size > max(self._fits, 1):
+            self._batch_size = max(1, min(self._batch_size, size // 2))
+            self.unanswered(task_ids, now)
+            return
+        self._fits = size // 2  # should it be a matter of size after all
+        tasks = self._known(task_ids)
+        for task in tasks:
+            task.group = None
+            if self._suspects.refused(task.id, now) and size == 1:
+                self._batch_size = self._policy.batch_size
+        self._renew_nudges(tasks, now)
 
     def _known(self, task_ids: Iterable[str]) -> list[_Task]:
         return [self._tasks[task_id] for task_id in dict.fromkeys(task_ids) if task_id in self._tasks]

@@ -31,6 +31,7 @@ class _Suspect:
     due_at: float = math.inf  # infinite while it is being asked about
     misses: int = -1  # lone ones: the miss in a batch, which raised the suspicion, does not count
     first_miss_at: float = math.inf
+    blamed: bool = False  # a question about it alone was refused
 
 
 @define(eq=False)
@@ -70,6 +71,26 @@ class Suspects:
         if suspect.misses == LONE_MISSES:
             self._missed.append(task_id)
         self.ask_at(task_id, now + (LONE_GAP if suspect.misses else LONE_FIRST) * self.scale)
+
+    def refused(self, task_id: str, now: float) -> bool:
+        """
+        Ask about a task alone, since a question about it was refused; tell whether that was the first one about it alone.
+
+        That is no miss: the server has not said that it knows no such task.
+        """
+        suspect = self._suspects.get(task_id)
+        if suspect is None:
+            self.missed(task_id, now)
+            return False
+        self.ask_at(task_id, now + LONE_GAP * self.scale)
+        first, suspect.blamed = not suspect.blamed, True
+        return first
+
+    def unanswered(self, task_id: str, now: float) -> None:
+        """
+        Ask about a suspect again: the question failed, or its answer could not be read.
+        """
+        self.ask_at(task_id, now + LONE_FIRST * self.scale)
 
     # --- asking ---
 

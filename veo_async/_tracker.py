@@ -69,14 +69,19 @@ class Tracker:
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _sleeps_until: float = field(init=False, default=-math.inf)  # nothing that is due matters to who is awake
     _failure: BaseException | None = field(init=False, default=None)
+    _was_refused: bool = field(init=False, default=False)
     _dead_probes: int = field(init=False, default=0)
     _dead_since: float = field(init=False, default=0.0)
 
-    def watch(self, task_id: str, *, kind: str, started_at: float, deadline_at: float | None) -> None:
+    def watch(
+        self, task_id: str, *, kind: str, started_at: float, deadline_at: float | None, found: bool = False
+    ) -> None:
         """
-        Watch a task from now on.
+        Watch a task from now on; one that was found may have ended long ago, and is looked at at once.
         """
-        self.schedule.add(task_id, kind=kind, started_at=started_at, deadline_at=deadline_at)
+        self.schedule.add(task_id, kind=kind, started_at=started_at, deadline_at=deadline_at, found=found)
+        if found:
+            self.schedule.nudge(task_id, started_at)
         self._wake_in_time()
 
     def forget(self, task_id: str) -> None:
@@ -121,7 +126,7 @@ class Tracker:
         await self._expire(now)
         due_at = self.schedule.next_due_at()
         if len(self._looks) >= AT_ONCE:
-            await self._sleep(None)  # until one has ended
+            await self._sleep(self.schedule.next_deadline_at())  # or until one has ended
             return
         if due_at is None or due_at > now:
             self._sleeps_until = math.inf if due_at is None else due_at
@@ -204,15 +209,14 @@ class Tracker:
                 await self._suspect_the_token(error, entered_at)
         else:
             self._dead_probes = 0
+            self.schedule.answered(len(batch))
             await self._learn(batch, records)
 
     def _refused(self, batch: list[str], error: BadRequest) -> None:
-        log.warning("the server refused to be asked about %d tasks: %s", len(batch), error)
-        if len(batch) > 1:
-            self.schedule.too_large(len(batch))
-            self.schedule.unanswered(batch, self.lane.now())
-        else:
-            self.schedule.looked(batch, self.lane.now())  # it may think better of it, but not in a second
+        level = logging.DEBUG if self._was_refused else logging.WARNING  # once is enough to be seen
+        log.log(level, "the server refused to be asked about %d tasks: %s", len(batch), error)
+        self._was_refused = True
+        self.schedule.refused(batch, self.lane.now())
 
     async def _learn(self, batch: Sequence[str], records: Iterable[Mapping[str, Any]]) -> None:
         """
@@ -252,6 +256,7 @@ class Tracker:
         for task_id, outcome in lost:
             outcome.__cause__ = error
             self.forget(task_id)
+        self._dead_probes = 0
         await self.settle(lost)
 
 

@@ -194,7 +194,7 @@ def classify(record: Mapping[str, Any]) -> TaskState:
     response = record.get("response")
     if not isinstance(response, dict):
         return TaskState.PENDING
-    finished = record.get("finished_at") is not None
+    finished = bool(record.get("finished_at"))  # 0 and the like are what a field holds that was never set
     items = _items(response)
     states = [_item_state(item, response, finished=finished) for item in items]
     if response.get("success") is False and _is_final_failure(response, finished=finished):

@@ -195,6 +195,7 @@ class CallbackReceiver:
         """
         Close the port; from now on nothing is submitted with a callback URL, and polling does all the work.
         """
+        self._session._call_back_at(None)  # first of all: what is sent meanwhile must not ask for an address
         listening, self._listening = self._listening, None
         runner, self._runner, self._address = self._runner, None, None
         try:
