@@ -359,6 +359,25 @@ def test_looks_are_counted_and_told() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("finished_at", [True, 1.0, -5, 9e12, "2026-11-21"])
+@in_virtual_time
+async def test_a_time_that_cannot_be_tells_no_lag(finished_at: Any) -> None:
+    """
+    Where a record's end is no time of this century, the job settles, and the mean lag is not touched.
+    """
+    world = World()
+    session, transport = scripted(world)
+    async with session as veo:
+        job = veo.submit(whale())
+        task_id = await job.accepted()
+        video = {"id": "v", "video_url": "http://127.0.0.1/v.mp4", "state": "succeeded"}
+        response = {"success": True, "task_id": task_id, "data": [video]}
+        record = {"id": task_id, "created_at": 1.0, "finished_at": finished_at, "response": response}
+        transport.asks.append(answer(200, record))
+        assert "v" == (await job).video.id
+        assert veo.stats.notice_lag is None
+
+
 # --- every way in which a server may speak -------------------------------------------------------------------
 
 VARIANTS: list[dict[str, Any]] = [
