@@ -94,6 +94,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_results": "_models",
     "_rules": "_models",
     "_short": "_session",
+    "_states": "_wire",
     "_submission": "_submit",
     "_suspects": "_polling",
 }

@@ -29,6 +29,7 @@ from veo_async import (
 from veo_async._gate import Gate
 from veo_async._http import Reply
 from veo_async._lane import Lane
+from veo_async._tracker import Standings
 from veo_async.simulator import TOKEN, Faults, Settings
 from veo_async.simulator._settings import FailedForm, PendingForm
 
@@ -550,8 +551,9 @@ def test_a_record_with_an_absurd_number_harms_nobody() -> None:
             assert veo._engine is not None
             poll = veo._engine.tracker.poll
 
-            async def absurd(task_ids: Sequence[str], entered_at: float) -> list[dict[str, Any]]:
-                return [{**record, "finished_at": 10**400} for record in await poll(task_ids, entered_at)]
+            async def absurd(task_ids: Sequence[str], entered_at: float) -> Standings:
+                pending, ended = await poll(task_ids, entered_at)
+                return pending, {known: {**record, "finished_at": 10**400} for known, record in ended.items()}
 
             veo._engine.tracker.poll = absurd
             world.core.finish(task_id)

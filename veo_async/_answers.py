@@ -93,9 +93,12 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError
     return error
 
 
-def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Any:
+def read_answer(status: int, headers: Mapping[str, str], body: bytes, *, any_depth: bool = False) -> Any:
     """
     Read the answer to a question; an error may hide behind HTTP 200 [C].
+
+    Args:
+        any_depth: leave it to the caller to bound how deep that nests which is kept.
 
     Raises:
         ApiError: the server answered with an error.
@@ -103,7 +106,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Any:
     """
     if not 200 <= status < 300:
         raise error_from(status, headers, body)
-    data = decode(body)
+    data = decode(body, any_depth=any_depth)
     if isinstance(data, dict) and "id" not in data and (data.get("success") is False or data.get("error")):
         raise error_from(status, headers, body)
     return data

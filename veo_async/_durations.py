@@ -97,14 +97,14 @@ class Durations:
         """
         self.died(kind, 0, bin_of(seconds))
 
-    def survived(self, kind: str, start: int, stop: int) -> None:
+    def survived(self, kind: str, start: int, stop: int, *, count: int = 1) -> None:
         """
-        Learn that a task of this kind, alive at the beginning of bin `start`, reached bin `stop`.
+        Learn that so many tasks of this kind, alive at the beginning of bin `start`, reached bin `stop`.
         """
         table = self._table(kind)
         for index in range(start, stop):
-            table.entered[index] += 1
-        table.news += stop - start
+            table.entered[index] += count
+        table.news += count * (stop - start)
 
     def died(self, kind: str, start: int, stop: int) -> None:
         """

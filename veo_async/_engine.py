@@ -42,12 +42,13 @@ from ._reconciling import Reconciling
 from ._registry import Registry, key_conflict, read_request
 from ._submission import GOES_ON, NOT_SENT, Submission
 from ._submit import UNCERTAIN, Submitters
-from ._tracker import Tracker
+from ._tracker import Standings, Tracker
 from ._wire import (
     classify,
     dump_request,
     encode,
-    read_batch,
+    read_items,
+    standings,
     task_id_of,
 )
 from .errors import (
@@ -479,22 +480,24 @@ class Engine:
 
     # --- tasks ------------------------------------------------------------------------------------------
 
-    async def _poll(self, task_ids: Sequence[str], entered_at: float) -> list[dict[str, Any]]:
+    async def _poll(self, task_ids: Sequence[str], entered_at: float) -> Standings:
         if len(task_ids) == 1:
             question = {"action": "retrieve", "id": task_ids[0]}
             record = await or_none(self.http.exchange(question, entered_at=entered_at))
             if record is not None and task_id_of(record) != task_ids[0]:
                 raise ProtocolError("asked about one task, answered about another")
             if record is not None:
-                return [record]
+                return standings([record], task_ids)
             entered_at = await self.http.polls.enter()  # nothing vanishes on the word of one kind of question
-        return read_batch(await self.http.exchange(about_many(task_ids), entered_at=entered_at))
+        # Most records are of pending tasks, of which nothing is kept.
+        answer = await self.http.exchange(about_many(task_ids), entered_at=entered_at, any_depth=True)
+        return standings(read_items(answer), task_ids)
 
-    def _looked(self, task_ids: Iterable[str]) -> None:
-        at = time.time()
+    def _looked(self, task_ids: Sequence[str]) -> None:
+        at, find = time.time(), self.registry.by_task.get
+        self.looks += len(task_ids)
         for task_id in task_ids:
-            self.looks += 1
-            if job := self.registry.by_task.get(task_id):
+            if (job := find(task_id)) is not None:
                 looked(job, at)
 
     # --- questions --------------------------------------------------------------------------------------

@@ -373,15 +373,20 @@ class Http:
         """
         return await self.exchange(question, entered_at=await self.polls.enter())
 
-    async def exchange(self, question: Mapping[str, Any], *, entered_at: float) -> Any:
+    async def exchange(
+        self, question: Mapping[str, Any], *, entered_at: float, any_depth: bool = False
+    ) -> Any:
         """
         Ask `/veo/tasks` once for somebody who has entered the lane, and tell its gate what came of it.
+
+        Args:
+            any_depth: leave it to the caller to bound how deep that nests which is kept.
         """
         outgoing = Outgoing(json.dumps(question).encode())
         error: BaseException | None = None
         try:
             reply = await self.post(TASKS_PATH, outgoing, kind=_kind_of(question))
-            answer = read_answer(*reply)
+            answer = read_answer(*reply, any_depth=any_depth)
             self.answered += 1
             return answer
         except BaseException as caught:

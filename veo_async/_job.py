@@ -277,7 +277,9 @@ def looked(job: Job, at: float) -> None:
     Count a look of the tracker at the job's task, at this Unix time.
     """
     job._looks += 1
-    _changed(job, at)
+    job._changed_at = at
+    if job._watchers is not None:
+        _wake_watchers(job)
 
 
 def settle(job: Job, state: JobState, outcome: VideoResult | VeoError) -> None:
@@ -302,8 +304,12 @@ def settle(job: Job, state: JobState, outcome: VideoResult | VeoError) -> None:
 def _changed(job: Job, at: float) -> None:
     job._changed_at = at
     if job._watchers is not None:
-        watchers, job._watchers = job._watchers, None
-        _wake(watchers)
+        _wake_watchers(job)
+
+
+def _wake_watchers(job: Job) -> None:
+    watchers, job._watchers = job._watchers, None
+    _wake(watchers)
 
 
 def _wake(futures: list[asyncio.Future[None]] | None) -> None:

@@ -45,13 +45,13 @@ one drops it when its turn comes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final
 
 from attrs import define, evolve, field
 
-from ._durations import EDGES, ENDS, Durations, Outlook, bin_of
+from ._durations import EDGES, ENDS, Durations, bin_of
 from ._hints import RARER, Hints
 from ._policies import PollPolicy
 from ._suspects import Suspects
@@ -101,6 +101,14 @@ class _Task:
         """
         return self.deadline_at < other.deadline_at  # type: ignore[operator]
 
+    def leave(self) -> None:
+        """
+        Wait in no group any more; the one that is left drops the task when its turn comes.
+        """
+        if self.group is not None:
+            self.group.was_left = True
+            self.group = None
+
 
 @define(eq=False, weakref_slot=False)
 class _Group:
@@ -111,6 +119,7 @@ class _Group:
     due_at: float
     tasks: list[_Task]
     latest_at: float = math.inf  # they wait for company no longer than this
+    was_left: bool = False  # by tasks that have not been dropped yet
 
     def __lt__(self, other: _Group) -> bool:
         return self.due_at < other.due_at
@@ -119,7 +128,9 @@ class _Group:
         """
         Drop the tasks that have moved on, and tell whether any is left.
         """
-        self.tasks = [task for task in self.tasks if task.group is self]
+        if self.was_left:
+            self.tasks = [task for task in self.tasks if task.group is self]
+            self.was_left = False
         return bool(self.tasks)
 
 
@@ -220,7 +231,7 @@ class Schedule:
         if task is not None:
             if task.group is not None and task.group.due_at <= self._horizon:
                 self._request_at = None
-            task.group = None
+            task.leave()
             self._suspects.forget(task_id)
             self._nudged.discard(task_id)
             self._hints.forget(task_id)
@@ -279,7 +290,8 @@ class Schedule:
         if deadline_at is None or (task.deadline_at is not None and task.deadline_at <= deadline_at):
             return
         # A key inside a heap must not change: the task gets a new record, and the old one is forgotten.
-        group, task.group = task.group, None
+        group = task.group
+        task.leave()
         changed = self._tasks[task.id] = evolve(task, deadline_at=deadline_at)
         if group is not None:
             self._put([changed], group.due_at, group.latest_at)
@@ -297,6 +309,7 @@ class Schedule:
         """
         Let a task wait together with those of its kind that came just before it.
         """
+        task.leave()
         group = self._arrivals.get(among)
         if group and 0 < len(group.tasks) < self._batch_size and 0 <= due_at - group.due_at <= self._patience:
             group.tasks.append(task)
@@ -414,6 +427,8 @@ class Schedule:
     def _put(self, tasks: list[_Task], due_at: float, latest_at: float = math.inf) -> _Group:
         group = _Group(due_at, tasks, latest_at)
         for task in tasks:
+            if task.group is not None:
+                task.leave()
             task.group = group
         heappush(self._groups, group)
         if due_at <= self._horizon:
@@ -427,26 +442,24 @@ class Schedule:
         Take note that these are still pending, and plan the next look at them.
         """
         tasks = self._known(task_ids)
-        dearer = math.sqrt(1 + LONELY / len(tasks)) if tasks else 1.0
-        heeds_hints = bool(self._hints) or self._hints.working
-        outlooks = {
-            kind: self._durations.outlook(kind, self._price) for kind in {task.kind for task in tasks}
-        }
-        alike: dict[int, tuple[float, list[_Task]]] = {}
-        for task in tasks:
-            task.looks += 1
-            if self._suspects:
+        if self._suspects:
+            for task in tasks:
                 self._suspects.forget(task.id)
-            gap = self._gap(task, self._grown(task, now), outlooks[task.kind], dearer)
-            if heeds_hints:
-                gap = self._hinted_gap(task, gap)
-            same = int(gap / self._alike)
-            if same in alike:
-                alike[same][1].append(task)
-            else:
-                alike[same] = (gap, [task])
+        dearer = math.sqrt(1 + LONELY / len(tasks)) if tasks else 1.0
+        alike: dict[int, tuple[float, list[_Task]]] = {}
+        cohorts, outlived = self._cohorts(tasks, now)
+        for cohort in cohorts:
+            for gap, some in self._as_hinted(cohort, self._gap(cohort[0], now, dearer)):
+                same = int(gap / self._alike)
+                if same in alike:
+                    alike[same][1].extend(some)
+                else:
+                    alike[same] = (gap, some)
         for gap, group in alike.values():
             self._put(group, now + gap, now + max(gap, self._even_gap))
+        # Not before the gaps are told: who has ended by the same reply is not counted yet.
+        for (kind, start, stop), count in outlived.items():
+            self._durations.survived(kind, start, stop, count=count)
         self._renew_nudges(tasks, now)
 
     def unanswered(self, task_ids: Iterable[str], now: float) -> None:
@@ -468,7 +481,7 @@ class Schedule:
         """
         tasks = self._known(task_ids)
         for task in tasks:
-            task.group = None
+            task.leave()
             self._suspects.missed(task.id, now)
             self._is_checked(task)
         self._renew_nudges(tasks, now)
@@ -503,13 +516,14 @@ class Schedule:
         self._fits = size // 2  # should it be a matter of size after all
         tasks = self._known(task_ids)
         for task in tasks:
-            task.group = None
+            task.leave()
             if self._suspects.refused(task.id, now) and size == 1:
                 self._batch_size = self._policy.batch_size
         self._renew_nudges(tasks, now)
 
     def _known(self, task_ids: Iterable[str]) -> list[_Task]:
-        return [self._tasks[task_id] for task_id in dict.fromkeys(task_ids) if task_id in self._tasks]
+        find = self._tasks.get
+        return [task for task_id in dict.fromkeys(task_ids) if (task := find(task_id)) is not None]
 
     def _renew_nudges(self, tasks: list[_Task], now: float) -> None:
         for task in tasks if self._nudged else ():
@@ -532,13 +546,15 @@ class Schedule:
             return BACKOFF_FIRST * policy._scale
         return self._durations.outlook(kind, self._price).first * policy._scale
 
-    def _hinted_gap(self, task: _Task, gap: float) -> float:
+    def _as_hinted(self, cohort: list[_Task], gap: float) -> Iterable[tuple[float, list[_Task]]]:
         """
-        Return the gap in seconds as callbacks change it.
+        Tell whom of a cohort to look at after which gap, in seconds, as callbacks change it.
         """
-        if self._is_checked(task):
-            return min(gap, self._policy.interval)
-        return max(gap, min(RARER * gap, self._even_gap)) if self._hints.working else gap
+        hints, interval = self._hints, self._policy.interval
+        if not hints and not hints.working:
+            return [(gap, cohort)]
+        rarer = max(gap, min(RARER * gap, self._even_gap)) if hints.working else gap
+        return [(min(gap, interval) if self._is_checked(task) else rarer, [task]) for task in cohort]
 
     def _is_checked(self, task: _Task) -> bool:
         """
@@ -546,20 +562,35 @@ class Schedule:
         """
         return bool(self._hints) and task.id not in self._nudged and self._hints.checked(task.id)
 
-    def _grown(self, task: _Task, now: float) -> float:
+    def _cohorts(
+        self, tasks: Iterable[_Task], now: float
+    ) -> tuple[Iterable[list[_Task]], Mapping[tuple[str, int, int], int]]:
         """
-        Return the age in unscaled seconds at which a task is seen pending, and learn from that.
-        """
-        age = (now - task.started_at) / self._policy._scale
-        if age >= ENDS[task.bin]:
-            reached = max(task.bin, bin_of(age))
-            self._durations.survived(task.kind, task.bin, reached)
-            task.bin = reached
-        return age
+        Count the look at tasks that are seen pending, and sort them into those with one and the same gap.
 
-    def _gap(self, task: _Task, age: float, outlook: Outlook, dearer: float) -> float:
+        Tells too how many of a kind have come from which bin to which.
         """
-        Return how long after a look at this age the next one at this task is due, in seconds.
+        scale, by_looks = self._policy._scale, self._policy.mode == "backoff"
+        cohorts: dict[tuple[str, int], list[_Task]] = {}
+        outlived: dict[tuple[str, int, int], int] = {}
+        for task in tasks:
+            task.looks += 1
+            age = (now - task.started_at) / scale
+            if age >= ENDS[task.bin]:
+                reached = max(task.bin, bin_of(age))
+                step = (task.kind, task.bin, reached)
+                outlived[step] = outlived.get(step, 0) + 1
+                task.bin = reached
+            cohort = (task.kind, task.looks if by_looks else task.bin)
+            if cohort in cohorts:
+                cohorts[cohort].append(task)
+            else:
+                cohorts[cohort] = [task]
+        return cohorts.values(), outlived
+
+    def _gap(self, task: _Task, now: float, dearer: float) -> float:
+        """
+        Return how long after a look the next one at this task, and those of its cohort, is due, in seconds.
         """
         policy = self._policy
         if policy.mode == "fixed":
@@ -567,7 +598,7 @@ class Schedule:
         if policy.mode == "backoff":
             grown = BACKOFF_FIRST * BACKOFF_FACTOR ** min(task.looks, BACKOFF_STEPS)
             return min(grown, BACKOFF_MAX) * policy._scale
+        outlook = self._durations.outlook(task.kind, self._price)
         gap = min(dearer * outlook.gaps[task.bin] * policy._scale, self._even_gap)
-        if age <= STRAGGLER * outlook.median:
-            return min(gap, policy.max_gap)
-        return min(gap * age / (STRAGGLER * outlook.median), policy.max_gap)
+        late = (now - task.started_at) / policy._scale / (STRAGGLER * outlook.median)
+        return min(gap * max(1.0, late), policy.max_gap)

@@ -15,16 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import define, field
 
 from ._answers import is_dead_token
 from ._lane import Lane
-from ._models import TaskState
 from ._polling import Schedule
-from ._wire import classify
 from .errors import (
     BadRequest,
     JobError,
@@ -35,12 +33,13 @@ from .errors import (
     VeoError,
 )
 
-__all__ = ["Outcome", "Tracker"]
+__all__ = ["Outcome", "Standings", "Tracker"]
 
 AT_ONCE: Final = 16  # looks under way; a server that answers in a second is still asked ten times a second
 DEAD_PROBES: Final = 3  # a gateway that hiccups says 401 once or twice
 
 Outcome = Mapping[str, Any] | JobError
+Standings = tuple[Sequence[str], Mapping[str, Mapping[str, Any]]]  # the pending ones, and the ends' records
 
 log = logging.getLogger("veo_async")
 
@@ -53,7 +52,7 @@ class Tracker:
     Attributes:
         schedule: who is due, and when.
         lane: the lane of the polls.
-        poll: asks about ids, given when the lane was entered; returns raw records, each with a usable id.
+        poll: asks about ids, given when the lane was entered.
         settle: takes terminal records and errors, by task id.
         looked: is told which ids were seen pending.
         dead_after: for how many seconds the token must be called dead before tracking stops.
@@ -61,9 +60,9 @@ class Tracker:
 
     schedule: Schedule
     lane: Lane
-    poll: Callable[[Sequence[str], float], Awaitable[list[dict[str, Any]]]]
+    poll: Callable[[Sequence[str], float], Awaitable[Standings]]
     settle: Callable[[Sequence[tuple[str, Outcome]]], Awaitable[None]]
-    looked: Callable[[Iterable[str]], None]
+    looked: Callable[[Sequence[str]], None]
     dead_after: float
     _looks: set[asyncio.Task[None]] = field(init=False, factory=set)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
@@ -195,7 +194,7 @@ class Tracker:
 
     async def _look(self, batch: list[str], entered_at: float) -> None:
         try:
-            records = await self.poll(batch, entered_at)
+            pending, ended = await self.poll(batch, entered_at)
         except BadRequest as error:
             self._refused(batch, error)
         except (
@@ -210,7 +209,7 @@ class Tracker:
         else:
             self._dead_probes = 0
             self.schedule.answered(len(batch))
-            await self._learn(batch, records)
+            await self._learn(batch, pending, ended)
 
     def _refused(self, batch: list[str], error: BadRequest) -> None:
         level = logging.DEBUG if self._was_refused else logging.WARNING  # once is enough to be seen
@@ -218,26 +217,17 @@ class Tracker:
         self._was_refused = True
         self.schedule.refused(batch, self.lane.now())
 
-    async def _learn(self, batch: Sequence[str], records: Iterable[Mapping[str, Any]]) -> None:
+    async def _learn(
+        self, batch: Sequence[str], pending: Sequence[str], ended: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         """
-        Take in what a well-formed reply says of those asked about; what it says of others is nobody's business.
+        Take in what a well-formed reply says of those asked about.
         """
         now = self.lane.now()
-        asked = frozenset(batch)
-        ended: dict[str, Mapping[str, Any]] = {}
-        pending: set[str] = set()
-        for record in records:
-            task_id = record["id"]
-            if task_id not in asked:
-                continue
-            if classify(record) is TaskState.PENDING:
-                pending.add(task_id)
-            else:
-                ended[task_id] = record
-        pending -= ended.keys()  # the same id twice: an end, once seen, outranks
-        self.schedule.looked([task_id for task_id in batch if task_id in pending], now)
-        if missing := asked - pending - ended.keys():
-            self.schedule.missing([task_id for task_id in batch if task_id in missing], now)
+        self.schedule.looked(pending, now)
+        if len(pending) + len(ended) < len(batch):
+            seen = {*pending, *ended}
+            self.schedule.missing([task_id for task_id in batch if task_id not in seen], now)
         self.looked(batch)
         for task_id, record in ended.items():
             self.schedule.ended(task_id, now, duration=_duration(record))

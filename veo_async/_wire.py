@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final, TypeVar
 
@@ -30,6 +30,7 @@ from ._models import (
 )
 from ._results import is_id
 from ._rules import SMALLEST
+from ._states import classify, has_video, items_of
 from .errors import JobFailed, ProtocolError
 
 __all__ = [
@@ -44,7 +45,9 @@ __all__ = [
     "load_outcome",
     "load_request",
     "read_batch",
+    "read_items",
     "read_record",
+    "standings",
     "task_id_of",
     "task_record",
     "trace_id_of",
@@ -62,9 +65,12 @@ BEIJING: Final = timezone(timedelta(hours=8))  # [I] from the arithmetic of the 
 # --- bytes -----------------------------------------------------------------------------------------------
 
 
-def decode(body: bytes) -> Any:
+def decode(body: bytes, *, any_depth: bool = False) -> Any:
     """
     Read a reply's JSON.
+
+    Args:
+        any_depth: leave it to the caller to bound how deep that nests which is kept.
 
     Raises:
         ProtocolError: it is empty, not UTF-8, not JSON, cut off, or nested deeper than `MAX_DEPTH`.
@@ -77,13 +83,13 @@ def decode(body: bytes) -> Any:
         raise ProtocolError("the reply is nested too deep") from None
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, numbers of thousands of digits
         raise ProtocolError(f"the reply is not JSON: {glimpse(body)}") from error
-    if _deeper_than(data, MAX_DEPTH):
+    if not any_depth and _deeper_than(data, MAX_DEPTH):
         raise ProtocolError("the reply is nested too deep")
     return data
 
 
 def _deeper_than(data: object, levels: int) -> bool:
-    # Every reply goes through this, so it makes no calls; and these two are all that JSON nests.
+    # Much goes through this, so it makes no calls; and these two are all that JSON nests.
     layer: list[Any] = [data] if type(data) in _NESTS else []
     while layer and levels:
         layer = [
@@ -175,72 +181,6 @@ def load_outcome(text: str, request: Request | None) -> VideoResult | JobFailed:
 
 def _text(data: object) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"))
-
-
-# --- what a record says ----------------------------------------------------------------------------------
-
-# [D] only `succeeded` for Veo; the other words come from its siblings [C].
-_SUCCESS_WORDS: Final = frozenset({"succeeded", "succeed", "success", "completed", "complete", "finished"})
-_FAILURE_WORDS: Final = frozenset({"failed", "failure", "error", "cancelled", "canceled", "rejected"})  # [C]
-_PENDING_WORDS: Final = frozenset({"running", "processing", "pending", "queued"})  # [C]
-
-
-def classify(record: Mapping[str, Any]) -> TaskState:
-    """
-    Tell whether a task is pending, succeeded or failed, from its raw record.
-
-    In doubt it is pending: a wrong `pending` costs a look, a wrong end would cost a paid video.
-    """
-    response = record.get("response")
-    if not isinstance(response, dict):
-        return TaskState.PENDING
-    finished = bool(record.get("finished_at"))  # 0 and the like are what a field holds that was never set
-    items = _items(response)
-    states = [_item_state(item, response, finished=finished) for item in items]
-    if response.get("success") is False and _is_final_failure(response, finished=finished):
-        return TaskState.FAILED
-    if TaskState.PENDING in states:
-        return TaskState.PENDING
-    if TaskState.SUCCEEDED in states:
-        return TaskState.SUCCEEDED
-    # [C] "empty success": the server says it is done, and there is no video.
-    over = bool(states) or (finished and response.get("success") is True) or _word(response) in _SUCCESS_WORDS
-    return TaskState.FAILED if over else TaskState.PENDING
-
-
-def _is_final_failure(response: Mapping[str, Any], *, finished: bool) -> bool:
-    error = response.get("error")
-    # [C] a structured error is final; a bare string or null may be transient until `finished_at` is set.
-    return finished or (isinstance(error, dict) and bool(error.get("code")))
-
-
-def _item_state(item: Mapping[str, Any], response: Mapping[str, Any], *, finished: bool) -> TaskState:
-    word, has_video = _word(item), _has_video(item)
-    if word in _FAILURE_WORDS:
-        return TaskState.FAILED
-    if word in _PENDING_WORDS:
-        return TaskState.PENDING
-    if word in _SUCCESS_WORDS or finished:
-        return TaskState.SUCCEEDED if has_video else TaskState.FAILED
-    # A word nobody knows yet, or none: a video is a video once the server calls it a success.
-    done = has_video and response.get("success") is True
-    return TaskState.SUCCEEDED if done else TaskState.PENDING
-
-
-def _word(holder: Mapping[str, Any]) -> str:
-    word = holder.get("state")
-    return word.lower() if isinstance(word, str) else ""
-
-
-def _has_video(item: Mapping[str, Any]) -> bool:
-    url = item.get("video_url")
-    return isinstance(url, str) and url.startswith(("https://", "http://"))
-
-
-def _items(response: Mapping[str, Any]) -> list[dict[str, Any]]:
-    data = response.get("data")
-    listed = data if isinstance(data, list) else [data]
-    return [item for item in listed if isinstance(item, dict)]
 
 
 # --- records, inwards ------------------------------------------------------------------------------------
@@ -372,7 +312,7 @@ def _response(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _videos(task_id: str, response: Mapping[str, Any]) -> tuple[Video, ...]:
-    return tuple(_video(task_id, item) for item in _items(response) if _has_video(item))
+    return tuple(_video(task_id, item) for item in items_of(response) if has_video(item))
 
 
 def _video(task_id: str, raw: Mapping[str, Any]) -> Video:
@@ -418,9 +358,9 @@ def task_id_of(record: object) -> str | None:
     return value if is_id(value) else None
 
 
-def read_batch(data: object) -> list[dict[str, Any]]:
+def read_items(data: object) -> list[object]:
     """
-    Read the records of a `retrieve_batch` reply, `{"items": [...], "count": n}` [D].
+    Find what is listed in a `retrieve_batch` reply, `{"items": [...], "count": n}` [D].
 
     Raises:
         ProtocolError: it has no list of items.
@@ -428,7 +368,38 @@ def read_batch(data: object) -> list[dict[str, Any]]:
     items = data.get("items") if isinstance(data, dict) else data
     if not isinstance(items, list):
         raise ProtocolError("the reply to retrieve_batch has no list of items")
-    return [item for item in items if task_id_of(item)]
+    return items
+
+
+def read_batch(data: object) -> list[dict[str, Any]]:
+    """
+    Read the records of a `retrieve_batch` reply.
+
+    Raises:
+        ProtocolError: it has no list of items.
+    """
+    return [item for item in read_items(data) if isinstance(item, dict) and task_id_of(item)]
+
+
+def standings(items: Iterable[object], asked: Iterable[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """
+    Tell which of the tasks asked about are pending by their raw records, and give the records of those that ended.
+
+    What the records say of other tasks is nobody's business; one of an end that is nested deeper than `MAX_DEPTH`
+    says nothing. The same task twice: an end, once seen, outranks.
+    """
+    waiting = frozenset(asked)
+    pending: dict[str, None] = {}
+    ended: dict[str, dict[str, Any]] = {}
+    for item in items:
+        task_id = item.get("id") if isinstance(item, dict) else None
+        if not isinstance(item, dict) or not isinstance(task_id, str) or task_id not in waiting:
+            continue
+        if classify(item) is TaskState.PENDING:
+            pending[task_id] = None
+        elif not _deeper_than(item, MAX_DEPTH):
+            ended[task_id] = item
+    return [task_id for task_id in pending if task_id not in ended], ended
 
 
 def read_record(data: object) -> dict[str, Any] | None:
