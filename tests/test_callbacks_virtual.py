@@ -306,9 +306,14 @@ def lags(jobs: int, seed: int, *, lost: float | None) -> tuple[list[float], floa
 
 @pytest.mark.parametrize("jobs", [5, 50, 300])
 def test_with_half_of_the_callbacks_lost_nothing_is_later_than_by_polling(jobs: int) -> None:
-    """Every job settles; on the average, late, and at the very worst, no later than by polling alone."""
+    """
+    Every job settles; on the average, late, and at the very worst, no later than by polling alone.
+
+    What is worst is chance in one crowd, so there are several.
+    """
     alone, lossy = (
-        [lag for seed in range(300 // jobs) for lag in lags(jobs, seed, lost=lost)[0]] for lost in (None, 0.5)
+        [lag for seed in range(max(4, 300 // jobs)) for lag in lags(jobs, seed, lost=lost)[0]]
+        for lost in (None, 0.5)
     )
     assert len(alone) == len(lossy)
     assert fmean(lossy) <= fmean(alone)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 __all__ = ["EDGES", "ENDS", "Durations", "Outlook", "bin_of"]
 
@@ -51,22 +51,35 @@ def bin_of(age: float) -> int:
     return 1 + int(min(math.log(age / FIRST_EDGE) * _PER_LOG, BINS - 2))
 
 
-@frozen
+@define
 class Outlook:
     """
     What is expected of tasks of one kind, in seconds.
 
     Attributes:
         price: the lag that a look must be expected to end.
-        first: the age at which a first look is worth that.
         median: the age by which half of them have ended.
-        gaps: for each bin of age, how long after a look in it the next one is worth that.
     """
 
     price: float
-    first: float
     median: float
-    gaps: Sequence[float]
+    _hazards: Sequence[float]  # a second, for each bin
+    _gaps: dict[int, float] = field(init=False, factory=dict, eq=False, repr=False)
+
+    @property
+    def first(self) -> float:
+        """
+        The age at which a first look is worth its price.
+        """
+        return self.gap(0)
+
+    def gap(self, index: int) -> float:
+        """
+        Return how long after a look in this bin of age the next one is worth its price.
+        """
+        if index not in self._gaps:
+            self._gaps[index] = _wait(index, self._hazards, self.price)
+        return self._gaps[index]
 
 
 @define(eq=False)
@@ -147,10 +160,10 @@ class Durations:
 
     def _chances(self, kind: str) -> list[float]:
         others = [table for other, table in self._tables.items() if other != kind]
-        borrowed = _updated(
-            _PRIOR, _total([it.entered for it in others]), _total([it.ended for it in others])
-        )
-        own = self._tables[kind]
+        own, borrowed = self._tables[kind], _PRIOR
+        if others:
+            entered, ended = _total([it.entered for it in others]), _total([it.ended for it in others])
+            borrowed = _updated(_PRIOR, entered, ended)
         return _updated(borrowed, own.entered, own.ended)
 
 
@@ -190,7 +203,7 @@ def _survival(chances: Sequence[float]) -> list[float]:
 
 
 def _total(rows: Sequence[Sequence[float]]) -> list[float]:
-    return [sum(column) for column in zip(*rows, strict=True)] or [0.0] * BINS
+    return [sum(column) for column in zip(*rows, strict=True)]
 
 
 def _updated(prior: Sequence[float], entered: Sequence[float], ended: Sequence[float]) -> list[float]:
@@ -210,7 +223,8 @@ def _smooth(counts: Sequence[float]) -> Sequence[float]:
     """
     for _ in range(SMOOTHINGS):
         padded = [counts[0], *counts, counts[-1]]
-        counts = [(padded[at - 1] + 2 * padded[at] + padded[at + 1]) / 4 for at in range(1, BINS + 1)]
+        neighbours = zip(padded, counts, padded[2:], strict=False)
+        counts = [(before + 2 * here + after) / 4 for before, here, after in neighbours]
     return counts
 
 
@@ -219,10 +233,9 @@ def _outlook(chances: Sequence[float], price: float) -> Outlook:
         -math.log(1 - min(chance, CERTAIN)) / width for chance, width in zip(chances, WIDTHS, strict=True)
     ]
     half = sum(share > 0.5 for share in _survival(chances))
-    gaps = [_wait(index, hazards, price) for index in range(BINS)]
     # It falls into that bin; in the first one, which begins at 0, its end serves: who is late is measured by it.
     median = max(EDGES[min(half, BINS - 1)], FIRST_EDGE)
-    return Outlook(price, first=gaps[0], median=median, gaps=gaps)
+    return Outlook(price, median, hazards)
 
 
 def _wait(start: int, hazards: Sequence[float], price: float) -> float:

@@ -494,11 +494,8 @@ class Engine:
         return standings(read_items(answer), task_ids)
 
     def _looked(self, task_ids: Sequence[str]) -> None:
-        at, find = time.time(), self.registry.by_task.get
         self.looks += len(task_ids)
-        for task_id in task_ids:
-            if (job := find(task_id)) is not None:
-                looked(job, at)
+        looked(filter(None, map(self.registry.by_task.get, task_ids)), time.time())
 
     # --- questions --------------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ __all__ = [
 
 TASKS_PATH: Final = "/veo/tasks"
 HEADERS: Final = ("date", "retry-after", "x-trace-id")  # of an answer; nobody reads another one
+AT_A_GO: Final = 1 << 16  # bytes of a body that the system takes at once, so that nobody need wait for it
 READ_TRIES: Final = 6  # with the default policy about half a minute, as long as a gateway's restart
 DOWNLOAD_REDIRECTS: Final = 5  # a link may lead to a CDN, and from there to its nearest copy
 
@@ -107,6 +108,38 @@ class Transport(Protocol):
         ...
 
 
+@define(eq=False)
+class _Silence:
+    """
+    Ends a request whose answer keeps silent for too long, or drips.
+
+    aiohttp's own time-outs would do, but take three timers a request where one is enough.
+    """
+
+    limits: Limits
+    timeout: asyncio.Timeout = field(init=False, factory=lambda: asyncio.timeout(None))
+    _ends_at: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._ends_at = asyncio.get_running_loop().time() + self.limits.connect + 2 * self.limits.read
+
+    def sending(self, size: int) -> None:
+        """
+        Begin to wait: for the answer, or for a large body to have left.
+        """
+        if size > AT_A_GO:
+            self.timeout.reschedule(self._ends_at)
+        else:
+            self.heard()
+
+    def heard(self) -> None:
+        """
+        Be patient again: all was sent, or something came.
+        """
+        now = asyncio.get_running_loop().time()
+        self.timeout.reschedule(min(now + self.limits.read, self._ends_at))
+
+
 class _Payload(aiohttp.BytesPayload):
     """
     Records the moment when aiohttp begins to write it, and is written only to a server that is silent.
@@ -115,19 +148,24 @@ class _Payload(aiohttp.BytesPayload):
     The request's head leaves with the body, not before it.
     """
 
-    def __init__(self, outgoing: Outgoing) -> None:
+    def __init__(self, outgoing: Outgoing, silence: _Silence) -> None:
         # Past the initialiser of `BytesPayload`, which warns of a body of a megabyte: an image has that.
         aiohttp.Payload.__init__(self, outgoing.data, content_type="application/json")
         self._size = len(outgoing.data)
         self._outgoing = outgoing
+        self._silence = silence
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         await self.write_with_length(writer, None)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         await _hear_out(writer)
+        size = len(self._outgoing.data)
+        self._silence.sending(size)
         self._outgoing.left = True
         await super().write_with_length(writer, content_length)
+        if size > AT_A_GO:
+            self._silence.heard()
 
 
 async def _hear_out(writer: AbstractStreamWriter) -> None:
@@ -181,12 +219,9 @@ class AiohttpTransport:
             # An answer is a few kilobytes: spare both sides the compression, and us a bomb.
             "accept-encoding": "identity",
         }
+        # What comes after the connection is bounded by `_Silence`.
         self._timeout = aiohttp.ClientTimeout(
-            # A server that drips bytes never trips the read time-out, so the whole is bounded too.
-            total=limits.connect + 2 * limits.read,
-            connect=limits.connect,
-            sock_connect=limits.connect,
-            sock_read=limits.read,
+            total=None, connect=limits.connect, sock_connect=limits.connect, sock_read=None
         )
 
     @classmethod
@@ -226,24 +261,30 @@ class AiohttpTransport:
         """
         if self.session.closed:
             raise UsageError("the aiohttp session is closed")
+        silence = _Silence(self._limits)
         try:
-            async with self.session.request(
-                method,
-                url,
-                data=_Payload(outgoing),
-                headers=self._headers,
-                allow_redirects=False,  # a 307 would send the POST a second time
-                timeout=self._timeout,
-                raise_for_status=False,
-                middlewares=(),
-            ) as response:
+            async with (
+                silence.timeout,
+                self.session.request(
+                    method,
+                    url,
+                    data=_Payload(outgoing, silence),
+                    headers=self._headers,
+                    allow_redirects=False,  # a 307 would send the POST a second time
+                    timeout=self._timeout,
+                    raise_for_status=False,
+                    middlewares=(),
+                ) as response,
+            ):
                 if not outgoing.left:
                     response.close()
                     raise ProtocolError(
                         f"an answer ({response.status}) from {url} came before the question: it is another's"
                     )
-                body = await self._read(response)
+                body = await self._read(response, silence)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if silence.timeout.expired():
+                error.args = ("it kept silent, or dripped, for too long",)
             failure = translated(error, url, token=self._token)
         else:
             return self._reply(response, body)
@@ -257,18 +298,21 @@ class AiohttpTransport:
         }
         return Reply(response.status, headers, self._without_token(body))
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        most = self._limits.max_reply
+    async def _read(self, response: aiohttp.ClientResponse, silence: _Silence) -> bytes:
+        most, content = self._limits.max_reply, response.content
         if (response.content_length or 0) > most:
             response.close()
             raise ProtocolError(f"the reply is larger than {most} bytes")
         chunks, size = [], 0
-        while chunk := await response.content.readany():
+        while chunk := await content.readany():
             chunks.append(chunk)
             size += len(chunk)
             if size > most:
                 response.close()
                 raise ProtocolError(f"the reply is larger than {most} bytes")
+            if content.at_eof():
+                break
+            silence.heard()
         return b"".join(chunks)
 
     def _without_token(self, body: bytes) -> bytes:
@@ -430,9 +474,13 @@ def tell(lane: Lane, error: BaseException | None, *, left: bool, sent_at: float)
         sent_at: when it entered the lane.
     """
     now, gate = lane.now(), lane.gate
-    if not isinstance(error, asyncio.CancelledError):
+    if error is None:
+        lane.trouble = None
+    elif not isinstance(error, asyncio.CancelledError):
         lane.trouble = str(error) if isinstance(error, RateLimited | ServerError | TransportError) else None
     match error:
+        case None:
+            gate.succeeded(now, sent_at=sent_at)
         case RateLimited():
             gate.throttled(now, sent_at=sent_at, retry_after=error.retry_after)
         case TransportError() if not left:
@@ -443,7 +491,7 @@ def tell(lane: Lane, error: BaseException | None, *, left: bool, sent_at: float)
             gate.failed(now, sent_at=sent_at)
         case VeoError() if not gate.paid and is_dead_token(error):
             gate.unreachable(now, sent_at=sent_at)  # one probe at a time, ever more rarely
-        case None | ApiError():
+        case ApiError():
             gate.succeeded(now, sent_at=sent_at)  # the lane works, whatever it said of this one
         case _:
             gate.withdrawn(now, sent_at=sent_at)  # cancelled, or a fault of ours: nothing was learned

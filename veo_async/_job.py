@@ -52,6 +52,7 @@ _NEXT: Final = {
     JobState.FAILED: frozenset[JobState](),
     JobState.STOPPED: frozenset[JobState](),
 }
+_STEPS: Final = {state: following - _SETTLED for state, following in _NEXT.items()}
 
 
 @frozen(kw_only=True)
@@ -263,7 +264,7 @@ def advance(job: Job, state: JobState, *, task_id: str | None = None, trace_id: 
     Move an unsettled job on; who watches it is woken.
     """
     before = job.state
-    if state not in _NEXT[before] or state in _SETTLED:
+    if state not in _STEPS[before]:
         raise AssertionError(f"{job!r} cannot become {state.value}")
     job.state = state
     job.task_id = task_id or job.task_id
@@ -272,14 +273,15 @@ def advance(job: Job, state: JobState, *, task_id: str | None = None, trace_id: 
     _changed(job, time.time())
 
 
-def looked(job: Job, at: float) -> None:
+def looked(jobs: Iterable[Job], at: float) -> None:
     """
-    Count a look of the tracker at the job's task, at this Unix time.
+    Count a look of the tracker at each job's task, at this Unix time.
     """
-    job._looks += 1
-    job._changed_at = at
-    if job._watchers is not None:
-        _wake_watchers(job)
+    for job in jobs:  # every look at every task comes by here
+        job._looks += 1
+        job._changed_at = at
+        if job._watchers is not None:
+            _wake_watchers(job)
 
 
 def settle(job: Job, state: JobState, outcome: VideoResult | VeoError) -> None:

@@ -128,7 +128,7 @@ class Request:
         What durations are learned by: endpoint, action, model and resolution.
         """
         parts = (self.endpoint, self.action, getattr(self, "model", None), getattr(self, "resolution", None))
-        return " ".join(part for part in parts if part)
+        return " ".join(filter(None, parts))
 
 
 SHOWN: Final = 40  # characters of a field in an error: enough to know a prompt by

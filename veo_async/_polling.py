@@ -45,6 +45,7 @@ one drops it when its turn comes.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -205,9 +206,11 @@ class Schedule:
 
     def add(
         self, task_id: str, *, kind: str, started_at: float, deadline_at: float | None, found: bool = False
-    ) -> None:
+    ) -> float:
         """
         Watch the task from now on; of a known one, the earlier start and the earlier deadline hold.
+
+        Returns when anything is due on its account at the earliest.
 
         Args:
             kind: what its duration is learned under (action, model, resolution).
@@ -218,10 +221,12 @@ class Schedule:
         known = self._tasks.get(task_id)
         if known is not None:
             self._merge(known, started_at, deadline_at)
-            return
+            return -math.inf
         task = self._tasks[task_id] = _Task(task_id, kind, started_at, deadline_at, found=found)
-        self._arrive(task, started_at + self._first_gap(kind), among=kind)
+        due_at = started_at + self._first_gap(kind)
+        self._arrive(task, due_at, among=kind)
         self._expect(task)
+        return due_at if deadline_at is None else min(due_at, deadline_at)
 
     def discard(self, task_id: str) -> None:
         """
@@ -522,8 +527,7 @@ class Schedule:
         self._renew_nudges(tasks, now)
 
     def _known(self, task_ids: Iterable[str]) -> list[_Task]:
-        find = self._tasks.get
-        return [task for task_id in dict.fromkeys(task_ids) if (task := find(task_id)) is not None]
+        return list(filter(None, map(self._tasks.get, dict.fromkeys(task_ids))))
 
     def _renew_nudges(self, tasks: list[_Task], now: float) -> None:
         for task in tasks if self._nudged else ():
@@ -571,21 +575,16 @@ class Schedule:
         Tells too how many of a kind have come from which bin to which.
         """
         scale, by_looks = self._policy._scale, self._policy.mode == "backoff"
-        cohorts: dict[tuple[str, int], list[_Task]] = {}
-        outlived: dict[tuple[str, int, int], int] = {}
+        cohorts = defaultdict[tuple[str, int], list[_Task]](list)
+        outlived = defaultdict[tuple[str, int, int], int](int)
         for task in tasks:
             task.looks += 1
             age = (now - task.started_at) / scale
             if age >= ENDS[task.bin]:
                 reached = max(task.bin, bin_of(age))
-                step = (task.kind, task.bin, reached)
-                outlived[step] = outlived.get(step, 0) + 1
+                outlived[task.kind, task.bin, reached] += 1
                 task.bin = reached
-            cohort = (task.kind, task.looks if by_looks else task.bin)
-            if cohort in cohorts:
-                cohorts[cohort].append(task)
-            else:
-                cohorts[cohort] = [task]
+            cohorts[task.kind, task.looks if by_looks else task.bin].append(task)
         return cohorts.values(), outlived
 
     def _gap(self, task: _Task, now: float, dearer: float) -> float:
@@ -599,6 +598,6 @@ class Schedule:
             grown = BACKOFF_FIRST * BACKOFF_FACTOR ** min(task.looks, BACKOFF_STEPS)
             return min(grown, BACKOFF_MAX) * policy._scale
         outlook = self._durations.outlook(task.kind, self._price)
-        gap = min(dearer * outlook.gaps[task.bin] * policy._scale, self._even_gap)
+        gap = min(dearer * outlook.gap(task.bin) * policy._scale, self._even_gap)
         late = (now - task.started_at) / policy._scale / (STRAGGLER * outlook.median)
         return min(gap * max(1.0, late), policy.max_gap)

@@ -7,12 +7,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from random import Random
+from secrets import token_hex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -236,7 +236,7 @@ class VeoSession(ShortMethods):
             return known
         return engine.submit(
             request,
-            key=f"{MADE_UP[0]}{uuid.uuid4().hex}" if key is None else key,
+            key=MADE_UP[0] + token_hex(16) if key is None else key,
             keyed=key is not None,
             timeout=timeout,
             retry_failed=retry_failed,

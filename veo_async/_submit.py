@@ -175,31 +175,42 @@ class Submitters:
         """
         Wait for the job whose turn it is, and for the gate to let it go.
         """
+        if not self._turn.locked() and (turn := self._at_once()):
+            return turn
         async with self._turn:
-            while True:
-                self._drop_settled_and_late()
+            while (turn := self._at_once()) is None:
                 if not self._queue:
                     self._filled.clear()
                     await self._filled.wait()
-                elif (entered_at := self.lane.open_now()) is None:
+                elif self.lane.open_now() is None:
                     await self.lane.wait_for_change(until=self._next_late_at())
-                elif self.lane.gate.probe == "read":
-                    await self._probe()
                 else:
-                    self.lane.gate.take(entered_at)
-                    return self._queue.popleft(), entered_at
+                    await self._probe()
+            return turn
+
+    def _at_once(self) -> tuple[Submission, float] | None:
+        """
+        Take the job whose turn it is through the gate, if there is one and it may go now.
+        """
+        self._drop_settled_and_late()
+        if not self._queue or (entered_at := self.lane.open_now()) is None or self.lane.gate.probe == "read":
+            return None
+        self.lane.gate.take(entered_at)
+        return self._queue.popleft(), entered_at
 
     def _drop_settled_and_late(self) -> None:
         """
         Take from the head of the queue what was withdrawn, and what waited too long: the oldest come first.
         """
-        now, late_at = self.lane.now(), self._next_late_at()
-        while self._queue and (self._queue[0].job.done() or (late_at is not None and late_at <= now)):
+        while self._queue and (self._queue[0].job.done() or self._is_late()):
             submission = self._queue.popleft()
             words = f"waited for its turn for {self.limits.max_queue_wait} s; it was never sent"
             trouble = f": {self.lane.trouble}" if self.lane.trouble else ""
             self._stop_unless_done(submission, SubmitTimedOut(words + trouble))
-            late_at = self._next_late_at()
+
+    def _is_late(self) -> bool:
+        late_at = self._next_late_at()
+        return late_at is not None and late_at <= self.lane.now()
 
     def _next_late_at(self) -> float | None:
         patience = self.limits.max_queue_wait

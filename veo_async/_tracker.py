@@ -78,10 +78,13 @@ class Tracker:
         """
         Watch a task from now on; one that was found may have ended long ago, and is looked at at once.
         """
-        self.schedule.add(task_id, kind=kind, started_at=started_at, deadline_at=deadline_at, found=found)
+        due_at = self.schedule.add(
+            task_id, kind=kind, started_at=started_at, deadline_at=deadline_at, found=found
+        )
         if found:
             self.schedule.nudge(task_id, started_at)
-        self._wake_in_time()
+        if found or due_at < self._sleeps_until:
+            self._wake_in_time()
 
     def forget(self, task_id: str) -> None:
         """

@@ -83,7 +83,8 @@ def decode(body: bytes, *, any_depth: bool = False) -> Any:
         raise ProtocolError("the reply is nested too deep") from None
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, numbers of thousands of digits
         raise ProtocolError(f"the reply is not JSON: {glimpse(body)}") from error
-    if not any_depth and _deeper_than(data, MAX_DEPTH):
+    opened = 0 if any_depth else body.count(b"{") + body.count(b"[")
+    if opened > MAX_DEPTH and _deeper_than(data, MAX_DEPTH):
         raise ProtocolError("the reply is nested too deep")
     return data
 
@@ -392,14 +393,18 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> tuple[list[str],
     pending: dict[str, None] = {}
     ended: dict[str, dict[str, Any]] = {}
     for item in items:
-        task_id = item.get("id") if isinstance(item, dict) else None
-        if not isinstance(item, dict) or not isinstance(task_id, str) or task_id not in waiting:
+        if not isinstance(item, dict):
             continue
-        if classify(item) is TaskState.PENDING:
+        task_id = item.get("id")
+        if not isinstance(task_id, str) or task_id not in waiting:
+            continue
+        if item.get("response") is None or classify(item) is TaskState.PENDING:
             pending[task_id] = None
         elif not _deeper_than(item, MAX_DEPTH):
             ended[task_id] = item
-    return [task_id for task_id in pending if task_id not in ended], ended
+    for task_id in ended:
+        pending.pop(task_id, None)
+    return [*pending], ended
 
 
 def read_record(data: object) -> dict[str, Any] | None:
