@@ -8,10 +8,10 @@ is a caution.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any, ClassVar, Final, TypeAlias
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from ._cautions import RequestWarning, model_cautions, ratio_cautions, warn_of
 from ._results import TaskError, TaskRecord, TaskState, Video
@@ -108,10 +108,10 @@ class Request:
         warn_of(self._cautions())
 
     def _field_violations(self) -> Iterator[str]:
-        for attribute in self.__attrs_attrs__:
-            value = getattr(self, attribute.name)
-            if value is not None or attribute.name not in self.optional:
-                yield from FIELD_RULES[attribute.name](attribute.name, value)
+        for name, rule, optional in _rules_of(type(self)):
+            value = getattr(self, name)
+            if value is not None or not optional:
+                yield from rule(name, value)
 
     def _violations(self) -> Iterator[str]:
         """
@@ -130,6 +130,19 @@ class Request:
         parts = (self.endpoint, self.action, getattr(self, "model", None), getattr(self, "resolution", None))
         return " ".join(filter(None, parts))
 
+
+def _rules_of(kind: type[Request]) -> Sequence[_FieldRule]:
+    """
+    Return for each field its name, its rule, and whether None is allowed.
+    """
+    if kind not in _RULES:
+        names = [attribute.name for attribute in fields(kind)]
+        _RULES[kind] = [(name, FIELD_RULES[name], name in kind.optional) for name in names]
+    return _RULES[kind]
+
+
+_FieldRule: TypeAlias = tuple[str, Callable[[str, object], Iterator[str]], bool]
+_RULES: Final[dict[type[Request], Sequence[_FieldRule]]] = {}  # worked out once a class
 
 SHOWN: Final = 40  # characters of a field in an error: enough to know a prompt by
 

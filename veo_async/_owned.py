@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field
 
 from ._attempts import Attempt, Listing, Task
 
@@ -19,7 +19,7 @@ MARGIN: Final = 15 * 3600.0
 LEAST_MARGIN: Final = 600.0  # seconds that it may still be behind by once records have told how far it is
 
 
-@frozen
+@define(eq=False)
 class _Owned:
     """
     A task that some job has.
@@ -123,7 +123,9 @@ class OwnedTasks:
         if self.behind is not None and more <= self.skew:
             return 0.0
         self.behind = (self.behind or 0.0) + more
-        self._tasks = {task_id: _reaching_back(owned, more) for task_id, owned in self._tasks.items()}
+        for owned in self._tasks.values():
+            if owned.since is not None:
+                owned.since -= more
         return more
 
     def _behind_of(self, task: Task) -> float | None:
@@ -148,7 +150,3 @@ class OwnedTasks:
         """
         self._tasks = {task_id: owned for task_id, owned in self._tasks.items() if owned.told_at >= instant}
         self._prune_at = 2 * len(self._tasks) + 1000
-
-
-def _reaching_back(owned: _Owned, seconds: float) -> _Owned:
-    return owned if owned.since is None else evolve(owned, since=owned.since - seconds)

@@ -149,6 +149,7 @@ class Schedule:
     _alike: float = field(init=False)  # seconds
     _patience: float = field(init=False)  # seconds that a due look may wait for company
     _even_gap: float = field(init=False)  # seconds
+    _ends: Sequence[float] = field(init=False)  # of the bins of age, in seconds
     _tasks: dict[str, _Task] = field(init=False, factory=dict)
     _groups: list[_Group] = field(init=False, factory=list)  # a heap
     _arrivals: dict[str, _Group] = field(
@@ -169,6 +170,7 @@ class Schedule:
         self._batch_size = policy.batch_size
         self._hints = Hints(policy.batch_size)
         self._suspects = Suspects(policy._scale)
+        self._ends = [end * policy._scale for end in ENDS]
         interval = policy.interval / policy._scale
         self._price = max(TYPICAL_HAZARD * interval * interval / 2, LEAST_PRICE)
         self._alike = max(ALIKE * interval, LEAST_ALIKE) * policy._scale
@@ -343,7 +345,7 @@ class Schedule:
             return [self._suspects.take()]
         if request_at is None or request_at > now:
             return []
-        return [task.id for task in self._take_until(now + self._even_gap)]
+        return self._take_until(now + self._even_gap)
 
     def nudge(self, task_id: str, now: float) -> None:
         """
@@ -406,9 +408,9 @@ class Schedule:
                 self._horizon = top[0].due_at + self._patience
         return top
 
-    def _take_until(self, horizon: float) -> list[_Task]:
+    def _take_until(self, horizon: float) -> list[str]:
         """
-        Take a request's worth of the tasks that are due by the horizon, the earliest first.
+        Take a request's worth of the tasks that are due by the horizon, the earliest first, and return their ids.
         """
         taken: list[_Task] = []
         while self._groups and len(taken) < self._batch_size and self._groups[0].due_at <= horizon:
@@ -427,7 +429,7 @@ class Schedule:
             )  # the rest of the volley follows at once, whatever becomes due meanwhile
         else:
             self._request_at = None
-        return taken
+        return [task.id for task in taken]
 
     def _put(self, tasks: list[_Task], due_at: float, latest_at: float = math.inf) -> _Group:
         group = _Group(due_at, tasks, latest_at)
@@ -574,14 +576,14 @@ class Schedule:
 
         Tells too how many of a kind have come from which bin to which.
         """
-        scale, by_looks = self._policy._scale, self._policy.mode == "backoff"
+        scale, by_looks, ends = self._policy._scale, self._policy.mode == "backoff", self._ends
         cohorts = defaultdict[tuple[str, int], list[_Task]](list)
         outlived = defaultdict[tuple[str, int, int], int](int)
         for task in tasks:
             task.looks += 1
-            age = (now - task.started_at) / scale
-            if age >= ENDS[task.bin]:
-                reached = max(task.bin, bin_of(age))
+            age = now - task.started_at
+            if age >= ends[task.bin]:
+                reached = max(task.bin, bin_of(age / scale))
                 outlived[task.kind, task.bin, reached] += 1
                 task.bin = reached
             cohorts[task.kind, task.looks if by_looks else task.bin].append(task)

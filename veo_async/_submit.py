@@ -73,9 +73,11 @@ class Submitters:
     _filled: asyncio.Event = field(init=False, factory=asyncio.Event)
     _workers: dict[asyncio.Task[None], Submission | None] = field(init=False, factory=dict)
     _idle: int = field(init=False, default=0)
+    _most: int = field(init=False)  # workers
     closing: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
+        self._most = max(1, int(self.limits.connections * SHARE_OF_CONNECTIONS))
         if self.journal is not None:
             self._intake = Intake(self.journal, self.host, self.enqueue, self.http.clock.wall)
 
@@ -106,8 +108,7 @@ class Submitters:
         else:
             self._queue.append(submission)
         self._filled.set()
-        most = max(1, int(self.limits.connections * SHARE_OF_CONNECTIONS))
-        if self._idle < len(self._queue) and len(self._workers) < most and not self.closing:
+        if self._idle < len(self._queue) and len(self._workers) < self._most and not self.closing:
             worker = asyncio.create_task(self._work(), name="veo_async submitter")
             self._workers[worker] = None
             self._idle += 1
