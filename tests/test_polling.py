@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from veo_async._durations import BINS, Durations
-from veo_async._policies import PollPolicy
-from veo_async._polling import VOLLEY, Schedule
+from veo_async._policies import MOST_AT_ONCE, PollPolicy
+from veo_async._polling import Schedule
 from veo_async.errors import ConfigurationError
 
 KIND = "text2video veo31-fast"
@@ -531,15 +531,16 @@ class TestBatches:
 
     def test_a_volley_is_no_larger_than_the_gate_lets_through(self) -> None:
         """
-        Five requests go together, and those of a larger crowd after them.
+        A second's worth of requests goes together, ten at most, and those of a larger crowd after them.
         """
-        made = schedule(mode="fixed", interval=3.0, batch_size=10)
-        for number, task_id in enumerate(names(100)):
-            made.add(task_id, kind=f"kind {number}", started_at=number * 0.01, deadline_at=None)
-        at = due(made)
-        volley = [made.take_batch(at) for _ in range(VOLLEY)]
-        assert names(10 * VOLLEY) == [task_id for batch in volley for task_id in batch]
-        assert due(made) > at
+        for budget, together in ((3.0, 3), (0.1, 1), (50.0, MOST_AT_ONCE)):
+            made = schedule(mode="fixed", interval=3.0, batch_size=10, budget=budget)
+            for number, task_id in enumerate(names(200)):
+                made.add(task_id, kind=f"kind {number}", started_at=number * 0.01, deadline_at=None)
+            at = due(made)
+            volley = [made.take_batch(at) for _ in range(together)]
+            assert names(10 * together) == [task_id for batch in volley for task_id in batch]
+            assert due(made) > at
 
     def test_what_comes_up_during_a_volley_waits_for_none_of_it(self) -> None:
         """

@@ -64,7 +64,6 @@ from .errors import (
 __all__ = ["Engine"]
 
 NAMED_AT_ONCE: Final = 50  # tasks in one line of the log
-BURST: Final = 5  # polls that may go at once after a quiet time
 
 log = logging.getLogger("veo_async")
 
@@ -145,7 +144,8 @@ class Engine:
     def _lane_of_polls(self) -> Lane:
         # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
         patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
-        return Lane(Gate(retry=patience, rate=self.polling.budget, burst=BURST, random=self.random))
+        polling = self.polling
+        return Lane(Gate(retry=patience, rate=polling.budget, burst=polling._at_once, random=self.random))
 
     def _lane_of_submits(self) -> Lane:
         limits = self.limits

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import backoff
 from attrs import evolve, field, frozen
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 __all__ = ["Limits", "PollPolicy", "RetryPolicy"]
+
+MOST_AT_ONCE: Final = 10  # polls that go together
 
 
 def _number(*, low: float, above: bool = False, whole: bool = False, optional: bool = False) -> Any:
@@ -167,6 +169,13 @@ class PollPolicy:
     budget: float = field(default=10.0, validator=_positive)
     deadline: float | None = field(default=1800.0, validator=_positive_or_none)
     _scale: float = field(default=1.0, alias="_scale", repr=False, validator=_positive)
+
+    @property
+    def _at_once(self) -> int:
+        """
+        How many requests may go together after a quiet time: a second's worth of the unscaled budget, and not many.
+        """
+        return max(1, min(MOST_AT_ONCE, round(self.budget * self._scale)))
 
     def scaled(self, factor: float, /) -> Self:
         """

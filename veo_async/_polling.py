@@ -24,7 +24,7 @@ The next request is made of the groups at the top, as many as fill it.
 It goes when its looks are due on average: some a little late, some early, so that one request does the work of
 two half-empty ones. None waits longer than the patience for that.
 In a crowd the groups of one patience fill several requests. These go together as a *volley*, when all their looks
-are due on average: who wakes up five times as rarely for five times as much spends half the CPU on a request.
+are due on average: who wakes up ten times as rarely for ten times as much spends half the CPU on a request.
 A request that goes anyway is filled up with the looks that come next.
 A request with few looks costs as much as a full one, so each look in it is priced up a little (`LONELY`).
 
@@ -62,9 +62,8 @@ __all__ = ["Durations", "Schedule"]
 # Seconds here are those of an unscaled policy.
 # The chance per second that a documented task ends near the median, where gaps are then about `interval`;
 # trimmed until 1,000 jobs have the lag of a loop over all of them (`benchmarks/schedule.py`).
-TYPICAL_HAZARD: Final = 0.0142
+TYPICAL_HAZARD: Final = 0.0135
 LONELY: Final = 2.0  # looks; what a request costs beyond the looks in it
-VOLLEY: Final = 5  # full requests that go together: as many as the gate of the polls lets through at once
 EVEN_GAP: Final = 10.0  # seconds; the longest gap until a task is well past the median
 STRAGGLER: Final = 3.0  # medians; from this age on the gaps grow
 LEAST_PRICE: Final = 1e-9  # seconds of lag; keeps the arithmetic of absurdly short intervals finite
@@ -384,7 +383,8 @@ class Schedule:
         """
         if self._request_at is None and self._groups:
             top = self._top()
-            self._volley = max(1, min(VOLLEY, sum(len(group.tasks) for group in top) // self._batch_size))
+            full = sum(len(group.tasks) for group in top) // self._batch_size
+            self._volley = max(1, min(full, self._policy._at_once))
             total, count, latest_at = 0.0, 0, math.inf
             for group in top:
                 share = min(len(group.tasks), self._volley * self._batch_size - count)
@@ -399,7 +399,7 @@ class Schedule:
         Pop the groups that the next requests should wait for.
         """
         top: list[_Group] = []
-        room, self._horizon = VOLLEY * self._batch_size, math.inf
+        room, self._horizon = self._policy._at_once * self._batch_size, math.inf
         while self._groups and room > 0 and self._groups[0].due_at <= self._horizon:
             group = heappop(self._groups)
             if group.drop_moved():
