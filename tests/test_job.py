@@ -283,7 +283,7 @@ async def test_a_job_that_is_taken_for_its_result_says_what_to_do() -> None:
         job: Any = veo.submit(whale())
         with pytest.raises(AttributeError, match=r"has no 'video': the result has it, \(await job\)\.video"):
             job.video  # noqa: B018
-        with pytest.raises(AttributeError, match=r"has no 'colour'$"):
+        with pytest.raises(AttributeError, match=r"has no attribute 'colour'$"):
             job.colour  # noqa: B018
         assert not hasattr(job, "videos")
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from attrs import define, field, frozen
 
@@ -38,7 +38,6 @@ class JobState(StrEnum):
     STOPPED = "stopped"  # settled without a terminal record: see `exception()`
 
 
-OF_A_RESULT: Final = frozenset({"video", "videos", "raw"})
 REGISTERED_AT_ONCE: Final = 1000  # jobs; a hundred thousand in one go would hold the event loop
 _SETTLED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED})
 
@@ -71,6 +70,19 @@ class JobUpdate:
     at: datetime
     task_id: str | None
     looks: int
+
+
+def _of_the_result(name: str) -> property:
+    """
+    Make an attribute that a job lacks, and whose absence says where to look.
+    """
+
+    def missing(job: Job) -> NoReturn:
+        raise AttributeError(
+            f"a job has no {name!r}: the result has it, (await job).{name}", name=name, obj=job
+        )
+
+    return property(missing, doc=f"Not here: the result has it, `(await job).{name}`.")
 
 
 class JobOwner(Protocol):
@@ -131,11 +143,9 @@ class Job:
     _watchers: list[asyncio.Future[None]] | None = field(init=False, default=None)
     _callbacks: list[tuple[Callable[[Job], object], Context]] | None = field(init=False, default=None)
 
-    if not TYPE_CHECKING:  # a type checker would believe that every name is there
-
-        def __getattr__(self, name: str) -> Any:
-            hint = f": the result has it, (await job).{name}" if name in OF_A_RESULT else ""
-            raise AttributeError(f"a job has no {name!r}{hint}", name=name, obj=self)
+    if not TYPE_CHECKING:  # a type checker would believe that they are there
+        # Not by `__getattr__`, which slows every attribute down.
+        video, videos, raw = map(_of_the_result, ("video", "videos", "raw"))
 
     def __repr__(self) -> str:
         return f"<Job {self.key} {self.state.value} task_id={self.task_id}>"
