@@ -171,7 +171,6 @@ class OpenAttempt:
     Attributes:
         since: tasks created before this cannot be its own (server's clock).
         told_at: of its sending (caller's clock, as all that follows but `reach`).
-        prompt: what a record must echo to come into question, or None where that is not all there is to it.
         reach: tasks created before this are not assigned to it; earlier than `since` after an identical
             attempt took a task that may have been its own, since it may then have to take the other's.
         claim: the task that it was told to adopt; decided, save for the journal's word.
@@ -186,7 +185,6 @@ class OpenAttempt:
     attempt: Attempt
     since: float
     told_at: float
-    prompt: str | None = field(init=False)
     reach: float = field(init=False)
     _mark: str | None = field(init=False, default=None)
     ended_at: float | None = None
@@ -200,8 +198,6 @@ class OpenAttempt:
     possible: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
-        body = self.attempt.body
-        self.prompt = None if body.get("translation") or self.attempt.nonce else prompt_of(body)
         self.reach = self.since
 
     @property
@@ -212,6 +208,14 @@ class OpenAttempt:
         if self._mark is None:
             self._mark = fingerprint(self.attempt.body)
         return self._mark
+
+    @property
+    def _echoed(self) -> str | None:
+        """
+        The prompt that a record must echo to come into question, or None where that is not all there is to it.
+        """
+        body = self.attempt.body
+        return None if body.get("translation") or self.attempt.nonce else prompt_of(body)
 
     @property
     def in_flight(self) -> bool:
@@ -252,7 +256,8 @@ class OpenAttempt:
         Pick the tasks that this attempt, or an identical one, may have bought.
         """
         # Most records are of other prompts, which is soon seen: a thousand attempts may face a thousand records.
-        near = [task for task in tasks if self.prompt is None or task.prompt in (None, self.prompt)]
+        prompt = self._echoed
+        near = [task for task in tasks if prompt is None or task.prompt in (None, prompt)]
         judged = [(task, self.judge(task)) for task in near]
         return [(task, verdict) for task, verdict in judged if verdict is not Verdict.DIFFERENT]
 
