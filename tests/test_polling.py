@@ -799,6 +799,22 @@ class TestFailedPolls:
         assert at < due(made) <= at + 1.0
         assert sorted(batch) == sorted(made.take_batch(at + 1.0))
 
+    def test_who_does_not_want_to_answer_is_asked_ever_more_rarely(self) -> None:
+        """
+        Refusals that no gate heeds double the delay, up to ten seconds, until there is an answer.
+        """
+        made = watched(names(3))
+        batch, at, delays = names(3), due(made), []
+        for _ in range(6):
+            made.take_batch(at)
+            made.unanswered(batch, at, declined=True)
+            delays.append(due(made) - at)
+            at = due(made)
+        assert [1.0, 2.0, 4.0, 8.0, 10.0, 10.0] == pytest.approx(delays)
+        made.answered(3)
+        made.unanswered(made.take_batch(at), at, declined=True)
+        assert at + 1.0 == pytest.approx(due(made))
+
     def test_a_refused_batch_is_halved_until_it_fits(self) -> None:
         """
         Each refusal halves the batches, down to a size that surely fits, and what fits is remembered.

@@ -125,6 +125,26 @@ def test_a_deadline_holds_while_the_polls_are_paused() -> None:
     run(main())
 
 
+def test_answers_that_no_gate_heeds_are_asked_for_ever_more_rarely() -> None:
+    """
+    A server that answers polls with 402 for ten minutes is not asked once a second, and nothing settles on it.
+    """
+
+    async def main() -> None:
+        faults = Faults().add("status_before", on=("retrieve", "retrieve_batch"), status=402)
+        world = World(Settings(duration=lambda body: 10.0), faults=faults)
+        async with world.session() as veo:
+            jobs = veo.submit_many(TextToVideo(str(number)) for number in range(50))
+            await asyncio.sleep(600.0)
+            assert [False] * 50 == [job.done() for job in jobs]
+            assert sum(veo.stats.requests.values()) - 50 <= 600.0 / 10.0 + 10
+            faults.on = False
+            await asyncio.gather(*jobs)
+            assert now() <= 615.0
+
+    run(main())
+
+
 def test_a_deadline_holds_while_looks_hang() -> None:
     """
     Deadlines pass on time though as many looks as there may be hang for a minute each.

@@ -70,6 +70,7 @@ LEAST_PRICE: Final = 1e-9  # seconds of lag; keeps the arithmetic of absurdly sh
 ALIKE: Final = 0.25  # intervals; gaps that differ by less share a group
 LEAST_ALIKE: Final = 1e-3  # seconds
 RETRY: Final = 1.0  # seconds until the tasks of a failed poll are asked again; the gate does the backing off
+DECLINED_STEPS: Final = 9  # doublings of that, past any maximum
 SURELY_FITS: Final = 12  # [D] the default of `limit`: a question about no more is not refused for its size
 NUDGED: Final = "nudged"  # no kind of request is called so
 HEAD_START: Final = 60.0  # seconds; a task known to have ended passes looks that are overdue by less
@@ -144,6 +145,7 @@ class Schedule:
     _durations: Durations = field(kw_only=True)
     _batch_size: int = field(init=False)
     _fits: int = field(init=False, default=SURELY_FITS)  # so many at once were answered
+    _declined: int = field(init=False, default=0)  # questions in a row
     _price: float = field(init=False)  # of a look in a full request, in unscaled seconds of expected lag
     _alike: float = field(init=False)  # seconds
     _patience: float = field(init=False)  # seconds that a due look may wait for company
@@ -469,14 +471,20 @@ class Schedule:
             self._durations.survived(kind, start, stop, count=count)
         self._renew_nudges(tasks, now)
 
-    def unanswered(self, task_ids: Iterable[str], now: float) -> None:
+    def unanswered(self, task_ids: Iterable[str], now: float, *, declined: bool = False) -> None:
         """
         Ask about these again soon: the poll itself failed, and no look is counted.
+
+        Args:
+            declined: the server is well and did not want to answer, which the gate lets pass; so it is asked
+                ever more rarely until it does.
         """
         tasks = self._known(task_ids)
         again = [task for task in tasks if task.id not in self._suspects]
+        delay = min(RETRY * 2.0 ** min(self._declined, DECLINED_STEPS), EVEN_GAP) if declined else RETRY
+        self._declined += declined
         if again:
-            self._put(again, now + RETRY * self._policy._scale)
+            self._put(again, now + delay * self._policy._scale)
         for task in tasks:
             if task.id in self._suspects:
                 self._suspects.unanswered(task.id, now)
@@ -506,7 +514,7 @@ class Schedule:
         """
         Take note that the server answers so many at once.
         """
-        self._fits = max(self._fits, size)
+        self._fits, self._declined = max(self._fits, size), 0
 
     def refused(self, task_ids: Sequence[str], now: float) -> None:
         """

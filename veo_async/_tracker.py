@@ -24,10 +24,13 @@ from ._answers import is_dead_token
 from ._lane import Lane
 from ._polling import Schedule
 from .errors import (
+    ApiError,
     BadRequest,
     JobError,
     JobTimedOut,
     JobVanished,
+    RateLimited,
+    ServerError,
     TrackingLost,
     UsageError,
     VeoError,
@@ -206,7 +209,7 @@ class Tracker:
             raise
         except VeoError as error:
             log.debug("a look at %d tasks failed: %s", len(batch), error)
-            self.schedule.unanswered(batch, self.lane.now())
+            self.schedule.unanswered(batch, self.lane.now(), declined=_is_let_pass(error))
             if is_dead_token(error):
                 await self._suspect_the_token(error, entered_at)
         else:
@@ -251,6 +254,14 @@ class Tracker:
             self.forget(task_id)
         self._dead_probes = 0
         await self.settle(lost)
+
+
+def _is_let_pass(error: VeoError) -> bool:
+    """
+    Tell whether an answer is no reason for the gate to pause: the server is well, and did not want to answer.
+    """
+    heeded = isinstance(error, RateLimited | ServerError) or is_dead_token(error)
+    return isinstance(error, ApiError) and not heeded
 
 
 def _duration(record: Mapping[str, Any]) -> float | None:
