@@ -185,7 +185,7 @@ class Submitters:
                     await self._filled.wait()
                 elif self.lane.open_now() is None:
                     await self.lane.wait_for_change(until=self._next_late_at())
-                else:
+                elif self.lane.gate.probe == "read":  # else it has opened this very moment
                     await self._probe()
             return turn
 
