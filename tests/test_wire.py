@@ -43,6 +43,7 @@ from veo_async._wire import (
     load_request,
     read_batch,
     read_record,
+    standings,
     task_id_of,
     task_record,
     video_result,
@@ -414,6 +415,51 @@ def test_a_batch_without_items_is_a_protocol_error(data: object) -> None:
     """
     with pytest.raises(ProtocolError, match="no list of items"):
         read_batch(data)
+
+
+def ended(task_id: str, note: object = None) -> dict[str, Any]:
+    return {"id": task_id, "response": {"success": False, "error": {"code": "api_error"}, "note": note}}
+
+
+@pytest.mark.parametrize(
+    "item", [None, 7, "1", ["1"], {}, {"id": None}, {"id": 1}, {"id": ["1"]}, {"id": "2"}]
+)
+def test_what_is_no_record_of_a_task_asked_about_says_nothing_of_it(item: object) -> None:
+    """
+    Neither an item that is no object, nor one without a usable id, nor another task's.
+    """
+    assert ([], {}) == standings([item], ["1"])
+    assert (["1"], {}) == standings([item, {"id": "1", "response": None}, item], ["1"])
+
+
+@pytest.mark.parametrize("response", [None, {}, {"success": None}])
+def test_a_record_without_an_answer_is_of_a_pending_task(response: object) -> None:
+    """
+    Neither the shape known for it, nor an answer with nothing in it, is an end; twice is once.
+    """
+    record = {"id": "1", "response": response}
+    assert classify(record) is PENDING
+    assert (["1"], {}) == standings([record, record], ["1"])
+
+
+def test_an_end_outranks_a_pending_record_of_the_same_task() -> None:
+    """
+    Whichever comes first: a task does not come back from its end.
+    """
+    pending, record = {"id": "1", "response": None}, ended("1")
+    assert standings([pending, record], ["1"]) == standings([record, pending], ["1"]) == ([], {"1": record})
+
+
+def test_an_end_nested_too_deep_says_nothing() -> None:
+    """
+    It could not be kept in a journal; the other records of its reply still count.
+    """
+    note: object = None
+    for _ in range(MAX_DEPTH):
+        note = [note]
+    assert (["2"], {"3": ended("3")}) == standings(
+        [ended("1", note), {"id": "2"}, ended("3")], ["1", "2", "3"]
+    )
 
 
 def test_a_single_record_is_read_or_unknown() -> None:
