@@ -153,14 +153,10 @@ class Schedule:
     _ends: Sequence[float] = field(init=False)  # of the bins of age, in seconds
     _tasks: dict[str, _Task] = field(init=False, factory=dict)
     _groups: list[_Group] = field(init=False, factory=list)  # a heap
-    _arrivals: dict[str, _Group] = field(
-        init=False, factory=dict
-    )  # the newest group of each kind, and of nudges
+    _arrivals: dict[str, _Group] = field(init=False, factory=dict)  # the newest of each kind, and of nudges
     _request_at: float | None = field(init=False, default=None)  # None: to be worked out
     _volley: int = field(init=False, default=0)  # requests left that go at `_request_at`
-    _horizon: float = field(
-        init=False, default=-math.inf
-    )  # what is due after this leaves `_request_at` alone
+    _horizon: float = field(init=False, default=-math.inf)  # what is due later leaves `_request_at` alone
     _nudged: set[str] = field(init=False, factory=set)  # while they were being asked about
     _hints: Hints = field(init=False)
     _suspects: Suspects = field(init=False)
@@ -269,9 +265,8 @@ class Schedule:
             return None if task.found else watched
         told /= self._policy._scale
         if task.found:
-            return (
-                told if told < EDGES[-1] else None
-            )  # else the times in the record are in another unit, or none
+            # Past all that is counted, the times in the record are in another unit, or none.
+            return told if told < EDGES[-1] else None
         return min(told, watched)  # it was accepted here, and has ended
 
     def overdue(self, now: float) -> list[str]:
@@ -426,9 +421,7 @@ class Schedule:
             task.group = None
         self._volley -= 1
         if self._volley > 0:
-            self._horizon = (
-                -math.inf
-            )  # the rest of the volley follows at once, whatever becomes due meanwhile
+            self._horizon = -math.inf  # the rest follows at once, whatever becomes due meanwhile
         else:
             self._request_at = None
         return [task.id for task in taken]
