@@ -656,7 +656,31 @@ class TestRates:
         for _ in range(5):
             send(gate, 1000.0)
 
-        assert 1000.5 == gate.opens_at(1000.0)
+        assert 1002.5 == gate.opens_at(1000.0)
+
+    def test_a_burst_does_not_come_on_top_of_the_rate(self) -> None:
+        """In no span that the rate fills with a burst are there more than that, whenever the requests come."""
+        gate, random, now = gate_of(rate=10, burst=10), Random(1), 0.0
+        went: list[float] = []
+        while len(went) < 500:
+            now += random.choice([0.0, 0.0, 0.01, 0.3, 2.0])
+            for _ in range(random.choice([1, 5, 20])):
+                opens_at = gate.opens_at(now)
+                assert opens_at is not None
+                if opens_at <= now:
+                    went.append(send(gate, now))
+
+        assert all(later - earlier > 0.999 for earlier, later in zip(went, went[10:], strict=False))
+
+    def test_bursts_under_pressure_make_up_the_rate(self) -> None:
+        """Where there is always another request, bursts follow each other as fast as the rate allows."""
+        gate, went = gate_of(rate=10, burst=10), [0.0]
+        for _ in range(100):
+            opens_at = gate.opens_at(went[-1])
+            assert opens_at is not None
+            went.append(send(gate, opens_at))
+
+        assert [float(number // 10) for number in range(100)] == pytest.approx(went[1:])
 
     def test_a_withdrawn_request_leaves_its_share_spent(self) -> None:
         """A request that was never made does not let two others go closer together."""

@@ -26,9 +26,11 @@ from veo_async import (
     RateLimited,
     RetryPolicy,
     ServerError,
+    SessionClosed,
     TransportError,
     TransportTimedOut,
     UsageError,
+    VeoError,
     _outage,
 )
 from veo_async._clock import ServerClock
@@ -514,6 +516,61 @@ async def test_a_closed_session_is_a_mistake_of_use() -> None:
     await session.close()
     with pytest.raises(UsageError, match="closed"):
         await link.send("POST", "http://127.0.0.1:1", Outgoing(b"{}"))
+
+
+@pytest.mark.parametrize(("owned", "kind"), [(True, SessionClosed), (False, UsageError)])
+async def test_who_waits_for_a_connection_when_the_session_closes_is_told(
+    kind: type[VeoError], *, owned: bool
+) -> None:
+    """
+    aiohttp cancels what waits for a connection: to a task that nobody cancelled that is an error like others.
+    """
+    held = asyncio.Event()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        held.set()
+        await reader.read()
+
+    limits, second = Limits(connections=1), Outgoing(b"{}")
+    callers = None if owned else aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+    async with raw_server(peer) as url:
+        link = AiohttpTransport.over(callers, limits=limits, token=TOKEN)
+        holder = asyncio.create_task(link.send("POST", url, Outgoing(b"{}")))
+        await held.wait()
+        waiter = asyncio.create_task(link.send("POST", url, second))
+        quitter = asyncio.create_task(link.send("POST", url, Outgoing(b"{}")))
+        assert isinstance(link.session.connector, aiohttp.TCPConnector)
+        while sum(map(len, link.session.connector._waiters.values())) < 2:  # noqa: ASYNC110 - aiohttp tells nobody
+            await asyncio.sleep(0)
+        quitter.cancel()
+        await link.session.close()
+        with pytest.raises(kind, match=r"closed|ended"):
+            await waiter
+        with pytest.raises(asyncio.CancelledError):
+            await quitter
+        with pytest.raises(TransportError):
+            await holder
+        with pytest.raises(kind):
+            await link.send("POST", url, Outgoing(b"{}"))
+    assert not second.left
+
+
+async def test_whatever_comes_of_an_answer_breaks_the_silence() -> None:
+    """
+    An answer that comes in parts, each within the time, is waited for: an interim one, the head, and the body.
+    """
+    parts = (b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"{}")
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        for part in parts:
+            await asyncio.sleep(0.6)
+            writer.write(part)
+            await writer.drain()
+
+    async with raw_server(peer) as url, transport(Limits(connect=5.0, read=1.5)) as link:
+        assert b"{}" == (await link.send("POST", url, Outgoing(b"{}"))).body
 
 
 async def test_downloads_carry_neither_token_nor_cookies() -> None:

@@ -286,6 +286,8 @@ async def test_a_job_that_is_taken_for_its_result_says_what_to_do() -> None:
         with pytest.raises(AttributeError, match=r"has no attribute 'colour'$"):
             job.colour  # noqa: B018
         assert not hasattr(job, "videos")
+        assert {"accepted", "key"} <= set(dir(job))
+        assert {"video", "videos", "raw"}.isdisjoint(dir(job)), "Python would suggest them for each other"
 
 
 @in_virtual_time

@@ -4,6 +4,7 @@ The polling policy, and the schedule's answers to whom and when.
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 import random
@@ -237,6 +238,27 @@ class TestLearnedGaps:
         assert 25.0 == pytest.approx(max(gap for at, gap in gaps if at))
         assert late == sorted(late) or late[-1] > late[0]
 
+    def test_each_straggler_has_a_gap_of_its_own(self) -> None:
+        """
+        A task of ten days makes the gaps of one that is an hour old no longer, and is asked about no more often.
+        """
+        now, ages = 1e6, {"of days": 10 * 86400.0, "of an hour": 3600.0}
+
+        def next_looks(*task_ids: str) -> set[float]:
+            made = schedule(learned(60.0), max_gap=3600.0)
+            for task_id in task_ids:
+                made.add(task_id, kind=KIND, started_at=now - ages[task_id], deadline_at=None)
+                made.take_batch(now)
+            made.looked(task_ids, now)
+            return {group.due_at for group in made._groups if group.tasks}
+
+        young, old = next_looks("of an hour"), next_looks("of days")
+        assert {3600.0 + now} == old
+        for order in itertools.permutations(ages):
+            both = next_looks(*order)
+            assert old < both
+            assert min(young) == pytest.approx(min(both), abs=20.0)
+
     def test_no_gap_is_longer_than_the_maximum(self) -> None:
         """
         A `max_gap` below the even gap holds everywhere after the first look.
@@ -438,6 +460,7 @@ class TestLearning:
             [[1.0] * 48, [2.0] * 48],
             [[1.0] * 48, ["1"] * 48],
             [[math.nan] * 48, [0.0] * 48],
+            [[10**400] * 48, [0] * 48],
             [[-1.0] * 48, [-1.0] * 48],
             [5, 5],
         ],
@@ -570,6 +593,18 @@ class TestBatches:
         assert [[], [], []] == [made.take_batch(at) for _ in range(3)]
         assert made.next_due_at() is None
 
+    def test_what_is_left_of_a_volley_brings_nothing_forward(self) -> None:
+        """
+        Where the tasks of a volley are gone, others are asked about when they are due, and not in its place.
+        """
+        made = watched(names(30), mode="fixed", interval=3.0, batch_size=10)
+        at = due(made)
+        made.take_batch(at)
+        for task_id in names(30):
+            made.discard(task_id)
+        made.add("new", kind=KIND, started_at=at, deadline_at=None)
+        assert at + 3.0 == due(made)
+
     def test_a_request_is_filled_up_with_the_next_due(self) -> None:
         """
         A request that goes anyway takes along those due next, the earliest first.
@@ -676,6 +711,27 @@ class TestBatches:
         made.unanswered(stale, 102.0)
         assert ["a"] == made.take_batch(500.0)
         assert [] == made.take_batch(500.0)
+
+    def test_a_task_that_came_back_is_nudged_once(self) -> None:
+        """
+        A task that left a group, and comes back to it before the others of it went, stands in it once.
+        """
+        made = schedule(mode="fixed", interval=3.0, batch_size=3)
+
+        def attach(task_id: str, now: float) -> None:
+            made.add(task_id, kind=KIND, started_at=now, deadline_at=None, found=True)
+            made.nudge(task_id, now)
+
+        attach("back", 80.0)
+        stale = made.take_batch(80.0)
+        attach("early", 90.0)
+        made.discard("back")
+        attach("back", 100.1)
+        made.looked(stale, 100.2)
+        attach("other", 100.25)
+        made.nudge("back", 100.3)
+        assert ["early", "other", "back"] == made.take_batch(110.0)
+        assert [] == made.take_batch(110.0)
 
     def test_a_past_start_makes_a_task_due_at_once(self) -> None:
         """
@@ -866,6 +922,91 @@ class TestFailedPolls:
         made.refused(["task-0"], at)
         made.refused(["task-0"], at)
         assert 50 == made.batch_size
+
+
+class TestUnreadableAnswers:
+    def spoilt(self, made: Schedule, culprit: str) -> list[list[str]]:
+        """
+        Ask until no answer is spoilt by the culprit any more, or it is asked about alone; give all questions.
+        """
+        asked: list[list[str]] = []
+        while not asked or asked[-1] != [culprit]:
+            at = due(made)
+            asked.append(made.take_batch(at))
+            if culprit in asked[-1]:
+                made.spoilt(asked[-1], at)
+            else:
+                made.looked(asked[-1], at)
+        return asked
+
+    def test_a_spoilt_answer_is_asked_for_by_halves(self) -> None:
+        """
+        Halves of halves find who spoils the answers; the others are asked about together again.
+        """
+        made = watched(names(50), mode="fixed", interval=10.0)
+        asked = self.spoilt(made, "task-7")
+        assert [50, 25, 13, 6, 3, 2, 1] == [len(batch) for batch in asked if "task-7" in batch]
+        assert 50 == made.batch_size
+        made.discard("task-7")
+        assert 49 == max(len(look(made)[1]) for _ in range(20))
+
+    def test_a_half_shares_its_request_with_nobody(self) -> None:
+        """
+        Else the culprit would spoil the answers about others as well.
+        """
+        made = watched(names(4), mode="fixed", interval=10.0)
+        made.spoilt(made.take_batch(due(made)), 10.0)
+        for task_id in ("x", "y"):
+            made.add(task_id, kind=KIND, started_at=1.0, deadline_at=None)
+        batches = [made.take_batch(11.0) for _ in range(4)]
+        assert [[], ["task-0", "task-1"], ["task-2", "task-3"], ["x", "y"]] == sorted(batches)
+
+    def test_an_answer_that_is_too_large_makes_batches_small(self) -> None:
+        """
+        What fits is remembered, as where the server refuses.
+        """
+        made = watched(names(50), mode="fixed", interval=10.0)
+        made.answered(50)
+        at = due(made)
+        made.spoilt(made.take_batch(at), at, too_large=True)
+        assert 25 == made.batch_size
+        made.spoilt(names(40), at, too_large=True)
+        assert 20 == made.batch_size
+
+    def test_who_alone_spoils_an_answer_is_asked_about_alone_and_more_rarely(self) -> None:
+        """
+        Soon at first, then every ten seconds; that is no miss, so it never vanishes.
+        """
+        made, times = watched(), []
+        for _ in range(30):
+            times.append(due(made))
+            assert ["a"] == made.take_batch(times[-1])
+            made.spoilt(["a"], times[-1])
+        assert [1.0, *[10.0] * 28] == pytest.approx([gap for _, gap in gaps_of(times)])
+        assert [] == made.vanished(times[-1])
+        assert "a" in made
+
+    def test_a_suspect_in_a_spoilt_answer_stays_alone(self) -> None:
+        """
+        It is in nobody else's half.
+        """
+        made = watched(["a", "b", "c"])
+        at = due(made)
+        made.missing(["a"], at)
+        made.spoilt(["a", "b", "c"], at)
+        assert [[], ["a"], ["b", "c"]] == sorted(made.take_batch(at + 60.0) for _ in range(3))
+
+    def test_a_nudge_of_one_that_spoils_answers_is_heeded(self) -> None:
+        """
+        A callback that speaks of it while it is asked about has it asked about again at once.
+        """
+        for report in (Schedule.spoilt, Schedule.unreadable):
+            made = watched()
+            at = due(made)
+            batch = made.take_batch(at)
+            made.nudge("a", at)
+            report(made, batch, at)
+            assert ["a"] == made.take_batch(at)
 
 
 class TestSuspects:

@@ -13,6 +13,7 @@ import linecache
 import logging
 import pickle
 import re
+import socket
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -386,6 +387,31 @@ async def test_a_callers_session_that_is_closed_too_early_is_blamed(
                 assert isinstance(caught.value.__cause__, UsageError)
             assert task_id in str(first.exception())
     assert "fault" not in caplog.text
+
+
+async def test_jobs_that_wait_for_a_connection_of_a_callers_session_end_with_it() -> None:
+    """
+    Closed while its every connection is in other use: queued jobs end and say why, and none waits for ever.
+    """
+    async with simulator() as sim:
+        http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+        assert http.connector is not None
+        silent = socket.create_server(("127.0.0.1", 0))
+        other_use = asyncio.create_task(http.get(f"http://127.0.0.1:{silent.getsockname()[1]}"))
+        while not http.connector._acquired:  # noqa: ASYNC110 - aiohttp tells nobody
+            await asyncio.sleep(0)
+        async with session(sim, http=http) as veo:
+            jobs = veo.submit_many([whale()] * 200)
+            while not http.connector._waiters:  # noqa: ASYNC110 - aiohttp tells nobody
+                await asyncio.sleep(0)
+            await http.close()
+            async with asyncio.timeout(10):
+                ends = await asyncio.gather(*jobs, return_exceptions=True)
+        with pytest.raises(aiohttp.ClientError):
+            await other_use
+        silent.close()
+        assert {SessionClosed} == {type(end) for end in ends}
+        assert not sim.core.accepted
 
 
 # --- a thousand jobs -------------------------------------------------------------------------------------

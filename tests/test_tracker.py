@@ -5,6 +5,7 @@ The one coroutine that watches: deadlines, dead tokens, vanished tasks, and repl
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -24,12 +25,13 @@ from veo_async import (
     TextToVideo,
     TrackingLost,
     TransportTimedOut,
+    UsageError,
     VeoError,
 )
 from veo_async._gate import Gate
-from veo_async._http import Reply
+from veo_async._http import Outgoing, Reply
 from veo_async._lane import Lane
-from veo_async._tracker import Standings
+from veo_async._wire import Standings
 from veo_async.simulator import TOKEN, Faults, Settings
 from veo_async.simulator._settings import FailedForm, PendingForm
 
@@ -123,6 +125,148 @@ def test_a_deadline_holds_while_the_polls_are_paused() -> None:
             assert 100.0 == pytest.approx(now(), abs=1.0)
 
     run(main())
+
+
+@in_virtual_time
+async def test_a_deadline_that_comes_while_the_polls_are_paused_holds() -> None:
+    """
+    The tracker waits at the gate already when a job with a near deadline is submitted.
+    """
+    faults = Faults().add("status_before", on=("retrieve", "retrieve_batch"), status=429, retry_after=250)
+    world = World(Settings(duration=lambda body: 5000.0), faults=faults)
+    async with world.session() as veo:
+        await veo.submit(whale(1)).accepted()
+        await asyncio.sleep(60.0)
+        for seconds in (50.0, 20.0):
+            with pytest.raises(JobTimedOut):
+                await veo.submit(whale(2), timeout=seconds)
+        assert 130.0 == pytest.approx(now(), abs=1.0)
+
+
+@in_virtual_time
+async def test_a_deadline_that_comes_while_all_looks_hang_holds() -> None:
+    """
+    As many looks as there may be are under way when a job with a near deadline is submitted.
+    """
+    faults = Faults().add("stall_after", on=("retrieve", "retrieve_batch"))
+    world = World(Settings(duration=lambda body: 5000.0), faults=faults)
+    async with world.session(polling=PollPolicy(first_look=1.0, batch_size=1)) as veo:
+        await asyncio.gather(*(job.accepted() for job in veo.submit_many(whales(40))))
+        await asyncio.sleep(10.0)
+        submitted_at = now()
+        with pytest.raises(JobTimedOut):
+            await veo.submit(whale(99), timeout=5.0)
+        assert 5.0 == pytest.approx(now() - submitted_at, abs=1.0)
+
+
+@in_virtual_time
+async def test_a_look_that_somebody_else_cancels_is_made_again() -> None:
+    """
+    What a caller hooks up an aiohttp session with may raise anything; the task is asked about all the same.
+    """
+    world = World()
+    session, transport = scripted(world)
+    transport.asks.extend([asyncio.CancelledError()] * 3)
+    async with session as veo:
+        assert (await veo.submit(whale())).videos
+
+
+@in_virtual_time
+async def test_a_session_that_can_ask_no_more_says_so_while_it_waits_at_the_gate() -> None:
+    """
+    A look ends in a mistake of use while the budget holds the next one back: the jobs end now, not when it opens.
+    """
+    world = World(Settings(duration=lambda body: 5000.0))
+    session, transport = scripted(world, polling=PollPolicy(first_look=1.0, batch_size=1, budget=0.001))
+
+    async def closed(body: bytes) -> Reply:
+        await asyncio.sleep(5.0)
+        raise UsageError("the aiohttp session is closed")
+
+    transport.asks.append(closed)
+    async with session as veo:
+        jobs = veo.submit_many(whales(2))
+        assert [JobState.STOPPED] * 2 == [await ended(job) for job in jobs]
+        assert 20.0 > now()
+
+
+class Altered(InMemoryTransport):
+    """
+    Writes something into the records of one task.
+
+    Attributes:
+        culprit: the task's id.
+        text: JSON.
+        hidden: answers to questions about one task know none.
+    """
+
+    culprit = "nobody"
+    text = "null"
+    hidden = False
+
+    async def send(self, method: str, url: str, outgoing: Outgoing) -> Reply:
+        reply = await super().send(method, url, outgoing)
+        if not url.endswith("/veo/tasks") or self.culprit.encode() not in outgoing.data:
+            return reply
+        if self.hidden and b'"retrieve"' in outgoing.data:
+            return answer(200, {})
+        data = json.loads(reply.body)
+        for record in data.get("items", [data]):
+            if record.get("id") == self.culprit:
+                record["extra"] = "@"
+        return answer(200, json.dumps(data).replace('"@"', self.text).encode())
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "[" * 70 + "]" * 70, "nonsense"])
+@in_virtual_time
+async def test_a_record_that_cannot_be_read_spoils_no_other(text: str) -> None:
+    """
+    The other tasks of its batch have their outcome soon; its own is waited for until the deadline.
+    """
+    world = World(Settings(duration=lambda body: 60.0))
+    session = world.session()
+    session._transport = transport = Altered(world.core, TOKEN)
+    transport.text = text
+    async with session as veo:
+        culprit, *others = veo.submit_many(whales(30))
+        transport.culprit = await culprit.accepted()
+        assert [JobState.SUCCEEDED] * 29 == [await ended(job) for job in others]
+        assert 120.0 > now()
+        with pytest.raises(JobTimedOut):
+            await culprit
+        assert 600 > sum(veo.stats.requests.values())
+
+
+@in_virtual_time
+async def test_a_task_whose_end_cannot_be_read_does_not_vanish() -> None:
+    """
+    Each batch shows it, and so nothing that lone answers leave out says that the server has forgotten it.
+    """
+    world = World(Settings(duration=lambda body: 20.0))
+    session = world.session()
+    session._transport = transport = Altered(world.core, TOKEN)
+    transport.hidden, transport.text = True, "[" * 70 + "]" * 70
+    async with session as veo:
+        jobs = veo.submit_many(whales(2))
+        transport.culprit = await jobs[0].accepted()
+        assert JobState.SUCCEEDED is await ended(jobs[1])
+        with pytest.raises(JobTimedOut):
+            await jobs[0]
+
+
+@in_virtual_time
+async def test_answers_larger_than_may_be_read_are_asked_for_in_smaller_batches() -> None:
+    """
+    Records repeat their requests, so fifty with images of 400 kB make 20 MB; what fits is remembered.
+    """
+    world = World(Settings(duration=lambda body: 60.0))
+    async with world.session() as veo:
+        source = (await veo.text_to_video("source")).video
+        jobs = [veo.remove_object(source, "A" * 400_000) for _ in range(50)]
+        assert [JobState.SUCCEEDED] * 50 == [await ended(job) for job in jobs]
+        assert 30 > sum(veo.stats.requests.values()) - 50
+        assert veo._engine is not None
+        assert 25 == veo._engine.tracker.schedule.batch_size
 
 
 def test_answers_that_no_gate_heeds_are_asked_for_ever_more_rarely() -> None:
@@ -572,8 +716,9 @@ def test_a_record_with_an_absurd_number_harms_nobody() -> None:
             poll = veo._engine.tracker.poll
 
             async def absurd(task_ids: Sequence[str], entered_at: float) -> Standings:
-                pending, ended = await poll(task_ids, entered_at)
-                return pending, {known: {**record, "finished_at": 10**400} for known, record in ended.items()}
+                found = await poll(task_ids, entered_at)
+                ended = {known: {**record, "finished_at": 10**400} for known, record in found.ended.items()}
+                return found._replace(ended=ended)
 
             veo._engine.tracker.poll = absurd
             world.core.finish(task_id)

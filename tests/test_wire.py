@@ -32,6 +32,7 @@ from veo_async import (
 from veo_async._results import is_id
 from veo_async._wire import (
     MAX_DEPTH,
+    Standings,
     classify,
     code_and_message,
     decode,
@@ -428,8 +429,8 @@ def test_what_is_no_record_of_a_task_asked_about_says_nothing_of_it(item: object
     """
     Neither an item that is no object, nor one without a usable id, nor another task's.
     """
-    assert ([], {}) == standings([item], ["1"])
-    assert (["1"], {}) == standings([item, {"id": "1", "response": None}, item], ["1"])
+    assert Standings([], {}, []) == standings([item], ["1"])
+    assert Standings(["1"], {}, []) == standings([item, {"id": "1", "response": None}, item], ["1"])
 
 
 @pytest.mark.parametrize("response", [None, {}, {"success": None}])
@@ -439,7 +440,7 @@ def test_a_record_without_an_answer_is_of_a_pending_task(response: object) -> No
     """
     record = {"id": "1", "response": response}
     assert classify(record) is PENDING
-    assert (["1"], {}) == standings([record, record], ["1"])
+    assert Standings(["1"], {}, []) == standings([record, record], ["1"])
 
 
 def test_an_end_outranks_a_pending_record_of_the_same_task() -> None:
@@ -447,19 +448,33 @@ def test_an_end_outranks_a_pending_record_of_the_same_task() -> None:
     Whichever comes first: a task does not come back from its end.
     """
     pending, record = {"id": "1", "response": None}, ended("1")
-    assert standings([pending, record], ["1"]) == standings([record, pending], ["1"]) == ([], {"1": record})
+    for items in [pending, record], [record, pending]:
+        assert Standings([], {"1": record}, []) == standings(items, ["1"])
 
 
-def test_an_end_nested_too_deep_says_nothing() -> None:
+def test_a_video_outranks_a_failure_of_the_same_task() -> None:
     """
-    It could not be kept in a journal; the other records of its reply still count.
+    Whichever comes first: the video is there, and was paid for.
+    """
+    failed = ended("1")
+    video = {"id": "1", "response": sample("task_succeeded")["response"]}
+    assert classify(video) is SUCCEEDED
+    for items in [failed, video], [video, failed]:
+        assert Standings([], {"1": video}, []) == standings(items, ["1"])
+
+
+def test_an_end_nested_too_deep_cannot_be_read() -> None:
+    """
+    It could not be kept in a journal. Its task is known all the same, and the records of others still count.
     """
     note: object = None
     for _ in range(MAX_DEPTH):
         note = [note]
-    assert (["2"], {"3": ended("3")}) == standings(
-        [ended("1", note), {"id": "2"}, ended("3")], ["1", "2", "3"]
-    )
+    deep, pending = ended("1", note), {"id": "1"}
+    known = Standings(["2"], {"3": ended("3")}, ["1"])
+    for about_it in [deep], [deep, pending], [pending, deep]:
+        assert known == standings([*about_it, {"id": "2"}, ended("3")], ["1", "2", "3"])
+    assert Standings([], {"1": ended("1")}, []) == standings([deep, ended("1")], ["1"])
 
 
 def test_a_single_record_is_read_or_unknown() -> None:

@@ -21,11 +21,13 @@ from typing import Final
 
 from attrs import define, field
 
-__all__ = ["EDGES", "ENDS", "Durations", "Outlook", "bin_of"]
+__all__ = ["EDGES", "ENDS", "LAST_BIN", "Durations", "Outlook", "bin_of"]
 
 FIRST_EDGE: Final = 4.0  # seconds; shorter lives need no telling apart
 RATIO: Final = 1.15  # each bin is longer than the one before by this: narrower ones learn more slowly
 BINS: Final = 48  # the last begins at 41 minutes, past the default deadline
+LAST_BIN: Final = BINS - 1
+MOST: Final = 2.0**53  # lives; from there on one more makes no difference to a float
 EDGES: Final = (0.0, *(FIRST_EDGE * RATIO**power for power in range(BINS - 1)))
 WIDTHS: Final = (*(after - before for before, after in pairwise(EDGES)), EDGES[-1] * (RATIO - 1))
 ENDS: Final = (*EDGES[1:], math.inf)  # of the bins
@@ -178,7 +180,7 @@ def _well_formed(counts: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value < math.inf
+    return isinstance(value, int | float) and 0 <= value < MOST
 
 
 def _prior() -> list[float]:

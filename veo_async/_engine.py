@@ -42,8 +42,9 @@ from ._reconciling import Reconciling
 from ._registry import Registry, key_conflict, read_request
 from ._submission import GOES_ON, NOT_SENT, Submission
 from ._submit import UNCERTAIN, Submitters
-from ._tracker import Standings, Tracker
+from ._tracker import Tracker
 from ._wire import (
+    Standings,
     classify,
     dump_request,
     encode,

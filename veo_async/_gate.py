@@ -31,6 +31,7 @@ evenly, by its full height in `max_pause` seconds.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from random import Random
 from typing import Final, Literal
@@ -59,6 +60,9 @@ class _Rate:
     """
     Spaces requests evenly, after a burst, and more widely once the server has objected.
 
+    Nor are there ever more than a burst within the time in which the full rate allows one: a burst after a quiet
+    time must not come on top of what the rate allows right after it.
+
     Attributes:
         full: requests a second that were asked for; None for no limit.
         burst: how many may go at once after a quiet time.
@@ -69,17 +73,26 @@ class _Rate:
     burst: int
     climb: float
     _due_at: float = field(default=-math.inf, init=False)  # when the next would go, were there no burst
+    _last: deque[float] = field(init=False)  # when those went that would make a burst with the next one
     _lowered: float | None = field(default=None, init=False)
     _lowered_at: float = field(default=-math.inf, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self._last = deque(maxlen=self.burst)
+
     def opens_at(self) -> float:
+        if self.full is None or self.burst == 1:
+            return self._due_at
         # The slack is one of the full rate, so that a lowered rate allows smaller bursts as well.
-        return self._due_at if self.full is None else self._due_at - (self.burst - 1) / self.full
+        spaced_at = self._due_at - (self.burst - 1) / self.full
+        over = len(self._last) == self.burst
+        return max(spaced_at, self._last[0] + self.burst / self.full) if over else spaced_at
 
     def spend(self, now: float) -> None:
         rate = self.at(now)
         if rate is not None:
             self._due_at = max(self._due_at, now) + 1 / rate
+            self._last.append(now)
 
     def at(self, now: float) -> float | None:
         if self.full is None or self._lowered is None:

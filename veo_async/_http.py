@@ -37,6 +37,7 @@ from .errors import (
     ProtocolError,
     RateLimited,
     ServerError,
+    SessionClosed,
     TransportError,
     UsageError,
     VeoError,
@@ -54,7 +55,7 @@ __all__ = [
 
 TASKS_PATH: Final = "/veo/tasks"
 HEADERS: Final = ("date", "retry-after", "x-trace-id")  # of an answer; nobody reads another one
-AT_A_GO: Final = 1 << 16  # bytes of a body that the system takes at once, so that nobody need wait for it
+OVER: Final = "the session ended before an answer came"
 READ_TRIES: Final = 6  # with the default policy about half a minute, as long as a gateway's restart
 DOWNLOAD_REDIRECTS: Final = 5  # a link may lead to a CDN, and from there to its nearest copy
 
@@ -108,38 +109,6 @@ class Transport(Protocol):
         ...
 
 
-@define(eq=False)
-class _Silence:
-    """
-    Ends a request whose answer keeps silent for too long, or drips.
-
-    aiohttp's own time-outs would do, but take three timers a request where one is enough.
-    """
-
-    limits: Limits
-    timeout: asyncio.Timeout = field(init=False, factory=lambda: asyncio.timeout(None))
-    _ends_at: float = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._ends_at = asyncio.get_running_loop().time() + self.limits.connect + 2 * self.limits.read
-
-    def sending(self, size: int) -> None:
-        """
-        Begin to wait: for the answer, or for a large body to have left.
-        """
-        if size > AT_A_GO:
-            self.timeout.reschedule(self._ends_at)
-        else:
-            self.heard()
-
-    def heard(self) -> None:
-        """
-        Be patient again: all was sent, or something came.
-        """
-        now = asyncio.get_running_loop().time()
-        self.timeout.reschedule(min(now + self.limits.read, self._ends_at))
-
-
 class _Payload(aiohttp.BytesPayload):
     """
     Records the moment when aiohttp begins to write it, and is written only to a server that is silent.
@@ -148,24 +117,19 @@ class _Payload(aiohttp.BytesPayload):
     The request's head leaves with the body, not before it.
     """
 
-    def __init__(self, outgoing: Outgoing, silence: _Silence) -> None:
+    def __init__(self, outgoing: Outgoing) -> None:
         # Past the initialiser of `BytesPayload`, which warns of a body of a megabyte: an image has that.
         aiohttp.Payload.__init__(self, outgoing.data, content_type="application/json")
         self._size = len(outgoing.data)
         self._outgoing = outgoing
-        self._silence = silence
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         await self.write_with_length(writer, None)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         await _hear_out(writer)
-        size = len(self._outgoing.data)
-        self._silence.sending(size)
         self._outgoing.left = True
         await super().write_with_length(writer, content_length)
-        if size > AT_A_GO:
-            self._silence.heard()
 
 
 async def _hear_out(writer: AbstractStreamWriter) -> None:
@@ -194,6 +158,18 @@ def _may_be_read(protocol: ResponseHandler) -> bool:
         return True
 
 
+def _too_large(most: int) -> ProtocolError:
+    return ProtocolError(f"the reply is larger than Limits.max_reply, {most} bytes", too_large=True)
+
+
+def _cancelling() -> int:
+    """
+    How often the task that runs was asked to end, and has not gone on in spite of that.
+    """
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
 @define(eq=False)
 class AiohttpTransport:
     """
@@ -219,9 +195,12 @@ class AiohttpTransport:
             # An answer is a few kilobytes: spare both sides the compression, and us a bomb.
             "accept-encoding": "identity",
         }
-        # What comes after the connection is bounded by `_Silence`.
         self._timeout = aiohttp.ClientTimeout(
-            total=None, connect=limits.connect, sock_connect=limits.connect, sock_read=None
+            # A server that drips bytes never trips the read time-out, so the whole is bounded too.
+            total=limits.connect + 2 * limits.read,
+            connect=limits.connect,
+            sock_connect=limits.connect,
+            sock_read=limits.read,
         )
 
     @classmethod
@@ -259,36 +238,42 @@ class AiohttpTransport:
         """
         Send a request once and read the answer whole, bounded in size and time.
         """
-        if self.session.closed:
-            raise UsageError("the aiohttp session is closed")
-        silence = _Silence(self._limits)
+        if self._is_over():
+            raise self._closed()
+        cancelled = _cancelling()
         try:
-            async with (
-                silence.timeout,
-                self.session.request(
-                    method,
-                    url,
-                    data=_Payload(outgoing, silence),
-                    headers=self._headers,
-                    allow_redirects=False,  # a 307 would send the POST a second time
-                    timeout=self._timeout,
-                    raise_for_status=False,
-                    middlewares=(),
-                ) as response,
-            ):
+            async with self.session.request(
+                method,
+                url,
+                data=_Payload(outgoing),
+                headers=self._headers,
+                allow_redirects=False,  # a 307 would send the POST a second time
+                timeout=self._timeout,
+                raise_for_status=False,
+                middlewares=(),
+            ) as response:
                 if not outgoing.left:
                     response.close()
                     raise ProtocolError(
                         f"an answer ({response.status}) from {url} came before the question: it is another's"
                     )
-                body = await self._read(response, silence)
+                body = await self._read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if silence.timeout.expired():
-                error.args = ("it kept silent, or dripped, for too long",)
             failure = translated(error, url, token=self._token)
+        except asyncio.CancelledError:
+            # Closing an aiohttp session cancels what waits for one of its connections, and not whose task it is.
+            if not self._is_over() or _cancelling() > cancelled:
+                raise
+            raise self._closed() from None
         else:
             return self._reply(response, body)
         raise failure  # out here, lest the error that it hides becomes its context
+
+    def _is_over(self) -> bool:
+        return self.session.closed
+
+    def _closed(self) -> VeoError:
+        return SessionClosed(OVER) if self._owned else UsageError("the aiohttp session is closed")
 
     def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
         headers = {
@@ -298,21 +283,18 @@ class AiohttpTransport:
         }
         return Reply(response.status, headers, self._without_token(body))
 
-    async def _read(self, response: aiohttp.ClientResponse, silence: _Silence) -> bytes:
-        most, content = self._limits.max_reply, response.content
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        most = self._limits.max_reply
         if (response.content_length or 0) > most:
             response.close()
-            raise ProtocolError(f"the reply is larger than {most} bytes")
+            raise _too_large(most)
         chunks, size = [], 0
-        while chunk := await content.readany():
+        while chunk := await response.content.readany():
             chunks.append(chunk)
             size += len(chunk)
             if size > most:
                 response.close()
-                raise ProtocolError(f"the reply is larger than {most} bytes")
-            if content.at_eof():
-                break
-            silence.heard()
+                raise _too_large(most)
         return b"".join(chunks)
 
     def _without_token(self, body: bytes) -> bytes:

@@ -72,17 +72,17 @@ class JobUpdate:
     looks: int
 
 
-def _of_the_result(name: str) -> property:
+class _OfTheResult(property):
     """
-    Make an attribute that a job lacks, and whose absence says where to look.
+    An attribute that a job lacks, and whose absence says where to look.
     """
 
-    def missing(job: Job) -> NoReturn:
-        raise AttributeError(
-            f"a job has no {name!r}: the result has it, (await job).{name}", name=name, obj=job
-        )
+    def __init__(self, name: str) -> None:
+        def missing(job: Job) -> NoReturn:
+            words = f"a job has no {name!r}: the result has it, (await job).{name}"
+            raise AttributeError(words, name=name, obj=job)
 
-    return property(missing, doc=f"Not here: the result has it, `(await job).{name}`.")
+        super().__init__(missing, doc=f"Not here: the result has it, `(await job).{name}`.")
 
 
 class JobOwner(Protocol):
@@ -145,7 +145,11 @@ class Job:
 
     if not TYPE_CHECKING:  # a type checker would believe that they are there
         # Not by `__getattr__`, which slows every attribute down.
-        video, videos, raw = map(_of_the_result, ("video", "videos", "raw"))
+        video, videos, raw = map(_OfTheResult, ("video", "videos", "raw"))
+
+    def __dir__(self) -> Iterable[str]:
+        here = type(self)
+        return [name for name in super().__dir__() if not isinstance(getattr(here, name, None), _OfTheResult)]
 
     def __repr__(self) -> str:
         return f"<Job {self.key} {self.state.value} task_id={self.task_id}>"

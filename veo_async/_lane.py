@@ -10,7 +10,7 @@ from attrs import define, field
 
 from ._gate import Gate
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "sleep"]
 
 
 @define(eq=False)
@@ -65,15 +65,26 @@ class Lane:
         Wait until the gate may have opened, or `until` has come.
         """
         times = [at for at in (self.gate.opens_at(self.now()), until) if at is not None]
-        self._change.clear()
-        try:
-            async with asyncio.timeout_at(min(times, default=None)):
-                await self._change.wait()
-        except TimeoutError:
-            pass
+        await sleep(self._change, until=min(times, default=None))
 
     def changed(self) -> None:
         """
         Have those who wait look at the gate again.
         """
         self._change.set()
+
+
+async def sleep(woken: asyncio.Event, *, until: float | None) -> None:
+    """
+    Sleep until the event is set, or the time has come and sets it; None: for as long as that takes.
+
+    No cancellation is at work here, as in `asyncio.timeout`: up to Python 3.11.3 that ends in a `CancelledError`
+    in a task which was cancelled before, and goes on to clean up.
+    """
+    woken.clear()
+    timer = None if until is None else asyncio.get_running_loop().call_at(until, woken.set)
+    try:
+        await woken.wait()
+    finally:
+        if timer is not None:
+            timer.cancel()

@@ -52,7 +52,7 @@ from typing import Final
 
 from attrs import define, evolve, field
 
-from ._durations import EDGES, ENDS, Durations, bin_of
+from ._durations import EDGES, ENDS, LAST_BIN, Durations, bin_of
 from ._hints import RARER, Hints
 from ._policies import PollPolicy
 from ._suspects import Suspects
@@ -120,6 +120,7 @@ class _Group:
     due_at: float
     tasks: list[_Task]
     latest_at: float = math.inf  # they wait for company no longer than this
+    apart: bool = False  # it shares a request with no other
     was_left: bool = False  # by tasks that have not been dropped yet
 
     def __lt__(self, other: _Group) -> bool:
@@ -233,8 +234,8 @@ class Schedule:
         """
         task = self._tasks.pop(task_id, None)
         if task is not None:
-            if task.group is not None and task.group.due_at <= self._horizon:
-                self._request_at = None
+            if task.group is not None and (self._horizon == -math.inf or task.group.due_at <= self._horizon):
+                self._request_at = None  # what is left of a volley may not be worth it without the task
             task.leave()
             self._suspects.forget(task_id)
             self._nudged.discard(task_id)
@@ -314,6 +315,8 @@ class Schedule:
         """
         task.leave()
         group = self._arrivals.get(among)
+        if group:
+            group.drop_moved()  # the task itself, perhaps
         if group and 0 < len(group.tasks) < self._batch_size and 0 <= due_at - group.due_at <= self._patience:
             group.tasks.append(task)
             task.group = group
@@ -411,12 +414,16 @@ class Schedule:
         """
         taken: list[_Task] = []
         while self._groups and len(taken) < self._batch_size and self._groups[0].due_at <= horizon:
+            if taken and self._groups[0].apart:
+                break
             group, room = heappop(self._groups), self._batch_size - len(taken)
             group.drop_moved()
             taken += group.tasks[:room]
             group.tasks = group.tasks[room:]
             if group.tasks:
                 heappush(self._groups, group)
+            if group.apart:
+                break
         for task in taken:
             task.group = None
         self._volley -= 1
@@ -481,6 +488,37 @@ class Schedule:
         for task in tasks:
             if task.id in self._suspects:
                 self._suspects.unanswered(task.id, now)
+        self._renew_nudges(tasks, now)
+
+    def spoilt(self, task_ids: Sequence[str], now: float, *, too_large: bool = False) -> None:
+        """
+        Ask about these again soon, in two halves: what came as an answer could not be read.
+
+        One of them may be to blame, or their number; halves of halves find that out, at the cost of few.
+
+        Args:
+            too_large: it was their number, so fewer are asked about at once from now on.
+        """
+        if len(task_ids) == 1:
+            self.unreadable(task_ids, now)
+            return
+        half = (len(task_ids) + 1) // 2
+        if too_large:
+            self._batch_size = min(self._batch_size, half)
+        tasks = [task for task in self._known(task_ids) if task.id not in self._suspects]
+        for some in filter(None, (tasks[:half], tasks[half:])):
+            self._put(some, now + RETRY * self._policy._scale).apart = True
+        self.unreadable([task_id for task_id in task_ids if task_id in self._suspects], now)
+        self._renew_nudges(tasks, now)
+
+    def unreadable(self, task_ids: Iterable[str], now: float) -> None:
+        """
+        Ask about each of these alone: they are known, and what is said of them could not be read.
+        """
+        tasks = self._known(task_ids)
+        for task in tasks:
+            task.leave()
+            self._suspects.unreadable(task.id, now)
         self._renew_nudges(tasks, now)
 
     def missing(self, task_ids: Iterable[str], now: float) -> None:
@@ -588,7 +626,10 @@ class Schedule:
                 outlived[task.kind, task.bin, reached] += 1
                 task.bin = reached
             cohorts[task.kind, task.looks if by_looks else task.bin].append(task)
-        return cohorts.values(), outlived
+        # The last bin has no end, so those in it may differ in age, and with it in their gaps.
+        even = [cohort for cohort in cohorts.values() if cohort[0].bin < LAST_BIN]
+        even += [[task] for cohort in cohorts.values() if cohort[0].bin == LAST_BIN for task in cohort]
+        return even, outlived
 
     def _gap(self, task: _Task, now: float, dearer: float) -> float:
         """

@@ -17,6 +17,7 @@ from attrs import define, evolve, field
 from ._answers import Accepted
 from ._http import Http
 from ._journal import AlreadyClaimed
+from ._lane import sleep
 from ._listing import PAGE, or_none
 from ._reconcile import Adopt, Attempt, Decision, GiveUp, Listing, Reconciler, SendAgain
 from ._submission import Submission, SubmitterHost
@@ -92,15 +93,7 @@ class Reconciling:
             elif due_at is not None and due_at <= self._now():
                 await self._ask()
             else:
-                await self._sleep(due_at)
-
-    async def _sleep(self, until: float | None) -> None:
-        self._woken.clear()
-        try:
-            async with asyncio.timeout_at(until):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
+                await sleep(self._woken, until=due_at)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

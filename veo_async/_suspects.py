@@ -1,8 +1,9 @@
 """
-Tasks that a reply left out: each is asked about alone, until an answer knows it, or the silence has lasted.
+Tasks that a reply left out, or cannot be read: each is asked about alone, until an answer knows it, or the silence has lasted.
 
 A batch's silence proves nothing, as a replica may lag, or a reply may be cut.
 Nor does one answer to a lone question, so several must be silent, over a span of time.
+A task whose record cannot be read is asked about alone as well, lest it spoil the answers about others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = ["Suspects"]
 
 # Seconds here are those of an unscaled policy.
 LONE_FIRST: Final = 10.0  # seconds until an id that a reply left out is asked alone: a replica may lag
+LONE_SOON: Final = 1.0  # seconds until an answer that cannot be read is asked for again
 LONE_GAP: Final = 41.0  # seconds between lone looks: four of them span just over two minutes
 LONE_MISSES: Final = 4
 LONE_SPAN: Final = 120.0  # seconds
@@ -85,6 +87,16 @@ class Suspects:
         self.ask_at(task_id, now + LONE_GAP * self.scale)
         first, suspect.blamed = not suspect.blamed, True
         return first
+
+    def unreadable(self, task_id: str, now: float) -> None:
+        """
+        Ask about a task alone: an answer about it cannot be read, and may spoil that about others.
+
+        That is no miss. At first it is asked for again soon, as the trouble may be over.
+        """
+        known = task_id in self._suspects
+        self._suspects.setdefault(task_id, _Suspect())
+        self.ask_at(task_id, now + (LONE_FIRST if known else LONE_SOON) * self.scale)
 
     def unanswered(self, task_id: str, now: float) -> None:
         """

@@ -21,14 +21,16 @@ from typing import Any, Final
 from attrs import define, field
 
 from ._answers import is_dead_token
-from ._lane import Lane
+from ._lane import Lane, sleep
 from ._polling import Schedule
+from ._wire import Standings
 from .errors import (
     ApiError,
     BadRequest,
     JobError,
     JobTimedOut,
     JobVanished,
+    ProtocolError,
     RateLimited,
     ServerError,
     TrackingLost,
@@ -36,13 +38,12 @@ from .errors import (
     VeoError,
 )
 
-__all__ = ["Outcome", "Standings", "Tracker"]
+__all__ = ["Outcome", "Tracker"]
 
 AT_ONCE: Final = 16  # looks under way; a server that answers in a second is still asked ten times a second
 DEAD_PROBES: Final = 3  # a gateway that hiccups says 401 once or twice
 
 Outcome = Mapping[str, Any] | JobError
-Standings = tuple[Sequence[str], Mapping[str, Mapping[str, Any]]]  # the pending ones, and the ends' records
 
 log = logging.getLogger("veo_async")
 
@@ -70,6 +71,7 @@ class Tracker:
     _looks: set[asyncio.Task[None]] = field(init=False, factory=set)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _sleeps_until: float = field(init=False, default=-math.inf)  # nothing that is due matters to who is awake
+    _patience: asyncio.Timeout | None = field(init=False, default=None)  # of the wait at the gate
     _failure: BaseException | None = field(init=False, default=None)
     _was_refused: bool = field(init=False, default=False)
     _dead_probes: int = field(init=False, default=0)
@@ -134,9 +136,7 @@ class Tracker:
             await self._sleep(self.schedule.next_deadline_at())  # or until one has ended
             return
         if due_at is None or due_at > now:
-            self._sleeps_until = math.inf if due_at is None else due_at
             await self._sleep(due_at)
-            self._sleeps_until = -math.inf
             return
         entered_at = await self._enter()
         if entered_at is None:
@@ -149,12 +149,9 @@ class Tracker:
             self.lane.changed()
 
     async def _sleep(self, until: float | None) -> None:
-        self._woken.clear()
-        try:
-            async with asyncio.timeout_at(until):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
+        self._sleeps_until = math.inf if until is None else until
+        await sleep(self._woken, until=until)
+        self._sleeps_until = -math.inf
 
     def _wake_in_time(self) -> None:
         """
@@ -163,18 +160,27 @@ class Tracker:
         due_at = self.schedule.next_due_at()
         if due_at is not None and due_at < self._sleeps_until:
             self._woken.set()
+        self._wait_no_longer_than(self.schedule.next_deadline_at())
 
     async def _enter(self) -> float | None:
         """
-        Pass the gate, but not at the cost of a deadline.
+        Pass the gate, but not at the cost of a deadline, even one that comes meanwhile.
         """
         if (entered_at := self.lane.enter_at_once()) is not None:
             return entered_at
+        self._sleeps_until = math.inf
         try:
-            async with asyncio.timeout_at(self.schedule.next_deadline_at()):
+            async with asyncio.timeout_at(self.schedule.next_deadline_at()) as self._patience:
                 return await self.lane.enter()
         except TimeoutError:
             return None
+        finally:
+            self._sleeps_until, self._patience = -math.inf, None
+
+    def _wait_no_longer_than(self, at: float | None) -> None:
+        patience = self._patience
+        if patience is not None and not patience.expired() and patience.when() != at:
+            patience.reschedule(at)
 
     async def _expire(self, now: float) -> None:
         words = "past the deadline; the task goes on: its key, resume() or attach() takes it up again"
@@ -193,20 +199,29 @@ class Tracker:
         if len(self._looks) >= AT_ONCE:  # there is a place again
             self._woken.set()
         self._looks.discard(look)
+        self._wake_in_time()
         if not look.cancelled() and look.exception() is not None:
             self._failure = look.exception()
             self._woken.set()
-        self._wake_in_time()
+            self._wait_no_longer_than(self.lane.now())
 
     async def _look(self, batch: list[str], entered_at: float) -> None:
         try:
-            pending, ended = await self.poll(batch, entered_at)
+            standings = await self.poll(batch, entered_at)
         except BadRequest as error:
             self._refused(batch, error)
         except (
             UsageError
         ):  # the caller closed the aiohttp session: nobody can ask any more, and that is no secret
             raise
+        except (
+            asyncio.CancelledError
+        ):  # not at the end only: what a caller's session is hooked up with may do it
+            self.schedule.unanswered(batch, self.lane.now())
+            raise
+        except ProtocolError as error:
+            log.debug("nothing was learned of %d tasks: %s", len(batch), error)
+            self.schedule.spoilt(batch, self.lane.now(), too_large=error.too_large)
         except VeoError as error:
             log.debug("a look at %d tasks failed: %s", len(batch), error)
             self.schedule.unanswered(batch, self.lane.now(), declined=_is_let_pass(error))
@@ -215,7 +230,7 @@ class Tracker:
         else:
             self._dead_probes = 0
             self.schedule.answered(len(batch))
-            await self._learn(batch, pending, ended)
+            await self._learn(batch, standings)
 
     def _refused(self, batch: list[str], error: BadRequest) -> None:
         level = logging.DEBUG if self._was_refused else logging.WARNING  # once is enough to be seen
@@ -223,16 +238,16 @@ class Tracker:
         self._was_refused = True
         self.schedule.refused(batch, self.lane.now())
 
-    async def _learn(
-        self, batch: Sequence[str], pending: Sequence[str], ended: Mapping[str, Mapping[str, Any]]
-    ) -> None:
+    async def _learn(self, batch: Sequence[str], standings: Standings) -> None:
         """
         Take in what a well-formed reply says of those asked about.
         """
-        now = self.lane.now()
+        now, (pending, ended, unreadable) = self.lane.now(), standings
         self.schedule.looked(pending, now)
+        if unreadable:
+            self.schedule.unreadable(unreadable, now)
         if len(pending) + len(ended) < len(batch):
-            seen = {*pending, *ended}
+            seen = {*pending, *ended, *unreadable}
             self.schedule.missing([task_id for task_id in batch if task_id not in seen], now)
         self.looked(batch)
         for task_id, record in ended.items():

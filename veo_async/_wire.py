@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import cattrs
 from attrs import Attribute, field, fields, frozen
@@ -382,16 +382,31 @@ def read_batch(data: object) -> list[dict[str, Any]]:
     return [item for item in read_items(data) if isinstance(item, dict) and task_id_of(item)]
 
 
-def standings(items: Iterable[object], asked: Iterable[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+class Standings(NamedTuple):
     """
-    Tell which of the tasks asked about are pending by their raw records, and give the records of those that ended.
+    How tasks stand that were asked about; those of which the answer says nothing are in none of these.
 
-    What the records say of other tasks is nobody's business; one of an end that is nested deeper than `MAX_DEPTH`
-    says nothing. The same task twice: an end, once seen, outranks.
+    Attributes:
+        pending: their ids.
+        ended: their records.
+        unreadable: the ids of those that have ended with a record nested deeper than `MAX_DEPTH`.
+    """
+
+    pending: Collection[str]
+    ended: Mapping[str, Mapping[str, Any]]
+    unreadable: Collection[str] = ()
+
+
+def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
+    """
+    Tell from raw records how the tasks asked about stand; what is said of others is nobody's business.
+
+    The same task twice: an end outranks, and a video outranks a failure.
     """
     waiting = frozenset(asked)
     pending: dict[str, None] = {}
     ended: dict[str, dict[str, Any]] = {}
+    unreadable: dict[str, None] = {}
     for item in items:
         if not isinstance(item, dict):
             continue
@@ -400,11 +415,16 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> tuple[list[str],
             continue
         if item.get("response") is None or classify(item) is TaskState.PENDING:
             pending[task_id] = None
-        elif not _deeper_than(item, MAX_DEPTH):
+        elif _deeper_than(item, MAX_DEPTH):
+            unreadable[task_id] = None
+        elif task_id not in ended or classify(item) is TaskState.SUCCEEDED:
             ended[task_id] = item
     for task_id in ended:
         pending.pop(task_id, None)
-    return [*pending], ended
+        unreadable.pop(task_id, None)
+    for task_id in unreadable:
+        pending.pop(task_id, None)
+    return Standings([*pending], ended, [*unreadable])
 
 
 def read_record(data: object) -> dict[str, Any] | None:

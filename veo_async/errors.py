@@ -224,7 +224,14 @@ class TransportTimedOut(TransportError, TimeoutError):
 class ProtocolError(TransportError):
     """
     An answer came that is not the API's: not JSON, cut off, too large, or nested too deep.
+
+    Attributes:
+        too_large: it is larger than `Limits.max_reply`, and was not read.
     """
+
+    def __init__(self, *args: Any, too_large: bool = False, **evidence: Any) -> None:
+        super().__init__(*args, **evidence)
+        self.too_large = too_large
 
 
 class SubmitTimedOut(VeoError, TimeoutError):

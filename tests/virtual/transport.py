@@ -57,6 +57,8 @@ class InMemoryTransport:
             await asyncio.sleep(max(0.0, (reply.answer_at or 0.0) - self.core.clock()))
             reply = reply.later()
         await self._act_out(reply)
+        if len(reply.body) > self.max_reply:
+            raise ProtocolError("the reply is too large", too_large=True)
         await asyncio.sleep(self.latency)
         lowered = {name.lower(): value for name, value in reply.headers.items()}
         if self.ahead:
@@ -75,7 +77,7 @@ class InMemoryTransport:
             case "cut":
                 raise ProtocolError("the answer is not whole")
             case "oversize" if reply.size > self.max_reply:
-                raise ProtocolError("the reply is too large")
+                raise ProtocolError("the reply is too large", too_large=True)
 
     def open_file(
         self, url: str, headers: Mapping[str, str]
