@@ -160,7 +160,8 @@ class Tracker:
         due_at = self.schedule.next_due_at()
         if due_at is not None and due_at < self._sleeps_until:
             self._woken.set()
-        self._wait_no_longer_than(self.schedule.next_deadline_at())
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(self.lane.now() if self._failure else self.schedule.next_deadline_at())
 
     async def _enter(self) -> float | None:
         """
@@ -176,11 +177,6 @@ class Tracker:
             return None
         finally:
             self._sleeps_until, self._patience = -math.inf, None
-
-    def _wait_no_longer_than(self, at: float | None) -> None:
-        patience = self._patience
-        if patience is not None and not patience.expired() and patience.when() != at:
-            patience.reschedule(at)
 
     async def _expire(self, now: float) -> None:
         words = "past the deadline; the task goes on: its key, resume() or attach() takes it up again"
@@ -199,21 +195,18 @@ class Tracker:
         if len(self._looks) >= AT_ONCE:  # there is a place again
             self._woken.set()
         self._looks.discard(look)
-        self._wake_in_time()
         if not look.cancelled() and look.exception() is not None:
             self._failure = look.exception()
             self._woken.set()
-            self._wait_no_longer_than(self.lane.now())
+        self._wake_in_time()
 
     async def _look(self, batch: list[str], entered_at: float) -> None:
         try:
             standings = await self.poll(batch, entered_at)
         except BadRequest as error:
             self._refused(batch, error)
-        except (
-            UsageError
-        ):  # the caller closed the aiohttp session: nobody can ask any more, and that is no secret
-            raise
+        except UsageError:
+            raise  # the caller closed the aiohttp session: nobody can ask any more, and that is no secret
         except (
             asyncio.CancelledError
         ):  # not at the end only: what a caller's session is hooked up with may do it
