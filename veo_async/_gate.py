@@ -81,12 +81,13 @@ class _Rate:
         self._last = deque(maxlen=self.burst)
 
     def opens_at(self) -> float:
-        if self.full is None or self.burst == 1:
+        if self.full is None:
             return self._due_at
         # The slack is one of the full rate, so that a lowered rate allows smaller bursts as well.
         spaced_at = self._due_at - (self.burst - 1) / self.full
-        over = len(self._last) == self.burst
-        return max(spaced_at, self._last[0] + self.burst / self.full) if over else spaced_at
+        if len(self._last) < self.burst:
+            return spaced_at
+        return max(spaced_at, self._last[0] + self.burst / self.full)
 
     def spend(self, now: float) -> None:
         rate = self.at(now)

@@ -270,6 +270,9 @@ class AiohttpTransport:
         raise failure  # out here, lest the error that it hides becomes its context
 
     def _is_over(self) -> bool:
+        """
+        Tell whether the session is closed, which may change with each await.
+        """
         return self.session.closed
 
     def _closed(self) -> VeoError:

@@ -32,6 +32,10 @@ A request with few looks costs as much as a full one, so each look in it is pric
 simulated backlogs it comes within a tenth of the lag that sorting every waiting task by its gain would give.
 A task that a callback speaks of gets a head start of fixed length, which starves nobody either.
 
+**When an answer cannot be read**, one of those asked about may be to blame, or their number. They are asked about
+again by halves, each in a request of its own (*apart*), until it is found or all is well; who is to blame, or is
+left out of a reply, is asked about alone from then on (`_suspects`).
+
 **When callbacks come** (`_hints`), each is a reason to look at its task at once, or when its window closes, or with
 the next request that goes anyway. What room there is in that request is filled as always, so it does the work of
 polling as well; and as long as callbacks announce nearly every end, gaps are longer, up to `EVEN_GAP`.

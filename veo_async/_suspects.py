@@ -1,5 +1,5 @@
 """
-Tasks that a reply left out, or cannot be read: each is asked about alone, until an answer knows it, or the silence has lasted.
+Tasks that a reply left out: each is asked about alone, until an answer knows it, or the silence has lasted.
 
 A batch's silence proves nothing, as a replica may lag, or a reply may be cut.
 Nor does one answer to a lone question, so several must be silent, over a span of time.
@@ -100,7 +100,7 @@ class Suspects:
 
     def unanswered(self, task_id: str, now: float) -> None:
         """
-        Ask about a suspect again: the question failed, or its answer could not be read.
+        Ask about a suspect again: the question failed.
         """
         self.ask_at(task_id, now + LONE_FIRST * self.scale)
 

@@ -58,7 +58,7 @@ class Tracker:
         lane: the lane of the polls.
         poll: asks about ids, given when the lane was entered.
         settle: takes terminal records and errors, by task id.
-        looked: is told which ids were seen pending.
+        looked: is told which ids were asked about and answered.
         dead_after: for how many seconds the token must be called dead before tracking stops.
     """
 
@@ -207,9 +207,8 @@ class Tracker:
             self._refused(batch, error)
         except UsageError:
             raise  # the caller closed the aiohttp session: nobody can ask any more, and that is no secret
-        except (
-            asyncio.CancelledError
-        ):  # not at the end only: what a caller's session is hooked up with may do it
+        except asyncio.CancelledError:
+            # Not at the end only: what a caller's session is hooked up with may do it.
             self.schedule.unanswered(batch, self.lane.now())
             raise
         except ProtocolError as error:

@@ -413,6 +413,7 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
         task_id = item.get("id")
         if not isinstance(task_id, str) or task_id not in waiting:
             continue
+        # Most are pending, and say so by having no answer: that is seen without a call.
         if item.get("response") is None or classify(item) is TaskState.PENDING:
             pending[task_id] = None
         elif _deeper_than(item, MAX_DEPTH):
