@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from .errors import ConfigurationError
 
-__all__ = ["PUBLIC_ADDRESS", "base_url_from", "token_from"]
+__all__ = ["PUBLIC_ADDRESS", "base_url_from", "check_placeholder", "token_from"]
 
 PUBLIC_ADDRESS: Final = "https://api.acedata.cloud"
 PLATFORM: Final = "https://platform.acedata.cloud"
@@ -53,6 +53,21 @@ def base_url_from(base_url: str | None) -> str:
         source = "" if base_url else f" (from {ADDRESS_VARIABLE})"
         raise ConfigurationError(f"the base URL {_bare(address)!r}{source} {problem}")
     return address.rstrip("/")
+
+
+def check_placeholder(_: object, __: object, placeholder: object) -> None:
+    """
+    Check a callback URL that is to carry marks.
+
+    Raises:
+        ConfigurationError: it is no http or https address, or has a fragment.
+    """
+    if placeholder is None or placeholder is ...:
+        return
+    if not isinstance(placeholder, str) or not re.fullmatch(r"https?://[^\s/?#]+[^\s#]*", placeholder):
+        raise ConfigurationError(
+            f"placeholder must be an http or https address without a fragment, or None, not {placeholder!r}"
+        )
 
 
 def _problem_with(address: str) -> str | None:

@@ -21,7 +21,6 @@ from ._durations import Durations
 from ._job import Job, JobState, settle
 from ._journal import Journal
 from ._models import Request, TaskState, Video, VideoResult
-from ._reconcile import Reconciler
 from ._registry import Registry
 from ._tracker import Outcome
 from ._wire import classify, dump_outcome, failure_of, load_outcome, trace_id_of, video_result
@@ -44,7 +43,6 @@ class Endings:
     Settles jobs.
 
     Attributes:
-        reconciler: is shown every record of an end, since that tells how the server's clocks differ.
         durations: what is learned of how long tasks take.
         forget: stops the watch over a task.
     """
@@ -52,7 +50,6 @@ class Endings:
     registry: Registry
     journal: Journal | None
     clock: ServerClock
-    reconciler: Reconciler
     durations: Durations
     forget: Callable[[str], None]
     _noticed: int = field(init=False, default=0)
@@ -81,7 +78,6 @@ class Endings:
             else:
                 self._note_lag(end)
                 job.trace_id = job.trace_id or trace_id_of(end)
-                self.reconciler.seen(end)
                 outcomes.append((job, _outcome_of(job, task_id, end)))
         await self._write_down(outcomes)
         for job, outcome in outcomes:
@@ -117,9 +113,7 @@ class Endings:
                 key=job.key, failed=isinstance(outcome, JobFailed), outcome=dump_outcome(outcome), at=now
             )
             for job, outcome in outcomes
-            if job.request is not None
-            and job not in self.registry.sharing
-            and isinstance(outcome, VideoResult | JobFailed)
+            if job.request is not None and isinstance(outcome, VideoResult | JobFailed)
         ]
         await self._keep(self.journal, lasting)
 
@@ -174,7 +168,7 @@ def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # touches no disk, so it may be called from a coroutine
 
 
-def read_outcome(outcome: str, request: Request) -> VideoResult | VeoError:
+def read_outcome(outcome: str, request: Request | None) -> VideoResult | VeoError:
     """
     Read an outcome from the journal; one that this version cannot read is an error that says so.
     """

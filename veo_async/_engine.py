@@ -33,7 +33,8 @@ from ._http import Http, Transport
 from ._job import Job, JobState, advance, looked, settle
 from ._journal import Journal
 from ._lane import Lane
-from ._listing import about_many, list_tasks, or_none, retrieve, retrieve_many
+from ._listing import about_many, find_by_keys, list_tasks, or_none, retrieve, retrieve_many
+from ._marks import Mark, label, mark_of, marks_in
 from ._models import Request, TaskRecord, TaskState
 from ._policies import Limits, PollPolicy, RetryPolicy
 from ._polling import Schedule
@@ -41,13 +42,12 @@ from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
 from ._registry import Registry, key_conflict, read_request
 from ._submission import GOES_ON, NOT_SENT, Submission
-from ._submit import UNCERTAIN, Submitters
+from ._submit import Submitters
 from ._tracker import Tracker
 from ._wire import (
     Standings,
     classify,
     dump_request,
-    encode,
     read_items,
     standings,
     task_id_of,
@@ -82,6 +82,7 @@ class Engine:
     retry: RetryPolicy
     limits: Limits
     journal: Journal | None
+    placeholder: str | None
     clock: ServerClock
     random: Random
     registry: Registry = field(init=False, factory=Registry)
@@ -93,6 +94,7 @@ class Engine:
     tracker: Tracker = field(init=False)
     reconciling: Reconciling = field(init=False)
     downloader: Downloader = field(init=False)
+    _unchecked: set[str] = field(init=False, factory=set)  # accepted tasks, until a record shows a mark
     endings: Endings = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
 
@@ -107,7 +109,7 @@ class Engine:
             random=self.random,
         )
         self.submits = self._lane_of_submits()
-        reconciler = Reconciler(grace=self.retry.grace)
+        reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
         self.submitters = Submitters(
             http=self.http,
             lane=self.submits,
@@ -115,6 +117,7 @@ class Engine:
             host=self,
             journal=self.journal,
             reconciler=reconciler,
+            placeholder=self.placeholder,
         )
         self.reconciling = Reconciling(
             http=self.http,
@@ -128,7 +131,6 @@ class Engine:
             registry=self.registry,
             journal=self.journal,
             clock=self.clock,
-            reconciler=reconciler,
             durations=durations,
             forget=schedule.discard,
         )
@@ -241,7 +243,14 @@ class Engine:
     # --- jobs coming in ---------------------------------------------------------------------------------
 
     def submit(
-        self, request: Request, *, key: str, keyed: bool, timeout: float | None, retry_failed: bool
+        self,
+        request: Request,
+        *,
+        key: str,
+        keyed: bool,
+        timeout: float | None,
+        retry_failed: bool,
+        look_first: bool,
     ) -> Job:
         """
         Make a job for a request whose key no unsettled job has, and bring it on its way.
@@ -256,7 +265,7 @@ class Engine:
         if keyed and (lingering := self._lingering(key)):
             return self._inherit(lingering, job)
         self.registry.add(job)
-        submission = Submission(job, request, self.loop.time(), keyed, retry_failed)
+        submission = Submission(job, request, self.loop.time(), keyed, retry_failed, look_first)
         entry = self.registry.recall(key) if keyed else None
         if entry is None or not self.take_up(submission, entry):
             self.submitters.put(submission)
@@ -289,6 +298,33 @@ class Engine:
         self._track(job, task_id, None, found=True)
         return job
 
+    def attach_key(self, key: str, *, timeout: float | None) -> Job:
+        """
+        Make a job for the task that some process has bought with this key, or find the one that has it.
+        """
+        if known := self.registry.unsettled.get(key):
+            return known
+        job = Job(key, None, self, timeout, True)
+        self.registry.add(job)
+        submission = Submission(job, None, self.loop.time(), True)
+        if self.journal is None:
+            entry = self.registry.recall(key)
+            if entry is None or not self.take_up(submission, entry):
+                self.submitters.look_for(submission)
+        else:
+            self._begin(self._attach_known(submission, self.journal), "veo_async attach")
+        return job
+
+    async def _attach_known(self, submission: Submission, journal: Journal) -> None:
+        try:
+            entry = await journal.find(submission.job.key)
+        except JournalError as error:
+            if not submission.job.done():
+                self.stop(submission.job, JournalError(*error.args))
+            return
+        if not submission.job.done() and (entry is None or not self.take_up(submission, entry)):
+            self.submitters.look_for(submission)
+
     async def resume(self) -> list[Job]:
         """
         Take up every purchase of the journal that has no outcome.
@@ -320,21 +356,21 @@ class Engine:
         """
         Go on with what is known of the job's key; False where it is only intended.
         """
-        job = submission.job
-        submission.attempts = max((attempt.number for attempt in entry.attempts), default=0)
+        job, request = submission.job, submission.request
+        numbers = [attempt.number for attempt in entry.attempts]
+        job.attempts = max((job.attempts, *numbers))
+        job.first_attempt = max(1, min(numbers, default=1))
         still_open = [attempt for attempt in entry.attempts if attempt.closed is None]
-        if entry.request != dump_request(submission.request):
+        if request is not None and entry.request != dump_request(request):
             self.stop(job, key_conflict(job.key, read_request(entry), task_id=entry.task_id))
         elif entry.outcome is not None:
             if entry.failed and submission.retry_failed:
-                submission.attempts = 0
+                job.first_attempt = job.attempts + 1
                 return False
             job.task_id = entry.task_id
-            self.endings.settle(job, read_outcome(entry.outcome, submission.request))
+            self.endings.settle(job, read_outcome(entry.outcome, request))
         elif entry.task_id is not None:
             self.submits.gate.entered()
-            bought_by = _remade(job.key, submission.request, still_open[-1]) if still_open else None
-            self.reconciling.reconciler.owned(entry.task_id, now=self.loop.time(), attempt=bought_by)
             self._track(job, entry.task_id, entry.trace_id, found=True)
         elif still_open:
             self._reopen(submission, still_open[-1])
@@ -346,9 +382,18 @@ class Engine:
         """
         Find out what became of an attempt that an earlier process made.
         """
+        job, wall = submission.job, self.clock.wall()
         submission.sent_at = attempt.at
-        submission.attempt = _remade(submission.job.key, submission.request, attempt)
-        advance(submission.job, JobState.UNKNOWN)
+        submission.attempt = Attempt(
+            key=job.key,
+            number=attempt.number,
+            mark=attempt.mark,
+            # Only the local clock tells when that was, and it may have been set since.
+            began_at=self.loop.time() - max(0.0, wall - attempt.at),
+            reach=self.retry.recall,
+            first=job.first_attempt,
+            may_send=submission.request is not None,
+        )
         self.reconciling.add(submission)
 
     # --- jobs going on ----------------------------------------------------------------------------------
@@ -361,7 +406,7 @@ class Engine:
         if job.done() and job.keyed and self.journal is None:
             submission = self.reconciling.find(job.key)
             attempt = submission.attempt if submission else None
-            self.registry.remember(job, nonce=attempt.nonce if attempt else None)
+            self.registry.remember(job, mark=attempt.mark if attempt else None)
         if before is JobState.PENDING:
             self._left()
 
@@ -381,15 +426,53 @@ class Engine:
             self.tracker.forget(job.task_id)
         self.stop(job, JobAbandoned("abandoned; what was accepted goes on at the server"))
 
-    def shares(self, job: Job) -> None:
+    def owner_of(self, task_id: str) -> Job | None:
         """
-        Note that a job gets the outcome of a task which another purchase has.
+        Find the job that has bought a task; a mere handle has not.
         """
-        self.registry.sharing.add(job)
+        job = self.registry.by_task.get(task_id)
+        return job if job is not None and job.request is not None else None
 
-    async def accepted(self, job: Job, outcome: Accepted) -> None:
+    async def release(self, task_id: str) -> None:
+        """
+        Take a task from a job that has it on the word of an answer alone: a record shows another's mark.
+        """
+        job = self.owner_of(task_id)
+        if job is None or task_id not in self._unchecked:
+            return
+        log.warning("the answer to job %s named task %s, which shows another's mark", job.key, task_id)
+        self._unwatch(task_id)
+        job.task_id = job.trace_id = None
+        advance(job, JobState.UNKNOWN)
+        submission = Submission(job, job.request, self.loop.time(), keyed=True)
+        submission.attempt = Attempt(
+            key=job.key,
+            number=job.attempts,
+            mark=label(job.key, job.attempts),
+            began_at=self.loop.time(),
+            reach=self.retry.recall,
+            first=job.first_attempt,
+        )
+        self.reconciling.add(submission, named=task_id)
+        if self.journal is not None and self.journal.failure is None:
+            with suppress(JournalError):  # the claim then stands in the journal alone, until the task ends
+                await self.journal.write(facts.Disowned(key=job.key, task_id=task_id))
+
+    def _unwatch(self, task_id: str) -> None:
+        self._unchecked.discard(task_id)
+        self.registry.by_task.pop(task_id, None)
+        self.tracker.forget(task_id)
+        self.reconciling.reconciler.gone(task_id)
+
+    async def accepted(
+        self, job: Job, outcome: Accepted, *, marked: bool = False, found: bool = False
+    ) -> None:
         """
         Take over a job whose task the server has.
+
+        Args:
+            marked: whether the task's first record is to show the job's mark.
+            found: whether it may have been accepted long ago.
         """
         if job.done():  # abandoned meanwhile
             log.info("task %s was accepted for the abandoned job %s", outcome.task_id, job.key)
@@ -398,11 +481,13 @@ class Engine:
                 self.registry.remember(job)
             self._left()
         else:
-            self._track(job, outcome.task_id, outcome.trace_id)
+            if marked:
+                self._unchecked.add(outcome.task_id)
+            self._track(job, outcome.task_id, outcome.trace_id, found=found)
             if classify(outcome.record) is not TaskState.PENDING:
                 await self.endings.end([(outcome.task_id, outcome.record)])
 
-    def called_back(self, task_id: str, *, window: float, nonce: str | None) -> bool:
+    def called_back(self, task_id: str, *, window: float, marks: Sequence[Mark] = ()) -> bool:
         """
         Take a callback as a hint, from any thread; tells whether a job waits for the task.
         """
@@ -412,14 +497,14 @@ class Engine:
             here = False
         if not here:
             with suppress(RuntimeError):  # the loop is closed, and so is the session
-                self.loop.call_soon_threadsafe(self._take_hint, task_id, window, nonce)
+                self.loop.call_soon_threadsafe(self._take_hint, task_id, window, marks)
         else:
-            self._take_hint(task_id, window, nonce)
+            self._take_hint(task_id, window, marks)
         return task_id in self.registry.by_task
 
-    def _take_hint(self, task_id: str, window: float, nonce: str | None) -> None:
-        if nonce is not None:
-            self.reconciling.called_back(nonce, task_id)
+    def _take_hint(self, task_id: str, window: float, marks: Sequence[Mark]) -> None:
+        if marks:
+            self.reconciling.called_back(marks, task_id)
         self.tracker.hint(task_id, window)
 
     def hinted(self, task_id: str) -> None:
@@ -428,11 +513,11 @@ class Engine:
         """
         self.tracker.hint(task_id, 0.0)
 
-    def unknown(self, submission: Submission, outcome: Unknown) -> None:
+    def unknown(self, submission: Submission, outcome: Unknown, *, named: str | None = None) -> None:
         """
-        Find out what became of an attempt that nobody answered.
+        Find out what became of an attempt that nobody answered, or whose answer is in doubt.
         """
-        self.reconciling.add(submission, outcome.trace_id)
+        self.reconciling.add(submission, trace_id=outcome.trace_id, named=named)
 
     def stop(self, job: Job, error: VeoError) -> None:
         """
@@ -458,14 +543,12 @@ class Engine:
 
     def _watch_or_share(self, job: Job, task_id: str, *, found: bool) -> None:
         other = self.registry.by_task.get(task_id)
-        if other is None:
-            self._watch(job, task_id, found=found)
-        elif other.request is None:  # a mere handle: the one that has bought it writes the outcome down
-            self._watch(job, task_id, found=found)
-            job.add_done_callback(lambda settled: self._share(settled, other))
-        else:
-            log.warning("task %s answers two jobs, %s and %s", task_id, other.key, job.key)
+        if other is not None and other.request is not None:
             other.add_done_callback(lambda settled: self._share(settled, job))
+            return
+        self._watch(job, task_id, found=found)
+        if other is not None:  # a mere handle: the one that has bought it writes the outcome down
+            job.add_done_callback(lambda settled: self._share(settled, other))
 
     def _watch(self, job: Job, task_id: str, *, found: bool) -> None:
         now = self.loop.time()
@@ -488,11 +571,29 @@ class Engine:
             if record is not None and task_id_of(record) != task_ids[0]:
                 raise ProtocolError("asked about one task, answered about another")
             if record is not None:
+                await self._check_marks([record])
                 return standings([record], task_ids)
             entered_at = await self.http.polls.enter()  # nothing vanishes on the word of one kind of question
         # Most records are of pending tasks, of which nothing is kept.
         answer = await self.http.exchange(about_many(task_ids), entered_at=entered_at, any_depth=True)
-        return standings(read_items(answer), task_ids)
+        items = read_items(answer)
+        await self._check_marks(items)
+        return standings(items, task_ids)
+
+    async def _check_marks(self, records: Iterable[object]) -> None:
+        """
+        See that each accepted task is its job's: the first record that shows a mark must show the job's own.
+        """
+        for record in records if self._unchecked else ():
+            task_id = record.get("id") if isinstance(record, dict) else None
+            if task_id not in self._unchecked or not isinstance(record, dict):
+                continue
+            job = self.registry.by_task.get(task_id)
+            marks = marks_in(record)
+            if job is None or (marks and mark_of(job.key) in {mark.name for mark in marks}):
+                self._unchecked.discard(task_id)
+            elif marks:
+                await self.release(task_id)
 
     def _looked(self, task_ids: Sequence[str]) -> None:
         self.looks += len(task_ids)
@@ -512,6 +613,12 @@ class Engine:
         """
         return await retrieve_many(self.http, task_ids, at_once=self.polling.batch_size)
 
+    async def find(self, keys: Sequence[str]) -> dict[str, TaskRecord]:
+        """
+        Find the tasks of these keys by their marks.
+        """
+        return await find_by_keys(self.http, keys, recall=self.retry.recall)
+
     def list_tasks(
         self,
         *,
@@ -524,22 +631,3 @@ class Engine:
         Go through the caller's own tasks.
         """
         return list_tasks(self.http, created_from=created_from, created_to=created_to, type=type, limit=limit)
-
-
-def _remade(key: str, request: Request, attempt: facts.Attempt) -> Attempt:
-    """
-    Make an attempt of an earlier process as far as the journal knows it.
-    """
-    body = encode(request)
-    if attempt.nonce is not None:  # all that is known of the URL, and all that counts
-        body["callback_url"] = attempt.nonce
-    known = attempt.server_at
-    return Attempt(
-        key=key,
-        number=attempt.number,
-        body=body,
-        began_at=attempt.at if known is None else known,
-        uncertainty=UNCERTAIN if known is None else 0.0,
-        nonce=attempt.nonce,
-        asked=hash(request),
-    )

@@ -14,6 +14,7 @@ from attrs import define, field
 from . import _journal as facts
 from ._job import Job
 from ._journal import Journal
+from ._marks import label
 from ._submission import Submission, SubmitterHost
 from ._wire import dump_request
 from .errors import JournalError
@@ -29,14 +30,14 @@ class Intake:
     Writes jobs down, and hands over those that the journal knows already.
 
     Attributes:
-        enqueue: takes what is to be sent.
+        begin: takes what is to be sent, or looked for.
         wall: the local clock, in Unix seconds.
         arrivals: what waits to be written down.
     """
 
     journal: Journal
     host: SubmitterHost
-    enqueue: Callable[[Submission], None]
+    begin: Callable[[Submission], None]
     wall: Callable[[], float]
     arrivals: deque[Submission] = field(init=False, factory=deque)
     _unwritten: set[Job] = field(init=False, factory=set)
@@ -65,7 +66,7 @@ class Intake:
             batch = [self.arrivals.popleft() for _ in range(count)]
             try:
                 for submission in await self._written_down(batch):
-                    self.enqueue(submission)
+                    self.begin(submission)
             except JournalError as error:
                 for submission in batch:
                     self._unwritten.discard(submission.job)
@@ -92,7 +93,16 @@ class Intake:
         now = self.wall()
         self._unwritten.difference_update(submission.job for submission in batch)
         await self.journal.write(
-            *(facts.Intended(key=s.job.key, request=dump_request(s.request), at=now) for s in fresh)
+            *(
+                facts.Intended(key=s.job.key, request=dump_request(s.request), at=now)
+                for s in fresh
+                if s.request
+            ),
+            *(
+                facts.Sending(key=s.job.key, attempt=0, at=now, mark=label(s.job.key, 0))
+                for s in fresh
+                if s.look_first
+            ),
         )
         return fresh
 

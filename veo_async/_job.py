@@ -46,7 +46,7 @@ _NEXT: Final = {
     JobState.QUEUED: _SETTLED | {JobState.SUBMITTING, JobState.UNKNOWN, JobState.PENDING},
     JobState.SUBMITTING: _SETTLED | {JobState.QUEUED, JobState.UNKNOWN, JobState.PENDING},
     JobState.UNKNOWN: _SETTLED | {JobState.QUEUED, JobState.PENDING},
-    JobState.PENDING: _SETTLED,
+    JobState.PENDING: _SETTLED | {JobState.UNKNOWN},  # its record has shown that the task is another's
     JobState.SUCCEEDED: frozenset[JobState](),
     JobState.FAILED: frozenset[JobState](),
     JobState.STOPPED: frozenset[JobState](),
@@ -126,6 +126,8 @@ class Job:
         state: where the job stands.
         timeout: its deadline in seconds after acceptance; None leaves it to `PollPolicy.deadline`.
         keyed: whether the key is the caller's.
+        attempts: how often this key was sent, as far as is known.
+        first_attempt: the number of the first attempt of this purchase: a key whose task failed may be bought again.
     """
 
     key: str
@@ -133,6 +135,8 @@ class Job:
     _owner: JobOwner
     timeout: float | None = field(default=None)
     keyed: bool = field(default=False)
+    attempts: int = field(init=False, default=0)
+    first_attempt: int = field(init=False, default=1)
     task_id: str | None = field(init=False, default=None)
     trace_id: str | None = field(init=False, default=None)
     state: JobState = field(init=False, default=JobState.QUEUED)

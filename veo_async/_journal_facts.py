@@ -19,6 +19,7 @@ __all__ = [
     "AlreadyClaimed",
     "Attempt",
     "AttemptClosed",
+    "Disowned",
     "Downloaded",
     "Entry",
     "Fact",
@@ -56,15 +57,15 @@ class Sending:
     An attempt is about to leave; numbers go up within one purchase.
 
     Attributes:
+        attempt: 0 says that another process may have sent the key.
         at: by the local clock.
-        server_at: by the server's clock, or None while nothing has told it; a local clock may be set.
+        mark: what its callback URL carries; None where it carries none.
     """
 
     key: str
     attempt: int
     at: float
-    server_at: float | None = None
-    nonce: str | None = None
+    mark: str | None = None
 
 
 @frozen(kw_only=True)
@@ -89,6 +90,16 @@ class Accepted:
     task_id: str
     trace_id: str | None
     at: float
+
+
+@frozen(kw_only=True)
+class Disowned:
+    """
+    The task is not this purchase's after all: its record shows another's mark. Its attempt is open again.
+    """
+
+    key: str
+    task_id: str
 
 
 @frozen(kw_only=True)
@@ -135,7 +146,9 @@ class Learned:
     data: str
 
 
-Fact: TypeAlias = Intended | Sending | AttemptClosed | Accepted | Settled | Downloaded | Withdrawn | Learned
+Fact: TypeAlias = (
+    Intended | Sending | AttemptClosed | Accepted | Disowned | Settled | Downloaded | Withdrawn | Learned
+)
 
 
 # --- what is read back ---------------------------------------------------------------------------------
@@ -152,8 +165,7 @@ class Attempt:
 
     number: int
     at: float
-    server_at: float | None = None
-    nonce: str | None
+    mark: str | None
     closed: str | None
 
 

@@ -119,8 +119,16 @@ def _main_file(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO main_file VALUES (0)")
 
 
+def _marks(connection: sqlite3.Connection) -> None:
+    """
+    Version 4: an attempt has its mark; the nonce of an older one is none.
+    """
+    connection.execute("ALTER TABLE attempts RENAME COLUMN nonce TO mark")
+    connection.execute("UPDATE attempts SET mark = NULL")
+
+
 # Each takes a file from the version before it to its own; a file's `user_version` counts those it has had.
-MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_facts, _server_time, _main_file]
+MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_facts, _server_time, _main_file, _marks]
 KNOWS_WHETHER_PARTIAL: Final = 3  # the version from which a file tells
 
 

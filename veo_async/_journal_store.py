@@ -23,6 +23,7 @@ from ._journal_facts import (
     AlreadyClaimed,
     Attempt,
     AttemptClosed,
+    Disowned,
     Downloaded,
     Entry,
     Fact,
@@ -42,9 +43,10 @@ __all__ = ["Store", "Work"]
 
 _ROWS: Final[Mapping[type, Callable[[Any], tuple[object, ...]]]] = {
     Intended: lambda fact: ("intended", fact.key, fact.request, None, None, fact.at),
-    Sending: lambda fact: ("sending", fact.key, fact.attempt, fact.nonce, fact.server_at, fact.at),
+    Sending: lambda fact: ("sending", fact.key, fact.attempt, fact.mark, None, fact.at),
     AttemptClosed: lambda fact: ("closed", fact.key, fact.attempt, fact.outcome, None, fact.at),
     Accepted: lambda fact: ("accepted", fact.key, fact.task_id, fact.trace_id, None, fact.at),
+    Disowned: lambda fact: ("disowned", fact.key, fact.task_id, None, None, None),
     Settled: lambda fact: ("settled", fact.key, int(fact.failed), fact.outcome, None, fact.at),
     Downloaded: lambda fact: ("downloaded", fact.key, fact.video_id, fact.path, None, fact.at),
     Withdrawn: lambda fact: ("withdrawn", fact.key, None, None, None, fact.at),
@@ -56,14 +58,16 @@ _NO_ROW: Final = (None,) * 6
 # A key's open purchase is the one that has not failed: `failed = 0` is what the index `open_key` holds.
 _RULES: Final[Mapping[str, str]] = {
     "intended": "INSERT OR IGNORE INTO jobs (key, request, intended_at) VALUES (NEW.key, NEW.one, NEW.at)",
-    "sending": """INSERT INTO attempts (job, number, nonce, server_at, at)
-        SELECT id, NEW.one, NEW.two, NEW.three, NEW.at FROM jobs WHERE key = NEW.key AND failed = 0 AND task_id IS NULL
+    "sending": """INSERT INTO attempts (job, number, mark, at)
+        SELECT id, NEW.one, NEW.two, NEW.at FROM jobs WHERE key = NEW.key AND failed = 0 AND task_id IS NULL
         AND NOT EXISTS (SELECT 1 FROM attempts WHERE job = jobs.id AND number >= NEW.one)""",
     "closed": """UPDATE attempts SET closed = NEW.two, closed_at = NEW.at
         WHERE job = (SELECT id FROM jobs WHERE key = NEW.key AND failed = 0)
         AND number = NEW.one AND closed IS NULL""",
     "accepted": """UPDATE OR IGNORE jobs SET task_id = NEW.one, trace_id = NEW.two, accepted_at = NEW.at
         WHERE key = NEW.key AND failed = 0 AND task_id IS NULL""",
+    "disowned": """UPDATE jobs SET task_id = NULL, trace_id = NULL, accepted_at = NULL
+        WHERE key = NEW.key AND failed = 0 AND task_id = NEW.one AND settled_at IS NULL""",
     "settled": """UPDATE jobs SET failed = NEW.one, outcome = NEW.two, settled_at = NEW.at
         WHERE key = NEW.key AND failed = 0 AND task_id IS NOT NULL AND settled_at IS NULL""",
     "downloaded": """INSERT OR REPLACE INTO downloads (job, video_id, path, at)
@@ -97,6 +101,7 @@ _REPEATS: Final[Mapping[type, Callable[[Any, Entry | None], bool]]] = {
         fact.outcome == "refused" if entry is None else entry.failed or _ended(fact) in _attempts(entry)
     ),
     Accepted: lambda fact, entry: entry is not None and fact.task_id == entry.task_id,
+    Disowned: lambda fact, entry: entry is None or entry.task_id != fact.task_id,
     Settled: lambda fact, entry: (
         entry is not None and (fact.failed, fact.outcome) == (entry.failed, entry.outcome)
     ),
@@ -106,7 +111,7 @@ _REPEATS: Final[Mapping[type, Callable[[Any, Entry | None], bool]]] = {
 
 
 def _begun(fact: Sending) -> tuple[object, ...]:
-    return fact.attempt, fact.at, fact.nonce
+    return fact.attempt, fact.at, fact.mark
 
 
 def _ended(fact: AttemptClosed) -> tuple[object, ...]:
@@ -114,7 +119,7 @@ def _ended(fact: AttemptClosed) -> tuple[object, ...]:
 
 
 def _attempts(entry: Entry) -> set[tuple[object, ...]]:
-    return {one for a in entry.attempts for one in ((a.number, a.at, a.nonce), (a.number, a.closed))}
+    return {one for a in entry.attempts for one in ((a.number, a.at, a.mark), (a.number, a.closed))}
 
 
 def _standing(entry: Entry | None) -> str:
@@ -147,8 +152,8 @@ _BY_KEY: Final = (
 )
 _BY_TASK: Final = (_ENTRY + "WHERE task_id = ?",)
 _UNSETTLED: Final = _ENTRY + "WHERE settled_at IS NULL ORDER BY id"
-_ATTEMPTS: Final = "SELECT number, at, server_at, nonce, closed FROM attempts WHERE job = ? ORDER BY number"
-_UNSETTLED_ATTEMPTS: Final = """SELECT job, number, at, server_at, nonce, closed FROM attempts
+_ATTEMPTS: Final = "SELECT number, at, mark, closed FROM attempts WHERE job = ? ORDER BY number"
+_UNSETTLED_ATTEMPTS: Final = """SELECT job, number, at, mark, closed FROM attempts
 WHERE job IN (SELECT id FROM jobs WHERE settled_at IS NULL) ORDER BY job, number"""
 _DOWNLOADS: Final = "SELECT video_id, path FROM downloads WHERE job = ?"
 
@@ -418,8 +423,8 @@ def _entry(
         request=request,
         intended_at=intended_at,
         attempts=tuple(
-            Attempt(number=number, at=at, server_at=server_at, nonce=nonce, closed=closed)
-            for number, at, server_at, nonce, closed in _texts(attempts)
+            Attempt(number=number, at=at, mark=mark, closed=closed)
+            for number, at, mark, closed in _texts(attempts)
         ),
         task_id=task_id,
         trace_id=trace_id,

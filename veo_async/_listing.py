@@ -4,6 +4,7 @@ Questions to `/veo/tasks` that a caller asks: one task, many, or all of one's ow
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -11,14 +12,26 @@ from itertools import islice
 from typing import Any, Final
 
 from ._http import Http
+from ._marks import mark_of
 from ._models import TaskRecord
-from ._wire import read_batch, read_record, task_id_of, task_record
+from ._shown import ShownTasks
+from ._wire import read_batch, read_items, read_record, task_id_of, task_record
 from .errors import BadRequest, InvalidRequest, TaskNotFound
 
-__all__ = ["about_many", "list_tasks", "or_none", "pages", "retrieve", "retrieve_many"]
+__all__ = [
+    "about_many",
+    "find_by_keys",
+    "list_tasks",
+    "or_none",
+    "pages",
+    "read_all",
+    "retrieve",
+    "retrieve_many",
+]
 
 NOT_FOUND: Final = 404
 PAGE: Final = 50  # records; the vendor's help recommends at most that, its default is 12
+MOST_PAGES: Final = 2000  # a listing that goes on for ever is broken
 
 
 async def retrieve(http: Http, *, task_id: str | None, trace_id: str | None) -> TaskRecord:
@@ -110,6 +123,57 @@ async def pages(http: Http, filters: dict[str, Any]) -> AsyncGenerator[dict[str,
         offset += len(page)
         for raw in fresh:
             yield raw
+
+
+async def find_by_keys(http: Http, keys: Sequence[str], *, recall: float) -> dict[str, TaskRecord]:
+    """
+    Find the tasks of these keys by their marks, among those of the last `recall` seconds.
+    """
+    now = asyncio.get_running_loop().time()
+    records, _ = await read_all(http, http.clock.earliest(now - recall, now=now))
+    shown, raw = ShownTasks(0.0), {}
+    for record in records:
+        if isinstance(record, dict) and (task_id := shown.add(record)) is not None:
+            raw[task_id] = record
+    best = {key: shown.of_name(mark_of(key), first=1, skip_failed=False) for key in keys}
+    return {key: task_record(raw[tasks[0].id]) for key, tasks in best.items() if tasks}
+
+
+async def read_all(http: Http, created_from: float | None) -> tuple[list[object], bool]:
+    """
+    Read a listing with everything on it as it came; tells whether that was to the end.
+
+    Args:
+        created_from: Unix seconds by the clock of the records; None for all tasks.
+    """
+    filters = {} if created_from is None else {"created_at_min": created_from}
+    records: list[object] = []
+    known: set[str | None] = {None}
+    while len(records) <= MOST_PAGES * PAGE:
+        question = {"action": "retrieve_batch", "offset": len(records), "limit": PAGE, **filters}
+        page = read_items(await http.read(question))
+        overlap = _overlap(records, page)
+        ids = {task_id_of(record) for record in page}
+        if ids <= known:
+            # Nothing new: the end, pushed down by new tasks. The whole once more: `offset` was not heeded.
+            return records + page[overlap:], not page or overlap == len(page) < len(records)
+        records += page[overlap:]
+        known |= ids
+    return records, False
+
+
+def _overlap(records: Sequence[object], page: Sequence[object]) -> int:
+    """
+    How many records at the head of a page are those at the end of what was read before.
+
+    On a busy account new tasks come in at the head of the listing while it is read, and push the others down:
+    each page then begins where the last one ended, so nothing was passed over.
+    Any other repetition stays, for the reconciler to see that the listing moved under it.
+    """
+    for length in range(min(len(records), len(page), 2 * PAGE), 0, -1):
+        if [*map(task_id_of, records[-length:])] == [*map(task_id_of, page[:length])]:
+            return length
+    return 0
 
 
 def _seconds(moment: datetime | float | None) -> float | None:

@@ -69,6 +69,8 @@ class RetryPolicy:
         grace: how long after the end of a submit whose outcome is unknown its absence from the listing
             begins to count as proof, in seconds.
         drain: how long submits in flight may go on when a session closes, in seconds.
+        recall: how far back tasks are looked for that another process may have bought, or this one before a
+            crash, in seconds.
     """
 
     first: float = field(default=1.0, validator=_positive)
@@ -77,6 +79,7 @@ class RetryPolicy:
     max_pause: float = field(default=300.0, validator=_positive)
     grace: float = field(default=60.0, validator=_number(low=0))
     drain: float = field(default=5.0, validator=_number(low=0))
+    recall: float = field(default=86_400.0, validator=_positive)
 
     def __attrs_post_init__(self) -> None:
         if self.first > self.max_delay:
@@ -95,6 +98,7 @@ class RetryPolicy:
             max_pause=self.max_pause * factor,
             grace=self.grace * factor,
             drain=self.drain * factor,
+            recall=self.recall * factor,
         )
 
     def delays(self, random: Random) -> Iterator[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from attrs import define, field
 
@@ -33,7 +33,6 @@ class Registry:
     unsettled: dict[str, Job] = field(init=False, factory=dict)
     by_task: dict[str, Job] = field(init=False, factory=dict)
     counts: Counter[JobState] = field(init=False, factory=Counter)
-    sharing: WeakSet[Job] = field(init=False, factory=WeakSet)  # jobs whose task another purchase has
     _settled: WeakValueDictionary[str, Job] = field(init=False, factory=WeakValueDictionary)
     _remembered: dict[str, Entry] = field(init=False, factory=dict)
 
@@ -79,16 +78,16 @@ class Registry:
         if job.keyed and job.state in (JobState.SUCCEEDED, JobState.FAILED):
             self._settled[job.key] = job
 
-    def remember(self, job: Job, *, nonce: str | None = None) -> None:
+    def remember(self, job: Job, *, mark: str | None = None) -> None:
         """
         Keep in memory what a journal would: what the key of a settled job stands for.
 
         A success is kept as its task's id alone: asking again is free, and a record is large.
 
         Args:
-            nonce: of the callback URL of its attempt, where the outcome of that is unknown.
+            mark: of its attempt, where the outcome of that is unknown.
         """
-        entry = _entry_of(job, nonce)
+        entry = _entry_of(job, mark)
         if entry is not None:
             self._remembered[job.key] = entry
 
@@ -107,7 +106,7 @@ def key_conflict(key: str, earlier: Request | None, *, task_id: str | None = Non
     return KeyConflict(f"the key {key!r} belongs to a different request{shown}", key=key, task_id=task_id)
 
 
-def _entry_of(job: Job, nonce: str | None) -> Entry | None:
+def _entry_of(job: Job, mark: str | None) -> Entry | None:
     error = job.exception()
     sent_at = error.sent_at if isinstance(error, SubmissionUnknown) else None
     if job.request is None or (job.task_id is None and sent_at is None):
@@ -116,12 +115,17 @@ def _entry_of(job: Job, nonce: str | None) -> Entry | None:
         key=job.key,
         request=dump_request(job.request),
         intended_at=0.0,
-        attempts=() if sent_at is None else (Attempt(number=1, at=sent_at, nonce=nonce, closed=None),),
+        attempts=(_attempt_of(job, sent_at, mark),),
         task_id=job.task_id,
         trace_id=job.trace_id,
         failed=isinstance(error, JobFailed),
         outcome=dump_outcome(error) if isinstance(error, JobFailed) else None,
     )
+
+
+def _attempt_of(job: Job, sent_at: float | None, mark: str | None) -> Attempt:
+    closed = "not_sent" if sent_at is None else None
+    return Attempt(number=job.attempts, at=sent_at or 0.0, mark=mark, closed=closed)
 
 
 def read_request(entry: Entry) -> Request | None:

@@ -13,16 +13,17 @@ from datetime import datetime
 from pathlib import Path
 from random import Random
 from secrets import token_hex
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 from attrs import define, field, frozen
 
-from ._access import base_url_from, token_from
+from ._access import base_url_from, check_placeholder, token_from
 from ._clock import ServerClock
 from ._feed import Item, feed
 from ._job import Job, JobState, as_completed
+from ._marks import marks_of
 from ._models import (
     Request,
     TaskRecord,
@@ -95,6 +96,8 @@ class VeoSession(ShortMethods):
         retry: how long to wait after failures.
         limits: what this session allows itself.
         journal: a `Journal`, or the path of its SQLite file: what makes a paid video survive this process.
+        placeholder: the callback URL that carries the mark of a submit which has no other; by default the API's
+            own `/health`; None for no marks, so that what a lost answer has bought cannot be found.
 
     Raises:
         ConfigurationError: the token or the base URL cannot be used.
@@ -107,6 +110,9 @@ class VeoSession(ShortMethods):
     _retry: RetryPolicy = field(alias="retry", factory=RetryPolicy, kw_only=True)
     _limits: Limits = field(alias="limits", factory=Limits, kw_only=True)
     _journal: Journal | None = field(alias="journal", default=None, converter=_journal_at, kw_only=True)
+    _placeholder: str | EllipsisType | None = field(
+        alias="placeholder", default=..., validator=check_placeholder, kw_only=True
+    )
     _transport: Transport | None = field(init=False, default=None)  # a test's, in place of aiohttp
     _clock: ServerClock = field(init=False, factory=ServerClock)
     _random: Random = field(init=False, factory=Random)  # of the jitter
@@ -143,6 +149,7 @@ class VeoSession(ShortMethods):
                 retry=self._retry,
                 limits=self._limits,
                 journal=self._journal,
+                placeholder=self._placeholder_url(),
                 clock=self._clock,
                 random=self._random,
             )
@@ -153,6 +160,12 @@ class VeoSession(ShortMethods):
             await self._close_journal(error)
             raise
         return self
+
+    def _placeholder_url(self) -> str | None:
+        # [D] the vendor's own guide names it, and its clients send it with every submit.
+        return (
+            f"{self._base_url}/health" if isinstance(self._placeholder, EllipsisType) else self._placeholder
+        )
 
     async def __aexit__(
         self,
@@ -215,6 +228,7 @@ class VeoSession(ShortMethods):
         key: str | None = None,
         timeout: float | None = None,
         retry_failed: bool = False,
+        look_first: bool = False,
     ) -> Job:
         """
         Ask for a video; returns at once, the sending happens in the background.
@@ -223,6 +237,9 @@ class VeoSession(ShortMethods):
             key: an idempotency key: the same key is the same job.
             timeout: the job's deadline in seconds after acceptance; None leaves it to `PollPolicy.deadline`.
             retry_failed: whether to buy again under a key whose task failed.
+            look_first: whether another process may have bought this key: its task is looked for among those that
+                the account has had for `RetryPolicy.recall`, and only where there is none is one bought. That
+                takes `RetryPolicy.grace`, a minute, as a task may be late to show.
 
         Raises:
             JournalError: the journal has failed, so nothing new is bought.
@@ -240,14 +257,16 @@ class VeoSession(ShortMethods):
             keyed=key is not None,
             timeout=timeout,
             retry_failed=retry_failed,
+            look_first=look_first and key is not None,  # a key that is made up is nobody else's
         )
 
-    def submit_many(self, requests: Iterable[Item]) -> list[Job]:
+    def submit_many(self, requests: Iterable[Item], *, look_first: bool = False) -> list[Job]:
         """
         Ask for many videos; all requests are read and checked before any is submitted.
 
         Args:
             requests: requests, or pairs of an idempotency key and a request.
+            look_first: whether another process may have bought these keys, see `submit`; they share their listings.
 
         Raises:
             KeyConflict: a key belongs to a different request.
@@ -263,10 +282,15 @@ class VeoSession(ShortMethods):
                 if (first := keyed.setdefault(key, request)) != request:
                     both = f"{in_short(first)}, then {in_short(request)}"
                     raise KeyConflict(f"the key {key!r} comes twice, for {both}", key=key)
-        return [self.submit(request, key=key) for key, request in items]
+        return [self.submit(request, key=key, look_first=look_first) for key, request in items]
 
     def map(
-        self, requests: Iterable[Item] | AsyncIterable[Item], *, window: int = 1000, ordered: bool = False
+        self,
+        requests: Iterable[Item] | AsyncIterable[Item],
+        *,
+        window: int = 1000,
+        ordered: bool = False,
+        look_first: bool = False,
     ) -> AsyncGenerator[Job, None]:
         """
         Submit requests only as fast as their jobs settle, and yield the settled jobs.
@@ -277,6 +301,7 @@ class VeoSession(ShortMethods):
             requests: requests, or pairs of an idempotency key and a request; an endless iterable will do.
             window: how many jobs may be read and not yet yielded.
             ordered: yield in the order of the requests, not in that of settling.
+            look_first: whether another process may have bought these keys, see `submit`.
         """
         self._entered()
         if window < 1:
@@ -284,7 +309,7 @@ class VeoSession(ShortMethods):
 
         def submit(item: Item) -> Job:
             key, request = _pair(item)
-            return self.submit(request, key=key)
+            return self.submit(request, key=key, look_first=look_first)
 
         return feed(requests, submit, window=window, ordered=ordered)
 
@@ -296,18 +321,42 @@ class VeoSession(ShortMethods):
         """
         return as_completed(jobs)
 
-    def attach(self, task_id: str, *, timeout: float | None = None) -> Job:
+    def attach(
+        self, task_id: str | None = None, *, key: str | None = None, timeout: float | None = None
+    ) -> Job:
         """
-        Wait for a task that exists already.
+        Wait for a task that exists already, by its id or by the key that some process has bought it with.
+
+        Where no task of that key is found, the job ends with `TaskNotFound`.
 
         Args:
             timeout: the job's deadline in seconds from now; None leaves it to `PollPolicy.deadline`.
         """
         engine = self._entered()
+        if (task_id is None) == (key is None):
+            raise InvalidRequest("give a task_id or a key, and not both")
+        _check_timeout(timeout)
+        if key is not None:
+            _check_key(key)
+            return engine.attach_key(key, timeout=timeout)
         if not is_id(task_id):
             raise InvalidRequest("task_id must be a task's id")
-        _check_timeout(timeout)
         return engine.attach(task_id, timeout=timeout)
+
+    async def find(self, keys: Iterable[str]) -> dict[str, TaskRecord]:
+        """
+        Find the tasks that any process has bought with these keys in the last `RetryPolicy.recall` seconds.
+
+        Keys without one are absent. Of several tasks of one key, one that has not failed counts, then the latest.
+
+        Raises:
+            ApiError: the server answered with an error.
+            TransportError: no answer came.
+        """
+        engine, wanted = self._entered(), list(keys)
+        for key in wanted:
+            _check_key(key)
+        return await engine.find(wanted)
 
     async def resume(self) -> list[Job]:
         """
@@ -408,16 +457,16 @@ class VeoSession(ShortMethods):
         """
         return self._called_back(payload, window=CALLBACK_WINDOW)
 
-    def _called_back(self, payload: object, *, window: float, nonce: str | None = None) -> bool:
+    def _called_back(self, payload: object, *, window: float, path: str = "") -> bool:
         task_id = payload.get("task_id") if isinstance(payload, dict) else None
         engine = self._engine
         if engine is None or engine.closing or not is_id(task_id):
             return False
-        return engine.called_back(task_id, window=window, nonce=nonce)
+        return engine.called_back(task_id, window=window, marks=marks_of(path))
 
     def _call_back_at(self, callback_url: CallbackUrl | None) -> None:
         """
-        Have each attempt carry the callback URL that is made for it, or none from now on.
+        Have each attempt carry the callback URL that is made for it, or the placeholder's from now on.
         """
         self._callback_url = callback_url
         if self._engine is not None:
@@ -450,9 +499,14 @@ def _pair(item: Any) -> tuple[str | None, Request]:
 def _check(request: object, key: object, timeout: object) -> None:
     if not isinstance(request, Request):
         raise InvalidRequest(f"a request is a TextToVideo or the like, not {type(request).__name__}")
-    if key is not None and not (isinstance(key, str) and key):
-        raise InvalidRequest(f"key must be a string that is not empty, not {key!r}")
+    if key is not None:
+        _check_key(key)
     _check_timeout(timeout)
+
+
+def _check_key(key: object) -> None:
+    if not (isinstance(key, str) and key):
+        raise InvalidRequest(f"key must be a string that is not empty, not {key!r}")
 
 
 async def _see_through(closing: asyncio.Task[None]) -> None:

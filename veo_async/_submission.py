@@ -29,33 +29,29 @@ class Submission:
 
     Attributes:
         job: whose it is.
-        request: what is sent.
+        request: what is sent; None where the key's task is only looked for.
         queued_at: when it began to wait, on the event loop's clock.
         keyed: whether the key is the caller's, so that the journal may know it.
         retry_failed: whether to buy again where the key's task failed.
-        attempts: how often it was sent.
         outgoing: the body of the attempt under way, or None.
         attempt: the attempt that may have bought something, or None.
         sent_at: when that attempt began, in Unix seconds by the local clock.
-        began_at: the same on the event loop's clock, or None after a crash.
-        trace_id: what an answer of unknown meaning gave, or None.
         task_id: what the answer named, before it is written down; None until then.
-        doubts: how many answers have named a task of another purchase.
+        called: the task that a callback named before the answer came, or None.
+        look_first: whether another process may have bought the key.
     """
 
     job: Job
-    request: Request
+    request: Request | None
     queued_at: float
     keyed: bool = False
     retry_failed: bool = False
-    attempts: int = 0
+    look_first: bool = False
     outgoing: Outgoing | None = None
     attempt: Attempt | None = None
     sent_at: float = 0.0
-    began_at: float | None = None
-    trace_id: str | None = None
     task_id: str | None = None
-    doubts: int = 0
+    called: str | None = None
 
 
 class SubmitterHost(Protocol):
@@ -69,15 +65,27 @@ class SubmitterHost(Protocol):
         """
         ...
 
-    def shares(self, job: Job) -> None:
+    def owner_of(self, task_id: str) -> Job | None:
         """
-        Note that a job gets the outcome of a task which another purchase has.
+        Find the job that has bought a task.
         """
         ...
 
-    async def accepted(self, job: Job, outcome: Accepted) -> None:
+    async def release(self, task_id: str) -> None:
+        """
+        Take a task from a job that has it on the word of an answer alone: a record shows another's mark.
+        """
+        ...
+
+    async def accepted(
+        self, job: Job, outcome: Accepted, *, marked: bool = False, found: bool = False
+    ) -> None:
         """
         Take over a job whose task the server has.
+
+        Args:
+            marked: whether the task's first record is to show the job's mark.
+            found: whether it may have been accepted long ago.
         """
         ...
 
@@ -87,9 +95,12 @@ class SubmitterHost(Protocol):
         """
         ...
 
-    def unknown(self, submission: Submission, outcome: Unknown) -> None:
+    def unknown(self, submission: Submission, outcome: Unknown, *, named: str | None = None) -> None:
         """
         Find out what became of an attempt.
+
+        Args:
+            named: the task that its answer named, where that is in doubt.
         """
         ...
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from . import _journal as facts
 from ._answers import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
@@ -25,17 +25,17 @@ from ._intake import Intake
 from ._job import Job, JobState, advance
 from ._journal import Journal
 from ._lane import Lane
+from ._marks import label, marked_url
 from ._policies import Limits
 from ._reconcile import Attempt, Reconciler
 from ._submission import Submission, SubmitterHost, ended_early
-from ._wire import dump_request, encode
+from ._wire import encode
 from .errors import (
     ApiError,
     JournalError,
     ProtocolError,
     RateLimited,
     ServerError,
-    SubmissionUnknown,
     SubmitTimedOut,
     TransportError,
     VeoError,
@@ -45,11 +45,9 @@ __all__ = ["CallbackUrl", "Submitters"]
 
 SHARE_OF_CONNECTIONS: Final = 0.75  # the rest stays free for polls, however slowly submits are answered
 ANOTHERS: Final = "the answer names the task of another purchase"
-MOST_DOUBTS: Final = 3  # answers that name another's task, until nobody can tell
-UNCERTAIN: Final = 86_400.0  # seconds that an unset clock may be off; narrowed down before it matters
 
-# Given a job's key, makes a callback URL for one attempt, and the nonce in it.
-CallbackUrl: TypeAlias = Callable[[str], tuple[str, str]]
+# Given the label of an attempt, makes a receiver's callback URL that carries it.
+CallbackUrl: TypeAlias = Callable[[str], str]
 
 log = logging.getLogger("veo_async")
 
@@ -66,6 +64,7 @@ class Submitters:
     host: SubmitterHost
     journal: Journal | None
     reconciler: Reconciler
+    placeholder: str | None = None
     callback_url: CallbackUrl | None = None
     _intake: Intake | None = field(init=False, default=None)
     _queue: deque[Submission] = field(init=False, factory=deque)
@@ -79,7 +78,7 @@ class Submitters:
     def __attrs_post_init__(self) -> None:
         self._most = max(1, int(self.limits.connections * SHARE_OF_CONNECTIONS))
         if self.journal is not None:
-            self._intake = Intake(self.journal, self.host, self.enqueue, self.http.clock.wall)
+            self._intake = Intake(self.journal, self.host, self.begin, self.http.clock.wall)
 
     # --- coming in --------------------------------------------------------------------------------------
 
@@ -88,9 +87,36 @@ class Submitters:
         Take a job in: write it down first where there is a journal, then queue it.
         """
         if self._intake is None:
-            self.enqueue(submission)
+            self.begin(submission)
         else:
             self._intake.put(submission)
+
+    def begin(self, submission: Submission) -> None:
+        """
+        Bring a job on its way: to be sent, or to be looked for first.
+        """
+        if submission.look_first:
+            self.look_for(submission)
+        else:
+            self.enqueue(submission)
+
+    def look_for(self, submission: Submission) -> None:
+        """
+        Find out whether another process has bought the key.
+        """
+        job = submission.job
+        submission.sent_at = self.http.clock.wall()
+        submission.attempt = Attempt(
+            key=job.key,
+            number=0,
+            mark=label(job.key, 0),
+            began_at=self.lane.now(),
+            reach=self.reconciler.recall,
+            first=job.first_attempt,
+            skip_failed=submission.retry_failed,
+            may_send=submission.request is not None,
+        )
+        self.host.unknown(submission, Unknown(error=ProtocolError("another process may have sent it")))
 
     def withdraw(self, job: Job) -> None:
         """
@@ -118,8 +144,13 @@ class Submitters:
         """
         Find the submission of a key whose attempt is not answered yet.
         """
-        sending = (submission for submission in self._workers.values() if submission)
-        return next((submission for submission in sending if submission.job.key == key), None)
+        return next((submission for submission in self.all_in_flight() if submission.job.key == key), None)
+
+    def all_in_flight(self) -> list[Submission]:
+        """
+        Return the submissions whose attempts are not answered yet.
+        """
+        return [submission for submission in self._workers.values() if submission]
 
     # --- going out --------------------------------------------------------------------------------------
 
@@ -257,7 +288,6 @@ class Submitters:
                 raise
             self._stop_unless_done(submission, JournalError(*error.args))
             return
-        self.reconciler.sending(attempt, now=self.lane.now())
         outcome = await self._post(submission, attempt, entered_at)
         await self._follow(submission, attempt, outcome)
 
@@ -265,44 +295,45 @@ class Submitters:
         """
         Make the body and the record of an attempt.
         """
-        now = self.lane.now()
-        body, nonce = encode(submission.request), None
-        if self.callback_url and "callback_url" not in body:
-            body["callback_url"], nonce = self.callback_url(submission.job.key)
-        submission.attempts += 1
-        submission.sent_at, submission.began_at = self.http.clock.wall(), now
+        job = submission.job
+        assert submission.request is not None, "what is only looked for is never sent"
+        body = encode(submission.request)
+        job.attempts += 1
+        text = label(job.key, job.attempts)
+        url = self._marked_url(body.get("callback_url"), text)
+        if url is not None:
+            body["callback_url"] = url
+        submission.sent_at = self.http.clock.wall()
         submission.outgoing = Outgoing(json.dumps(body).encode())
-        known = self.http.clock.at_the_earliest(now)
         submission.attempt = Attempt(
-            key=submission.job.key,
-            number=submission.attempts,
-            body=body,
-            began_at=submission.sent_at if known is None else known,
-            uncertainty=UNCERTAIN if known is None else 0.0,
-            nonce=nonce,
-            asked=hash(submission.request),
+            key=job.key,
+            number=job.attempts,
+            began_at=self.lane.now(),
+            first=job.first_attempt,
+            mark=None if url is None else text,
         )
         return submission.attempt
 
+    def _marked_url(self, own: str | None, text: str) -> str | None:
+        if own is None and self.callback_url is not None:
+            return self.callback_url(text)
+        return marked_url(text, own=own, placeholder=self.placeholder)
+
     async def _note_sending(self, submission: Submission, attempt: Attempt) -> None:
-        if self.journal is None:
-            return
-        await self.journal.write(
-            facts.Sending(
-                key=attempt.key,
-                attempt=attempt.number,
-                at=submission.sent_at,
-                server_at=None if attempt.uncertainty else attempt.began_at,
-                nonce=attempt.nonce,
+        if self.journal is not None:
+            await self.journal.write(
+                facts.Sending(
+                    key=attempt.key, attempt=attempt.number, at=submission.sent_at, mark=attempt.mark
+                )
             )
-        )
 
     async def _post(self, submission: Submission, attempt: Attempt, entered_at: float) -> SubmitOutcome:
-        outgoing = submission.outgoing
+        request, outgoing = submission.request, submission.outgoing
+        assert request is not None
         assert outgoing is not None
         error: BaseException | None = None
         try:
-            reply = await self.http.post(submission.request.endpoint, outgoing, kind="submit")
+            reply = await self.http.post(request.endpoint, outgoing, kind="submit")
             outcome = read_submit(*reply)
             error = None if isinstance(outcome, Accepted) else outcome.error
             return outcome
@@ -323,7 +354,7 @@ class Submitters:
         """
         Spare the next session the question what became of an attempt that was cancelled before it left.
         """
-        self.reconciler.not_sent(attempt)
+        self.reconciler.closed(attempt.key)
         if self.journal is not None:
             self.journal.write_soon(self._closed(attempt, "not_sent"))
 
@@ -332,81 +363,50 @@ class Submitters:
             case Accepted():
                 await self._accept(submission, attempt, outcome)
             case Refused():
-                self.reconciler.refused(attempt)
+                self.reconciler.closed(attempt.key)
                 await self.close_attempt(attempt, "refused")
                 self._stop_unless_done(submission, outcome.error)
             case NotSent():
-                self.reconciler.not_sent(attempt)
+                self.reconciler.closed(attempt.key)
                 await self.close_attempt(attempt, "not_sent")
                 self.send_again(submission, outcome.error)
             case Unknown():
-                if not submission.job.done():
-                    advance(submission.job, JobState.UNKNOWN)
                 self.host.unknown(submission, outcome)
 
     async def _accept(self, submission: Submission, attempt: Attempt, outcome: Accepted) -> None:
         """
-        Write down which task the job has, and hand it over, unless the task is another's.
-        """
-        owned = self.reconciler.has_bought(outcome.task_id, attempt)
-        if owned is None:
-            submission.task_id = outcome.task_id
-            owned = await self._claimed_for_the_same(submission, attempt, outcome)
-        if owned is not None:
-            await self._doubt(submission, attempt, outcome, same=owned)
-            return
-        attempt = self._clocked(submission, attempt)
-        was_called = self.reconciler.accepted(attempt, outcome.task_id, now=self.lane.now())
-        await self.host.accepted(submission.job, outcome)
-        if was_called:
-            self.host.hinted(outcome.task_id)
+        Write down which task the job has, and hand it over.
 
-    async def _claimed_for_the_same(
-        self, submission: Submission, attempt: Attempt, outcome: Accepted
-    ) -> bool | None:
+        An answer that names the task of another purchase was meant for that one, or the server is confused:
+        what this attempt has bought, if anything, is then found by its mark.
         """
-        Claim the task; where an earlier session has it, tell whether that asked for the same.
+        task_id = outcome.task_id
+        owner = self.host.owner_of(task_id)
+        known = self.reconciler.knows(task_id) if owner is None else owner is not submission.job
+        if not known:
+            submission.task_id = task_id
+            known = await self._is_claimed(attempt, outcome)
+        if known:
+            submission.task_id = None
+            self.lane.gate.left()
+            self.host.unknown(submission, Unknown(error=ProtocolError(ANOTHERS)), named=task_id)
+            return
+        marked = attempt.mark is not None
+        if marked:
+            self.reconciler.accepted(task_id, now=self.lane.now())
+        await self.host.accepted(submission.job, outcome, marked=marked)
+        if submission.called == task_id:
+            self.host.hinted(task_id)
+
+    async def _is_claimed(self, attempt: Attempt, outcome: Accepted) -> bool:
+        """
+        Claim the task; tell whether the journal has it for another purchase.
         """
         try:
             await self.claim(attempt, outcome)
         except facts.AlreadyClaimed:
-            entry = await self.journal.find_task(outcome.task_id) if self.journal else None
-            return entry is not None and entry.request == dump_request(submission.request)
-        return None
-
-    async def _doubt(
-        self, submission: Submission, attempt: Attempt, outcome: Accepted, *, same: bool
-    ) -> None:
-        """
-        Look for a task of the job's own: an answer that names another purchase's task was meant for that one.
-
-        If the server names it again, it takes what is the same for one, so the job shares that task's outcome,
-        and has bought nothing. What is not the same is never believed, and looked for a few times.
-        """
-        submission.doubts += 1
-        submission.task_id = None
-        if same and submission.doubts > 1:
-            self.reconciler.not_sent(attempt)
-            await self.close_attempt(attempt, "refused")
-            self.host.shares(submission.job)
-            await self.host.accepted(submission.job, outcome)
-        elif submission.doubts > MOST_DOUBTS:
-            self.lane.gate.left()
-            self.reconciler.not_sent(attempt)
-            error = SubmissionUnknown(ANOTHERS, sent_at=submission.sent_at, candidates=(outcome.task_id,))
-            self._stop_unless_done(submission, error)
-        else:
-            self.lane.gate.left()
-            await self._follow(submission, attempt, Unknown(error=ProtocolError(ANOTHERS)))
-
-    def _clocked(self, submission: Submission, attempt: Attempt) -> Attempt:
-        """
-        Correct the time of an attempt, the first perhaps, whose own answer has told what time it is at the server.
-        """
-        if not attempt.uncertainty or submission.began_at is None:
-            return attempt
-        began_at = self.http.clock.at_the_earliest(submission.began_at)
-        return attempt if began_at is None else evolve(attempt, began_at=began_at, uncertainty=0.0)
+            return True
+        return False
 
     async def claim(self, attempt: Attempt, outcome: Accepted) -> None:
         """

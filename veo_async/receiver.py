@@ -13,8 +13,8 @@ Polling goes on, more rarely while callbacks come, so one that is lost costs not
 What stands between a stranger and such a hint is the path, which holds a secret that nobody can guess.
 Whoever learns it all the same can make the session look at tasks it waits for a few times more, within the same
 budget of requests.
-The path also holds a nonce, another one for each sending of a submit; the API repeats it in the task's record and
-in the callback, and so tells which sending bought the task where the submit's own answer got lost.
+The path also holds the mark of the submit, another one for each sending; the API repeats it in the task's record
+and in the callback, and so tells which sending bought the task where the submit's own answer got lost.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ MOST: Final = 64 * 1024  # bytes; a callback holds a few ids and links
 PATIENCE: Final = 10.0  # seconds for a body to arrive
 LINGERING: Final = 1.0  # seconds that a connection may go on after its answer, or after the end of all
 SECRET_BYTES: Final = 32
-NONCE_BYTES: Final = 16
 FEWEST_LETTERS: Final = 16  # of a secret that the caller brings
 
 log = logging.getLogger("veo_async")
@@ -135,7 +134,7 @@ class CallbackReceiver:
 
     def __attrs_post_init__(self) -> None:
         self.app = web.Application(client_max_size=MOST)
-        for path in ("/{secret}", "/{secret}/{nonce}"):
+        for path in ("/{secret}", "/{secret}/{mark}"):
             self.app.router.add_route("*", path, self._answer)
         self.app.on_startup.append(self._attach)
         self.app.on_cleanup.append(self._detach)
@@ -146,7 +145,7 @@ class CallbackReceiver:
     @property
     def url(self) -> str:
         """
-        The callback URL without a nonce, for requests that are submitted in another way; it holds the secret.
+        The callback URL without a mark, for requests that are submitted in another way; it holds the secret.
 
         Raises:
             UsageError: there is no `public_url`, and no port of its own yet.
@@ -225,9 +224,8 @@ class CallbackReceiver:
     async def _detach(self, _: web.Application) -> None:
         self._session._call_back_at(None)
 
-    def _new_url(self, _: str) -> tuple[str, str]:
-        nonce = secrets.token_urlsafe(NONCE_BYTES)
-        return f"{self.url}/{nonce}", nonce
+    def _new_url(self, mark: str) -> str:
+        return f"{self.url}/{mark}"
 
     # --- what the network sees --------------------------------------------------------------------------
 
@@ -240,8 +238,8 @@ class CallbackReceiver:
         if request.method != "POST":
             return web.Response(status=405, headers={"Allow": "POST"})
         payload = await read_payload(request)
-        nonce = request.match_info.get("nonce")
-        if self._session._called_back(payload, window=self.window, nonce=nonce):
+        path = request.match_info.get("mark", "")
+        if self._session._called_back(payload, window=self.window, path=path):
             self.heard += 1
         else:
             self.ignored += 1

@@ -67,7 +67,7 @@ async def _deliver(core: Core, receivers: Sequence[CallbackReceiver]) -> None:
 
 
 def _post(url: str, body: bytes, receivers: Sequence[CallbackReceiver]) -> None:
-    address, _, nonce = url.rpartition("/")
+    address, _, path = url.rpartition("/")
     for receiver in receivers:
         if receiver.url == address:
-            receiver._session._called_back(json.loads(body), window=receiver.window, nonce=nonce)
+            receiver._session._called_back(json.loads(body), window=receiver.window, path=path)

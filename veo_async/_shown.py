@@ -1,0 +1,194 @@
+"""
+What listings have shown of the account's tasks, by their marks.
+
+A listing is read once: what it has shown is kept, and the next one begins shortly before the newest record of the
+last.
+That record must come again, or the next listing is not the continuation of the last, and all is read anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from attrs import define, field, frozen
+
+from ._marks import marks_in
+from ._results import TaskState
+from ._states import classify
+from ._wire import task_id_of
+
+__all__ = ["Listing", "ShownTask", "ShownTasks"]
+
+# Unix seconds: a `created_at` beyond it, or of 0, is none (milliseconds, an infinity, a default, a hoax).
+FARTHEST: Final = 1e11
+
+
+@frozen(kw_only=True)
+class Listing:
+    """
+    A question to ask: the account's tasks, all of them, or those since a moment.
+
+    Attributes:
+        asked_at: by the caller's clock.
+        ago: how many seconds before it the listing begins, by the server's clock.
+        created_from: where it begins by the clock of the records, in Unix seconds, as it continues an earlier one.
+    """
+
+    asked_at: float
+    ago: float | None = None
+    created_from: float | None = None
+
+
+class ShownTask(NamedTuple):
+    """
+    A task as its record shows it.
+
+    Attributes:
+        id: the task's id.
+        number: of the attempt whose mark it shows.
+        created_at: by the clock of the records; minus infinity where it has no usable one.
+        failed: whether it has failed.
+    """
+
+    id: str
+    number: int
+    created_at: float
+    failed: bool
+
+
+@define(eq=False)
+class ShownTasks:
+    """
+    Keeps what records have shown.
+
+    Attributes:
+        overlap: seconds before the newest record from which a listing that continues another begins.
+        reaches_back_to: the moment from which on all tasks have been listed, by the caller's clock.
+    """
+
+    overlap: float
+    reaches_back_to: float = field(init=False, default=math.inf)
+    _by_name: dict[str, dict[str, ShownTask]] = field(init=False, factory=dict)
+    _marked: set[str] = field(init=False, factory=set)  # ids that a listing has shown with a mark
+    _unmarked: dict[str, float] = field(
+        init=False, factory=dict
+    )  # ids without one, and when they were created
+    _newest: tuple[float, str] | None = field(init=False, default=None)
+
+    def __len__(self) -> int:
+        return len(self._marked) + len(self._unmarked)
+
+    # --- taking in ---
+
+    def add(self, record: object) -> str | None:
+        """
+        Take in a record, however it came; returns its task's id, or None where it is no record.
+        """
+        task_id = task_id_of(record)
+        if task_id is None or not isinstance(record, Mapping):
+            return None
+        created_at, failed = _created_at(record), classify(record) is TaskState.FAILED
+        for name, number in marks_in(record):
+            shown = ShownTask(task_id, number, created_at, failed)
+            self._by_name.setdefault(name, {})[task_id] = shown
+        return task_id
+
+    def take(self, listing: Listing, records: Sequence[object], *, complete: bool) -> bool:
+        """
+        Take in a listing; tell whether it is whole: all of it was read, and each item was a task and came once.
+        """
+        ids = {self._listed(record) for record in records} - {None}
+        whole = complete and len(ids) == len(records)
+        if listing.created_from is not None and self._newest and self._newest[1] not in ids:
+            self.read_anew()
+            return False
+        if not whole:
+            return False
+        if listing.created_from is None:
+            begins_at = -math.inf if listing.ago is None else listing.asked_at - listing.ago
+            self.reaches_back_to = min(self.reaches_back_to, begins_at)
+        newest = max(((_created_at(record), task_id_of(record) or "") for record in records), default=None)
+        if newest is not None and newest[0] > -math.inf:
+            self._newest = newest
+        return True
+
+    def _listed(self, record: object) -> str | None:
+        task_id = self.add(record)
+        if task_id is None or not isinstance(record, Mapping):
+            return None
+        if marks_in(record):
+            self._marked.add(task_id)
+            self._unmarked.pop(task_id, None)
+        elif task_id not in self._marked:
+            self._unmarked[task_id] = _created_at(record)
+        return task_id
+
+    def read_anew(self) -> None:
+        """
+        Let the next listing begin where the need is, and not where the last one ended.
+        """
+        self.reaches_back_to, self._newest = math.inf, None
+
+    def clear(self) -> None:
+        """
+        Forget everything.
+        """
+        self.read_anew()
+        self._by_name.clear()
+        self._marked.clear()
+        self._unmarked.clear()
+
+    # --- looking up ---
+
+    @property
+    def continues_from(self) -> float | None:
+        """
+        Where the next listing may begin, by the clock of the records; None where it must begin anew.
+        """
+        return None if self._newest is None else self._newest[0] - self.overlap
+
+    @property
+    def any_marked(self) -> bool:
+        """
+        Whether a listing has ever shown a mark of this library.
+        """
+        return bool(self._marked)
+
+    def shows(self, task_id: str) -> bool | None:
+        """
+        Tell whether listings have shown a task with a mark; None where they have not shown it at all.
+        """
+        if task_id in self._marked:
+            return True
+        return False if task_id in self._unmarked else None
+
+    def of_name(self, name: str, *, first: int, skip_failed: bool) -> list[ShownTask]:
+        """
+        Return the tasks that show this name, from the attempt `first` on, the one that counts before the others.
+
+        A task that is pending or has succeeded counts before one that has failed, then the latest.
+        """
+        tasks = (task for task in self._by_name.get(name, {}).values() if task.number >= first)
+        kept = [task for task in tasks if not (skip_failed and task.failed)]
+        return sorted(kept, key=lambda task: (not task.failed, task.number, task.created_at), reverse=True)
+
+    def last_number(self, name: str) -> int:
+        """
+        Return the highest number that this name was shown with, or 0.
+        """
+        return max((task.number for task in self._by_name.get(name, {}).values()), default=0)
+
+    def unmarked(self, seconds: float) -> tuple[str, ...]:
+        """
+        Return the tasks without a mark that were created in the last so many seconds, by the clock of the records.
+        """
+        since = self._newest[0] - seconds if self._newest else -math.inf
+        return tuple(task_id for task_id, at in self._unmarked.items() if at == -math.inf or at >= since)
+
+
+def _created_at(record: object) -> float:
+    value: Any = record.get("created_at") if isinstance(record, Mapping) else None
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < FARTHEST
+    return float(value) if usable else -math.inf
