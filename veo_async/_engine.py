@@ -357,9 +357,8 @@ class Engine:
         Go on with what is known of the job's key; False where it is only intended.
         """
         job, request = submission.job, submission.request
-        numbers = [attempt.number for attempt in entry.attempts]
-        job.attempts = max((job.attempts, *numbers))
-        job.first_attempt = max(1, min(numbers, default=1))
+        job.attempts = max((entry.earlier, *(attempt.number for attempt in entry.attempts)))
+        job.first_attempt = entry.earlier + 1
         still_open = [attempt for attempt in entry.attempts if attempt.closed is None]
         if request is not None and entry.request != dump_request(request):
             self.stop(job, key_conflict(job.key, read_request(entry), task_id=entry.task_id))

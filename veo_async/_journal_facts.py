@@ -176,6 +176,7 @@ class Entry:
 
     Attributes:
         attempts: by number; those of a purchase that goes on, or went well, or failed.
+        earlier: the highest number of an attempt of the key's earlier purchases, which have failed; or 0.
         downloads: where each video lies, by its id.
     """
 
@@ -183,6 +184,7 @@ class Entry:
     request: str
     intended_at: float
     attempts: tuple[Attempt, ...] = ()
+    earlier: int = 0
     task_id: str | None = None
     trace_id: str | None = None
     accepted_at: float | None = None

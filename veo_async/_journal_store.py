@@ -144,7 +144,10 @@ def _out_of_order(fact: Any, entry: Entry | None) -> JournalError:
 
 # Rows of one statement; six values each stay below the 999 that SQLite once allowed in a statement.
 _MOST_ROWS: Final = 128
-_ENTRY: Final = "SELECT id, key, request, intended_at, task_id, trace_id, accepted_at, settled_at, failed, outcome FROM jobs "
+_ENTRY: Final = """SELECT id, key, request, intended_at, task_id, trace_id, accepted_at, settled_at, failed, outcome,
+(SELECT coalesce(max(number), 0) FROM attempts WHERE job IN
+    (SELECT id FROM jobs AS other WHERE other.key = jobs.key AND failed = 1 AND other.id <> jobs.id))
+FROM jobs """
 # The open purchase before the failed ones, and of those the latest.
 _BY_KEY: Final = (
     _ENTRY + "WHERE key = ? AND failed = 0",
@@ -415,7 +418,7 @@ def _text(value: Any) -> Any:
 def _entry(
     row: tuple[Any, ...], attempts: Iterable[tuple[Any, ...]], downloads: Iterable[tuple[Any, ...]]
 ) -> Entry:
-    _, key, request, intended_at, task_id, trace_id, accepted_at, settled_at, failed, outcome = map(
+    _, key, request, intended_at, task_id, trace_id, accepted_at, settled_at, failed, outcome, earlier = map(
         _text, row
     )
     return Entry(
@@ -426,6 +429,7 @@ def _entry(
             Attempt(number=number, at=at, mark=mark, closed=closed)
             for number, at, mark, closed in _texts(attempts)
         ),
+        earlier=earlier,
         task_id=task_id,
         trace_id=trace_id,
         accepted_at=accepted_at,

@@ -165,7 +165,7 @@ class Reconciling:
             case SendAgain() if submission.request is None:
                 self._end(submission, TaskNotFound(DENIED))
             case SendAgain():
-                submission.job.attempts = max(submission.job.attempts, decision.last)
+                self._renumber(submission, decision)
                 await self.submitters.close_attempt(decision.attempt, "not_sent")
                 # Not before: who uses the key meanwhile must find this submission, and not begin another.
                 del self._unknown[decision.attempt.key]
@@ -174,6 +174,13 @@ class Reconciling:
                 error = decision.error()
                 error.sent_at = submission.sent_at  # by the caller's own clock, as everywhere
                 self._end(submission, TaskNotFound(decision.reason) if submission.request is None else error)
+
+    @staticmethod
+    def _renumber(submission: Submission, again: SendAgain) -> None:
+        job = submission.job
+        job.attempts = max(job.attempts, again.last)
+        if again.attempt.skip_failed:  # what has failed so far is not this purchase's
+            job.first_attempt = job.attempts + 1
 
     def _end(self, submission: Submission, error: VeoError) -> None:
         if not submission.job.done():

@@ -116,6 +116,7 @@ def _entry_of(job: Job, mark: str | None) -> Entry | None:
         request=dump_request(job.request),
         intended_at=0.0,
         attempts=(_attempt_of(job, sent_at, mark),),
+        earlier=job.first_attempt - 1,
         task_id=job.task_id,
         trace_id=job.trace_id,
         failed=isinstance(error, JobFailed),
