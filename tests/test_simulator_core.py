@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from veo_async.simulator import TOKEN, Core, Settings
+from veo_async.simulator import TOKEN, Core, Faults, Settings
 from veo_async.simulator._settings import FailedForm, PendingForm
 
 SAMPLES: Final = Path(__file__).parent / "samples"
@@ -333,6 +333,25 @@ def test_headers_are_checked(clock: Clock, headers: dict[str, str], status: int,
     assert (status, code) == (reply.status, reply.json()["error"]["code"])
     assert reply.headers["X-Trace-Id"] == reply.json()["trace_id"]
     assert shape(sample("error_invalid_token.json")) == shape(reply.json())
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT"])
+@pytest.mark.parametrize("path", ["/health", "/health?veo_async=a.1"])
+def test_health_needs_no_token(clock: Clock, method: str, path: str) -> None:
+    """Whoever asks for the health is told that all is well, and it counts as no request."""
+    core = make(clock)
+    reply = core.handle(method, path, {}, b"not JSON")
+
+    assert (200, {"status": "ok"}) == (reply.status, reply.json())
+    assert 0 == core.requests.total()
+
+
+def test_a_server_that_is_down_has_no_health(clock: Clock) -> None:
+    """While no connection can be made, the health cannot be asked for either."""
+    core = make(clock)
+    core.down_until = clock.now + 1.0
+
+    assert "refuse" == core.handle("GET", "/health", {}, b"").act
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/veo/tasks"), ("POST", "/veo/images"), ("POST", "/")])
@@ -907,6 +926,31 @@ def test_a_callback_follows_steering(clock: Clock) -> None:
 
     assert [START + 1.0] == [callback.due_at for callback in core.callbacks_due(clock.now)]
     assert [] == core.callbacks_due(clock.now + DURATION)
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1:1", "https://api.acedata.cloud"])
+@pytest.mark.parametrize("rest", ["", "?veo_async=a.1", "#veo_async=a.1"])
+def test_a_placeholder_needs_no_delivery(clock: Clock, host: str, rest: str) -> None:
+    """A thousand callbacks to a `/health` count as delivered, and no fault of callbacks strikes them."""
+    core = make(clock)
+    core.faults = Faults().add("early", on="callback")
+    for _ in range(1000):
+        submit(core, callback_url=f"{host}/health{rest}")
+    clock.now += DURATION
+
+    assert (None, []) == (core.next_callback_at(), core.callbacks_due(clock.now))
+    assert {"submit": 1000} == core.requests
+    assert {} == core.faults.struck
+
+
+def test_a_callback_goes_without_the_fragment(clock: Clock) -> None:
+    """The fragment of a callback URL is shown in the record, but no HTTP client sends it."""
+    core = make(clock)
+    task_id = submit(core, callback_url=f"{HOOK}?a=1#veo_async=a.1")
+    clock.now += DURATION
+
+    assert [f"{HOOK}?a=1"] == [callback.url for callback in core.callbacks_due(clock.now)]
+    assert f"{HOOK}?a=1#veo_async=a.1" == record(core, task_id)["request"]["callback_url"]
 
 
 def test_callbacks_can_be_off(clock: Clock) -> None:

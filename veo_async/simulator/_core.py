@@ -17,7 +17,7 @@ from typing import Any, Final
 from attrs import define, evolve, field
 
 from ._accounts import Account, Rate
-from ._callbacks import Callbacks
+from ._callbacks import HEALTH, Callbacks
 from ._calls import Call, bearer, kind_of, read_object
 from ._faults import Faults, Hit, broken, spoil
 from ._files import Files
@@ -30,6 +30,7 @@ from ._settings import Settings
 __all__ = ["Core"]
 
 _JSON: Final = "application/json; charset=utf-8"
+_HEALTHY: Final = encode({"status": "ok"})
 _UUID4: Final = 0x4 << 76 | 0x8 << 60  # the version and the variant, in their places
 _UUID_HOLES: Final = ~(0xF << 76 | 0xC << 60) & ((1 << 128) - 1)
 
@@ -100,7 +101,10 @@ class Core:
         lowered = {name.lower(): value for name, value in headers.items()}
         if path.startswith("/files/"):
             return self._download(method, path, lowered, now)
-        return self._answer(method, path.partition("?")[0], lowered, body, now)
+        endpoint = path.partition("?")[0]
+        if endpoint == HEALTH:  # needs no token, takes any method, and counts as no request
+            return Reply(headers={"Content-Type": _JSON, "Date": http_date(now)}, body=_HEALTHY)
+        return self._answer(method, endpoint, lowered, body, now)
 
     def post(self, path: str, body: object, *, token: str | None = None) -> Reply:
         """

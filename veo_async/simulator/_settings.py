@@ -125,6 +125,7 @@ class Settings:
         expired_status: what an expired link answers.
 
         callbacks: `loopback` delivers only to this machine, `any` to any host, `off` to none.
+            One whose address ends in `/health` is a placeholder, and counts as delivered.
         callback_attempts: how often a callback is tried.
     """
 
