@@ -206,6 +206,42 @@ async def test_simulate_serves_until_ctrl_c(tmp_path: Path) -> None:
     assert "6 requests, 1 task." in result.err
 
 
+async def _ids_of_a_run(folder: Path, *options: str) -> tuple[list[str], str]:
+    """
+    Submit twice to a fresh simulator, and return the two ids and the seed that it says it uses.
+    """
+    with Process(("simulate", "--port", "0", *options), folder) as process:
+        url = process.read_until("ACEDATACLOUD_API_BASE_URL=", out=True).strip().partition("=")[2]
+        seed = process.read_until("# The seed is ").partition("# The seed is ")[2].partition(":")[0]
+        headers = {"Authorization": "Bearer simulator-token"}
+        ids = []
+        async with aiohttp.ClientSession(url, headers=headers) as http:
+            for _ in range(2):
+                body = {"action": "text2video", "prompt": "a", "async": True}
+                async with http.post("/veo/videos", json=body) as answer:
+                    ids.append((await answer.json())["task_id"])
+    return ids, seed
+
+
+async def test_two_runs_of_the_simulator_have_no_task_id_in_common(tmp_path: Path) -> None:
+    """A run draws its seed, unless told one, and says which: that one gives the same ids again."""
+    ids, seed = await _ids_of_a_run(tmp_path)
+    others, other = await _ids_of_a_run(tmp_path)
+    again = await _ids_of_a_run(tmp_path, "--seed", seed)
+
+    assert seed != other
+    assert 4 == len({*ids, *others})
+    assert (ids, seed) == again
+
+
+@pytest.mark.parametrize("seed", ["0", "few"])
+def test_a_seed_is_a_whole_number(seed: str) -> None:
+    """What is no seed is bad input."""
+    result = invoke("simulate", "--seed", seed)
+    assert 2 == result.status
+    assert f"{seed!r} is not a whole number above 0" in result.err
+
+
 async def test_a_synchronous_submit_waits(tmp_path: Path) -> None:
     """A submit without `async` is shown as waiting while its connection stays open."""
     with Process(("simulate", "--port", "0", "--speed", "400"), tmp_path) as process:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -16,7 +17,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from veo_async.simulator import TOKEN, Core, Settings
+from veo_async.simulator import TOKEN, Core, Faults, Settings
+from veo_async.simulator._replies import http_date
 from veo_async.simulator._settings import FailedForm, PendingForm
 
 SAMPLES: Final = Path(__file__).parent / "samples"
@@ -24,6 +26,7 @@ WHALE: Final = {"action": "text2video", "prompt": "a whale", "async": True}
 IMAGE: Final = "https://example.com/a.jpg"
 START: Final = 1_790_000_000.0
 DURATION: Final = 100.0
+HOOK: Final = "http://127.0.0.1:9/hook"
 NOBODY: Final = "00000000-0000-4000-8000-000000000000"
 
 
@@ -185,6 +188,61 @@ def test_unknown_fields_are_dropped(clock: Clock) -> None:
     assert record(core, submit(core, colour="red", motion_type="UP", model=None))["request"] == WHALE
 
 
+MARKED: Final = [
+    "https://api.acedata.cloud/health?veo_async=aB-_9.1",
+    "https://example.com/hook?a=1&b=2#veo_async=aB-_9.1",
+    "http://127.0.0.1:9/veo/aB-_9.1",
+    "http://[",
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("whole", MARKED),
+        (
+            "cut_off",
+            [
+                "https://api.acedata.cloud/health",
+                "https://example.com/hook",
+                "http://127.0.0.1:9/veo/aB-_9.1",
+                "http://[",
+            ],
+        ),
+        (
+            "rewritten",
+            [
+                "HTTPS://API.ACEDATA.CLOUD/health?veo%5Fasync=aB%2D%5F9%2E1",
+                "HTTPS://EXAMPLE.COM/hook?b=2&a=1#veo%5Fasync=aB%2D%5F9%2E1",
+                "HTTP://127.0.0.1:9/veo/aB%2D%5F9%2E1",
+                "HTTP://[",
+            ],
+        ),
+        (
+            "escaped",
+            [
+                "https:&#x2F;&#x2F;api.acedata.cloud&#x2F;health?veo_async&#x3D;aB-_9.1",
+                "https:&#x2F;&#x2F;example.com&#x2F;hook?a&#x3D;1&amp;b&#x3D;2#veo_async&#x3D;aB-_9.1",
+                "http:&#x2F;&#x2F;127.0.0.1:9&#x2F;veo&#x2F;aB-_9.1",
+                "http:&#x2F;&#x2F;[",
+            ],
+        ),
+        ("absent", [None] * 4),
+    ],
+)
+def test_the_echo_shows_a_callback_url_as_chosen(clock: Clock, form: Any, expected: list[str | None]) -> None:
+    """A record, and a listing, show the callback URL as the settings say; the rest is as it was sent."""
+    core = make(clock, echo_callback_url=form)
+    shown = [record(core, submit(core, callback_url=url))["request"] for url in MARKED]
+
+    assert expected == [request.get("callback_url") for request in shown]
+    assert [WHALE] * 4 == [{name: request[name] for name in WHALE} for request in shown]
+    in_listing = [item["request"] for item in look(core, action="retrieve_batch")["items"]]
+    assert shown == in_listing[::-1]
+    submit(core)
+    assert "callback_url" not in look(core, action="retrieve_batch")["items"][0]["request"]
+
+
 def test_the_echo_may_lack_fields_or_name_the_model(clock: Clock) -> None:
     """The settings leave fields out of the echoed request, or fill in the model that was used."""
     core = make(clock, echo_omits=["async", "image_urls"], echo_defaults=True)
@@ -333,6 +391,25 @@ def test_headers_are_checked(clock: Clock, headers: dict[str, str], status: int,
     assert (status, code) == (reply.status, reply.json()["error"]["code"])
     assert reply.headers["X-Trace-Id"] == reply.json()["trace_id"]
     assert shape(sample("error_invalid_token.json")) == shape(reply.json())
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT"])
+@pytest.mark.parametrize("path", ["/health", "/health?veo_async=a.1"])
+def test_health_needs_no_token(clock: Clock, method: str, path: str) -> None:
+    """Whoever asks for the health is told that all is well, and it counts as no request."""
+    core = make(clock)
+    reply = core.handle(method, path, {}, b"not JSON")
+
+    assert (200, {"status": "ok"}) == (reply.status, reply.json())
+    assert 0 == core.requests.total()
+
+
+def test_a_server_that_is_down_has_no_health(clock: Clock) -> None:
+    """While no connection can be made, the health cannot be asked for either."""
+    core = make(clock)
+    core.down_until = clock.now + 1.0
+
+    assert "refuse" == core.handle("GET", "/health", {}, b"").act
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/veo/tasks"), ("POST", "/veo/images"), ("POST", "/")])
@@ -856,6 +933,68 @@ def test_answers_carry_the_servers_date(clock: Clock) -> None:
     assert "Mon, 21 Sep 2026 15:13:20 GMT" == core.post("/veo/videos", {}).headers["Date"]
 
 
+@pytest.mark.parametrize("ahead", [3600.0, -3600.0])
+def test_the_date_may_be_of_another_clock(clock: Clock, ahead: float) -> None:
+    """`Date`, and a `Retry-After` that is a date, may be an hour off, of any answer; records are not."""
+    core = make(clock, date_ahead=ahead, submits_per_second=1.0, retry_after="date")
+    task_id = submit(core)
+    refused = core.post("/veo/videos", WHALE)
+    core.faults = Faults().add("status_before", on="retrieve", nth=[2])
+
+    assert START == record(core, task_id)["created_at"]
+    assert http_date(START + ahead + 1) == refused.headers["Retry-After"]
+    broken = core.post("/veo/tasks", {"id": task_id})
+    healthy = core.handle("GET", "/health", {}, b"")
+    assert {http_date(START + ahead)} == {reply.headers["Date"] for reply in (refused, broken, healthy)}
+
+
+@pytest.mark.parametrize("ahead", [7200.0, -30 * 86400.0])
+def test_records_may_be_dated_by_another_clock(clock: Clock, ahead: float) -> None:
+    """Every time in a record, and the filters of a listing, may go by a clock that is off; `Date` does not."""
+    core = make(clock, records_ahead=ahead)
+    task_id = submit(core)
+    clock.now += DURATION
+    reply = core.post("/veo/tasks", {"action": "retrieve", "id": task_id})
+    shown = reply.json()
+    video = shown["response"]["data"][0]
+
+    assert (START + ahead,) * 2 == (shown["created_at"], shown["started_at"])
+    assert (START + ahead + DURATION, DURATION) == (shown["finished_at"], shown["elapsed"])
+    times = [datetime.fromisoformat(video[name]).timestamp() for name in ("created_at", "complete_at")]
+    assert [START + ahead, START + ahead + DURATION] == times
+    assert http_date(START + DURATION) == reply.headers["Date"]
+    around = [START - 1, START + 1]
+    assert [] == listed(core, created_at_min=around[0], created_at_max=around[1])
+    assert [task_id] == listed(core, created_at_min=around[0] + ahead, created_at_max=around[1] + ahead)
+
+
+def test_answers_may_name_the_first_task(clock: Clock) -> None:
+    """A server may give every submit of an account a task, and answer with the first one's id."""
+    core = make(clock, answered_task="first", submit_extras=True, tokens={"a": "a", "b": "b"})
+    answers = [core.post("/veo/videos", WHALE, token=token).json() for token in ("a", "b", "a", "a")]
+    first, of_b, *later = core.tasks
+
+    assert [first, of_b, first, first] == [answer["task_id"] for answer in answers]
+    assert core.tasks[first].trace_id == answers[3]["trace_id"]
+    assert (4, 2) == (core.accepted, len(later))
+    listing = core.post("/veo/tasks", {"action": "retrieve_batch"}, token="a").json()
+    assert {first, *later} == {item["id"] for item in listing["items"]}
+
+
+def test_equal_submits_may_share_a_task(clock: Clock) -> None:
+    """A server may take submits that differ in nothing but `callback_url` for one."""
+    core = make(clock, answered_task="same", tokens={TOKEN: "a", "other": "b"})
+    first = submit(core, callback_url=f"{HOOK}?a=1")
+    again = submit(core, callback_url=f"{HOOK}?a=2")
+    others = [submit(core, prompt="a gull"), submit(core, token="other")]
+
+    assert first == again
+    assert (3, {first, *others}) == (core.accepted, {*core.tasks})
+    assert f"{HOOK}?a=1" == record(core, first)["request"]["callback_url"]
+    clock.now += DURATION
+    assert [f"{HOOK}?a=1"] == [callback.url for callback in core.callbacks_due(clock.now)]
+
+
 def test_half_a_surrogate_pair_does_no_harm(clock: Clock) -> None:
     """A prompt that UTF-8 cannot hold is echoed with a question mark."""
     core = make(clock)
@@ -868,7 +1007,15 @@ def test_half_a_surrogate_pair_does_no_harm(clock: Clock) -> None:
 
 @pytest.mark.parametrize(
     "choices",
-    [{"speed": 0}, {"failure_share": 2}, {"pending": "odd"}, {"listing": "odd"}, {"videos": 9}, {"late": -1}],
+    [
+        {"speed": 0},
+        {"failure_share": 2},
+        {"pending": "odd"},
+        {"listing": "odd"},
+        {"echo_callback_url": "odd"},
+        {"videos": 9},
+        {"late": -1},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(choices: dict[str, Any]) -> None:
     """A setting outside its range, or not among its words, is a ValueError."""
@@ -877,8 +1024,6 @@ def test_settings_that_make_no_sense_are_refused(choices: dict[str, Any]) -> Non
 
 
 # --- callbacks -----------------------------------------------------------------------------------------
-
-HOOK: Final = "http://127.0.0.1:9/hook"
 
 
 @pytest.mark.parametrize("name", ["callback_succeeded.json", "callback_failed.json"])
@@ -907,6 +1052,31 @@ def test_a_callback_follows_steering(clock: Clock) -> None:
 
     assert [START + 1.0] == [callback.due_at for callback in core.callbacks_due(clock.now)]
     assert [] == core.callbacks_due(clock.now + DURATION)
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1:1", "https://api.acedata.cloud"])
+@pytest.mark.parametrize("rest", ["", "?veo_async=a.1", "#veo_async=a.1"])
+def test_a_placeholder_needs_no_delivery(clock: Clock, host: str, rest: str) -> None:
+    """A thousand callbacks to a `/health` count as delivered, and no fault of callbacks strikes them."""
+    core = make(clock)
+    core.faults = Faults().add("early", on="callback")
+    for _ in range(1000):
+        submit(core, callback_url=f"{host}/health{rest}")
+    clock.now += DURATION
+
+    assert (None, []) == (core.next_callback_at(), core.callbacks_due(clock.now))
+    assert {"submit": 1000} == core.requests
+    assert {} == core.faults.struck
+
+
+def test_a_callback_goes_without_the_fragment(clock: Clock) -> None:
+    """The fragment of a callback URL is shown in the record, but no HTTP client sends it."""
+    core = make(clock)
+    task_id = submit(core, callback_url=f"{HOOK}?a=1#veo_async=a.1")
+    clock.now += DURATION
+
+    assert [f"{HOOK}?a=1"] == [callback.url for callback in core.callbacks_due(clock.now)]
+    assert f"{HOOK}?a=1#veo_async=a.1" == record(core, task_id)["request"]["callback_url"]
 
 
 def test_callbacks_can_be_off(clock: Clock) -> None:

@@ -330,6 +330,35 @@ async def test_a_callback_is_delivered() -> None:
         assert (task_id, True) == (body["task_id"], body["success"])
 
 
+async def test_health_takes_whatever_comes() -> None:
+    """The health answers any method over a socket, without a token, and takes a callback's body."""
+    async with running() as (sim, _), aiohttp.ClientSession() as stranger:
+        for method, body in (("GET", b""), ("POST", b'{"success": true}'), ("HEAD", b"")):
+            async with stranger.request(method, f"{sim.url}/health?veo_async=a.1", data=body) as answer:
+                assert (200, "application/json") == (answer.status, answer.content_type)
+                assert method == "HEAD" or {"status": "ok"} == await answer.json()
+        assert 0 == sim.core.requests.total()
+
+
+async def test_a_callback_to_the_health_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
+    """A task whose callback goes to a `/health` ends as any other, and nothing is told or asked of it."""
+    async with running() as (sim, http):
+        for host in (sim.url, "https://api.acedata.cloud"):
+            answer = await post(http, "/veo/videos", WHALE | {"callback_url": f"{host}/health"})
+            record = await post(http, "/veo/tasks", {"id": answer["task_id"]})
+            assert record["response"]["success"]
+        assert {"submit": 2, "retrieve": 2} == sim.core.requests
+    assert [] == caplog.messages
+
+
+async def test_a_callback_arrives_without_the_fragment() -> None:
+    """The receiver is asked for the address without its fragment."""
+    async with listening() as (hook, received), running() as (_, http):
+        answer = await post(http, "/veo/videos", WHALE | {"callback_url": f"{hook}#veo_async=a.1"})
+
+        assert answer["task_id"] == (await received.get())["task_id"]
+
+
 async def test_an_early_callback_comes_before_the_answer() -> None:
     """The submit is answered only when the receiver has had the callback."""
     faults = Faults().add("early", on="callback")
@@ -347,7 +376,7 @@ async def test_a_refused_callback_is_tried_again() -> None:
         assert 1 == len({(await received.get())["task_id"] for _ in range(3)})
 
 
-@pytest.mark.parametrize("url", ["https://example.com/hook", "http://192.0.2.1/hook"])
+@pytest.mark.parametrize("url", ["https://example.com/hook", "http://192.0.2.1/hook", "http://[/hook"])
 async def test_no_callback_leaves_this_machine(url: str, caplog: pytest.LogCaptureFixture) -> None:
     """A callback to another host is not sent, and that is said once."""
     async with running() as (sim, http):

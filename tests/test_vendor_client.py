@@ -74,6 +74,18 @@ async def test_async_true_answers_with_the_id_and_waiting_ends(vendor: AsyncAceD
     assert answer["task_id"] == record["id"]
 
 
+async def test_a_placeholder_makes_the_call_asynchronous(sim: Simulator, vendor: AsyncAceDataCloud) -> None:
+    """With the API's `/health` for a callback URL, as the vendor's guide has it, the id comes at once."""
+    placeholders = [f"{sim.url}/health", "https://api.acedata.cloud/health"]
+    for placeholder in placeholders:
+        answer = await vendor.veo.generate(action="text2video", prompt="a whale", callback_url=placeholder)
+        record = await vendor.tasks.wait(answer["task_id"], service="veo", poll_interval=0.02)
+
+        assert {"task_id"} == answer.keys()
+        assert ("succeeded", placeholder) == (task_status(record), record["request"]["callback_url"])
+    assert {"submit", "retrieve"} == sim.core.requests.keys()
+
+
 async def test_ingredients_and_1080p_need_no_model(vendor: AsyncAceDataCloud) -> None:
     """The vendor's clients leave the model out of ingredients2video and get1080p."""
     made = await vendor.veo.generate(action="ingredients2video", image_urls=IMAGES)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -15,7 +16,7 @@ import click
 from attrs import define, field
 
 from ..simulator import Core, Reply, Settings, Simulator
-from ._options import fraction, port_number, positive
+from ._options import fraction, port_number, positive, whole
 from ._run import FINE, listening, run
 from ._words import plural, printable, shortened
 
@@ -24,10 +25,12 @@ __all__ = ["simulate"]
 PROMPT: Final = 40  # characters
 PORT: Final = 8750
 SPEED: Final = 20.0  # a task then takes about five seconds
+MOST_SEED: Final = 10**9  # many enough that no two runs share one, and short enough to be typed
 GUIDE: Final = """\
 # Put these lines into another terminal: `veo-async` then talks to this simulator, and keeps step with it.
 # A program of yours finds it too, but reads no VEO_ASYNC_SPEED; to keep step it needs
 #     VeoSession(polling=PollPolicy().scaled(1 / {speed}), retry=RetryPolicy().scaled(1 / {speed}))
+# The seed is {seed}: with `--seed {seed}` it draws the same task ids, durations and failures again.
 # Requests follow as they come; Ctrl-C ends this."""
 
 
@@ -54,11 +57,19 @@ GUIDE: Final = """\
     metavar="SHARE",
     help="How many tasks fail, 0 to 1.",
 )
-def simulate(port: int, speed: float, failures: float) -> None:
+@click.option(
+    "--seed",
+    type=whole,
+    metavar="N",
+    help="Draw the same task ids, durations and failures as an earlier run did.",
+)
+def simulate(port: int, speed: float, failures: float, seed: int | None) -> None:
     """
     Serve a simulated API on this machine until Ctrl-C, and show the requests as they come.
     """
-    settings = Settings(speed=speed, failure_share=failures)
+    # A journal outlives the simulator: with the same ids again it would take new tasks for old ones.
+    seed = seed or 1 + secrets.randbelow(MOST_SEED)
+    settings = Settings(speed=speed, failure_share=failures, seed=seed)
     run(_serve(WatchedCore(settings, seen=_show), port))
 
 
@@ -70,7 +81,7 @@ async def _serve(core: WatchedCore, port: int) -> int:
         click.echo(f"export ACEDATACLOUD_API_BASE_URL={simulator.url}")
         click.echo(f"export ACEDATACLOUD_API_TOKEN={simulator.token}")
         click.echo(f"export VEO_ASYNC_SPEED={speed}")
-        click.echo(GUIDE.format(speed=speed), err=True)
+        click.echo(GUIDE.format(speed=speed, seed=core.settings.seed), err=True)
         # Ctrl-C is how a server is meant to end, so it is no failure.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()

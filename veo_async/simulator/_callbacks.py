@@ -16,7 +16,9 @@ from ._records import Link, Task, failure, number_of, result
 from ._replies import Callback, encode
 from ._settings import Settings
 
-__all__ = ["Callbacks"]
+__all__ = ["HEALTH", "Callbacks"]
+
+HEALTH: Final = "/health"  # who has no receiver lets `callback_url` point there, at whatever host
 
 # How many are sent when the task has ended, and how late, in units of the fault's seconds.
 _LAGS: Final = {"lost": (), "delayed": (1.0,), "duplicated": (0.0, 0.0, 1.0)}
@@ -37,9 +39,10 @@ class Callbacks:
 
     def owes(self, task: Task) -> bool:
         """
-        Tell whether somebody wants to hear of this task.
+        Tell whether somebody wants to hear of this task: nobody does at a placeholder.
         """
-        return "callback_url" in task.body and self.settings.callbacks != "off"
+        url = task.body.get("callback_url")
+        return url is not None and self.settings.callbacks != "off" and not _is_placeholder(url)
 
     def plan(self, task: Task, now: float, hit: Hit | None = None) -> None:
         """
@@ -93,5 +96,9 @@ class Callbacks:
         return failure(task) if task.error else result(task, self.settings, self.link)
 
     def _callback(self, task: Task, due_at: float, body: dict[str, Any]) -> Callback:
-        url = task.body["callback_url"]
+        url = task.body["callback_url"].partition("#")[0]  # no HTTP client sends a fragment
         return Callback(task_id=task.id, url=url, body=encode(body), due_at=due_at)
+
+
+def _is_placeholder(url: str) -> bool:
+    return url.partition("#")[0].partition("?")[0].endswith(HEALTH)

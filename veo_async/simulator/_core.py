@@ -17,7 +17,7 @@ from typing import Any, Final
 from attrs import define, evolve, field
 
 from ._accounts import Account, Rate
-from ._callbacks import Callbacks
+from ._callbacks import HEALTH, Callbacks
 from ._calls import Call, bearer, kind_of, read_object
 from ._faults import Faults, Hit, broken, spoil
 from ._files import Files
@@ -30,6 +30,7 @@ from ._settings import Settings
 __all__ = ["Core"]
 
 _JSON: Final = "application/json; charset=utf-8"
+_HEALTHY: Final = encode({"status": "ok"})
 _UUID4: Final = 0x4 << 76 | 0x8 << 60  # the version and the variant, in their places
 _UUID_HOLES: Final = ~(0xF << 76 | 0xC << 60) & ((1 << 128) - 1)
 
@@ -100,7 +101,11 @@ class Core:
         lowered = {name.lower(): value for name, value in headers.items()}
         if path.startswith("/files/"):
             return self._download(method, path, lowered, now)
-        return self._answer(method, path.partition("?")[0], lowered, body, now)
+        endpoint = path.partition("?")[0]
+        if endpoint == HEALTH:  # needs no token, takes any method, and counts as no request
+            headers = {"Content-Type": _JSON, "Date": http_date(self._as_dated(now))}
+            return Reply(headers=headers, body=_HEALTHY)
+        return self._answer(method, endpoint, lowered, body, now)
 
     def post(self, path: str, body: object, *, token: str | None = None) -> Reply:
         """
@@ -169,10 +174,10 @@ class Core:
         return self.faults.strike(endpoint, _jobs(call), call.body)
 
     def _broken(self, hit: Hit, now: float) -> Reply:
-        return self._restarted(broken(hit, now), hit, now)
+        return self._restarted(broken(hit, self._as_dated(now)), hit, now)
 
     def _spoiled(self, reply: Reply, hit: Hit | None, now: float) -> Reply:
-        return reply if hit is None else self._restarted(spoil(reply, hit, now), hit, now)
+        return reply if hit is None else self._restarted(spoil(reply, hit, self._as_dated(now)), hit, now)
 
     def _restarted(self, reply: Reply, hit: Hit, now: float) -> Reply:
         if hit.fault.kind.startswith("restart"):
@@ -188,9 +193,16 @@ class Core:
 
     # --- answers ---------------------------------------------------------------------------------------
 
+    def _as_dated(self, now: float) -> float:
+        """
+        Tell the time by the clock of the `Date` header.
+        """
+        return now + self.settings.date_ahead
+
     def _headers(self, now: float) -> dict[str, str]:
-        if self._date[0] != int(now):
-            self._date = (int(now), http_date(now))
+        at = self._as_dated(now)
+        if self._date[0] != int(at):
+            self._date = (int(at), http_date(at))
         return {"Content-Type": _JSON, "Date": self._date[1], "X-Trace-Id": self._new_id()}
 
     def _reply(self, body: object, now: float) -> Reply:
@@ -200,9 +212,8 @@ class Core:
         headers = self._headers(now)
         if refusal.wait is not None and self.settings.retry_after != "none":
             as_date = self.settings.retry_after == "date"
-            headers["Retry-After"] = (
-                http_date(ceil(now + refusal.wait)) if as_date else str(ceil(refusal.wait))
-            )
+            back_at = ceil(self._as_dated(now) + refusal.wait)
+            headers["Retry-After"] = http_date(back_at) if as_date else str(ceil(refusal.wait))
         error = {"code": refusal.code, "message": refusal.message}
         flag = {"success": False} if self.settings.error_success else {}
         body = flag | {"error": error, "trace_id": headers["X-Trace-Id"]}
@@ -223,13 +234,34 @@ class Core:
         source = self._source(body, call)
         self._check_limits(call)
         self._clean_up(call.account, call.now)
-        task = self._accept(call, body, source, hit)
-        early = self._promise(task, call.now)
+        twin = self._twin(call, body)
+        task = twin or self._accept(call, body, source, hit)
+        early = twin is None and self._promise(task, call.now)
         if not body.get("async") and "callback_url" not in body:
             return self._when_ended(task)
-        extras = {"success": True, "trace_id": task.trace_id} if self.settings.submit_extras else {}
-        reply = self._reply({"task_id": task.id} | extras, call.now)
+        named = self._named(task)
+        extras = {"success": True, "trace_id": named.trace_id} if self.settings.submit_extras else {}
+        reply = self._reply({"task_id": named.id} | extras, call.now)
         return evolve(reply, callbacks_first=True) if early else reply
+
+    def _twin(self, call: Call, body: Mapping[str, Any]) -> Task | None:
+        """
+        Find the task that an equal submit has got, where equal submits share one.
+        """
+        if self.settings.answered_task != "same":
+            return None
+        wanted = (call.account.name, call.path, _without_callback(body))
+        found = (
+            task
+            for task in self.tasks.values()
+            if wanted == (task.account, task.path, _without_callback(task.body))
+        )
+        return next(found, None)
+
+    def _named(self, task: Task) -> Task:
+        if self.settings.answered_task != "first":
+            return task
+        return next(other for other in self.tasks.values() if other.account == task.account)
 
     def _source(self, body: Mapping[str, Any], call: Call) -> Task | None:
         if "video_id" not in body:
@@ -242,7 +274,7 @@ class Core:
         raise Refusal("bad_request", "video_id is invalid")
 
     def _accept(self, call: Call, body: dict[str, Any], source: Task | None, hit: Hit | None) -> Task:
-        number, created_at = self._new_number(), floor(call.now * 1000) / 1000
+        number, created_at = self._new_number(), floor((call.now + self.settings.records_ahead) * 1000) / 1000
         late = self.settings.late + (hit.fault.seconds if hit and hit.fault.kind == "late" else 0.0)
         task = Task(
             id=dashed(number),
@@ -394,14 +426,17 @@ class Core:
         return sum(account.billed for account in self._accounts.values())
 
 
+def _without_callback(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "callback_url"}
+
+
 def _jobs(call: Call) -> Iterable[str]:
     """
     Tell apart the jobs that a request is about: submits by what they ask for, lookups by id.
     """
     match call.kind:
         case "submit":
-            body = {name: value for name, value in call.body.items() if name != "callback_url"}
-            return [json.dumps(body, sort_keys=True)]
+            return [json.dumps(_without_callback(call.body), sort_keys=True)]
         case "list":
             return [call.account.name]
         case _:

@@ -4,6 +4,8 @@ A task as the server keeps it, and every shape in which the documents show it.
 
 from __future__ import annotations
 
+import html
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,7 +15,7 @@ from typing import Any, Final, Literal
 from attrs import define, field
 
 from ._rules import model_of
-from ._settings import FailedForm, PendingForm, Settings
+from ._settings import CallbackUrlForm, FailedForm, PendingForm, Settings
 
 __all__ = ["Task", "dashed", "failure", "number_of", "record", "result", "video_ids"]
 
@@ -56,7 +58,8 @@ class Task:
         token, account: who submitted it, and whose it is.
         path: the endpoint it came to.
         body: what was submitted, without the fields that the endpoint does not know.
-        created_at, ends_at: Unix seconds.
+        created_at: by the clock that dates records, in Unix seconds.
+        ends_at: Unix seconds.
         error: the code and message it fails with, or None.
         videos: how many it yields.
         source: the task whose video it works on, or None.
@@ -136,9 +139,14 @@ def _iso(at: float) -> str:
 _TIMES: Final = {"utc8": _utc8, "iso": _iso}
 
 
+def _finished_at(task: Task, settings: Settings) -> float:
+    return task.ends_at + settings.records_ahead
+
+
 def _videos(task: Task, settings: Settings, link: Link) -> list[dict[str, Any]]:
     write = _TIMES[settings.times]
-    times = {"created_at": write(task.origin.created_at), "complete_at": write(task.origin.ends_at)}
+    origin = task.origin
+    times = {"created_at": write(origin.created_at), "complete_at": write(_finished_at(origin, settings))}
     if not task.videos:  # a success with no video in it
         return [{"id": video_ids(task, settings)[0], **times, "state": settings.success_word}]
     return [
@@ -220,8 +228,41 @@ def _pick(form: str, forms: Mapping[Any, Any], task: Task) -> str:
     return str([*forms][task.number % len(forms)]) if form == "mixed" else form
 
 
+def _cut_off(url: str) -> str:
+    return url.partition("#")[0].partition("?")[0]
+
+
+def _rewritten(url: str) -> str:
+    """
+    Spell a URL otherwise: capitals where case is no matter, parameters in the other order, escapes without need.
+    """
+    url, hash_sign, fragment = url.partition("#")
+    url, question_mark, query = url.partition("?")
+    scheme, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    query = "&".join(reversed(query.split("&")))
+    tail = slash + path + question_mark + query + hash_sign + fragment
+    return (scheme + slashes + host).upper() + re.sub(r"[-._~]", lambda found: f"%{ord(found[0]):X}", tail)
+
+
+def _escaped(url: str) -> str:
+    return html.escape(url).replace("/", "&#x2F;").replace("=", "&#x3D;")  # as careful templates do
+
+
+_CALLBACK_URLS: Final[Mapping[CallbackUrlForm, Callable[[str], str | None]]] = {
+    "whole": lambda url: url,
+    "cut_off": _cut_off,
+    "rewritten": _rewritten,
+    "escaped": _escaped,
+    "absent": lambda url: None,
+}
+
+
 def _echo(task: Task, settings: Settings) -> dict[str, Any]:
     body = {name: value for name, value in task.body.items() if name not in settings.echo_omits}
+    if url := body.pop("callback_url", None):
+        shown = _CALLBACK_URLS[settings.echo_callback_url](url)
+        body |= {} if shown is None else {"callback_url": shown}
     if settings.echo_defaults and task.path == "/veo/videos":
         body["model"] = model_of(task.body, settings)
     return body
@@ -250,8 +291,9 @@ def _head(task: Task, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _finished(task: Task) -> dict[str, Any]:
-    return {"finished_at": round(task.ends_at, 3), "elapsed": round(task.ends_at - task.created_at, 3)}
+def _finished(task: Task, settings: Settings) -> dict[str, Any]:
+    at = _finished_at(task, settings)
+    return {"finished_at": round(at, 3), "elapsed": round(at - task.created_at, 3)}
 
 
 def _pending(task: Task, settings: Settings) -> dict[str, Any]:
@@ -262,14 +304,14 @@ def _pending(task: Task, settings: Settings) -> dict[str, Any]:
 
 
 def _succeeded(task: Task, settings: Settings, link: Link) -> dict[str, Any]:
-    times = _finished(task) if settings.newer_fields else {}
+    times = _finished(task, settings) if settings.newer_fields else {}
     return times | {"response": result(task, settings, link)}
 
 
 def _failed(task: Task, settings: Settings) -> dict[str, Any]:
     form: Any = _pick(settings.failed, _FAILED, task)
     timed = form in _NEEDS_FINISHED_AT or (settings.newer_fields and form != "open")
-    return (_finished(task) if timed else {}) | {"response": _FAILED[form](task, settings)}
+    return (_finished(task, settings) if timed else {}) | {"response": _FAILED[form](task, settings)}
 
 
 def record(task: Task, settings: Settings, link: Link, now: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 from attrs import field, frozen, validators
 
-__all__ = ["TOKEN", "FailedForm", "PendingForm", "Settings"]
+__all__ = ["TOKEN", "CallbackUrlForm", "FailedForm", "PendingForm", "Settings"]
 
 TOKEN: Final = "simulator-token"
 
@@ -29,6 +29,7 @@ PendingForm = Literal[
     "mixed",
 ]
 FailedForm = Literal["error", "open", "text", "null", "state", "empty_success", "mixed"]
+CallbackUrlForm = Literal["whole", "cut_off", "rewritten", "escaped", "absent"]
 
 _RETIRED: Final = ("veo2", "veo2-fast")  # newest, seen live: 400 model is not supported
 _ACTIONS: Final = ("text2video", "image2video", "ingredients2video", "get1080p")  # newest
@@ -99,7 +100,13 @@ class Settings:
         videos: how many videos a task yields.
         echo_omits: fields of the submitted body that `request` leaves out.
         echo_defaults: whether `request` names the model that the server chose.
+        echo_callback_url: how `request` shows the callback URL: `whole`, `cut_off` (without its query and
+            fragment), `rewritten` (means the same, spelled otherwise), `escaped` (as for HTML), or `absent`.
+        records_ahead: seconds by which the clock that dates records is ahead; below 0 it is behind.
+        date_ahead: seconds by which the clock of the `Date` header is ahead; below 0 it is behind.
 
+        answered_task: which task a submit's answer names: its `own`; the account's `first`, though each
+            submit gets one of its own; or the `same` for submits that are the same but for `callback_url`.
         submit_extras: whether an asynchronous submit's answer has `success` and `trace_id`, too.
         error_success: whether an error's body says `success: false`, too.
         mismatch_status: the status of `token_mismatched`.
@@ -125,6 +132,7 @@ class Settings:
         expired_status: what an expired link answers.
 
         callbacks: `loopback` delivers only to this machine, `any` to any host, `off` to none.
+            One whose address ends in `/health` is a placeholder, and counts as delivered.
         callback_attempts: how often a callback is tried.
     """
 
@@ -159,7 +167,11 @@ class Settings:
     videos: int = field(default=1, validator=validators.in_(range(9)))
     echo_omits: frozenset[str] = field(default=frozenset(), converter=frozenset)
     echo_defaults: bool = False
+    echo_callback_url: CallbackUrlForm = field(default="whole", validator=_choice(CallbackUrlForm))
+    records_ahead: float = 0.0
+    date_ahead: float = 0.0
 
+    answered_task: Literal["own", "first", "same"] = _words("own", "first", "same")
     submit_extras: bool = False
     error_success: bool = False
     mismatch_status: int = field(default=401, validator=validators.in_((400, 401)))
