@@ -72,8 +72,8 @@ def main() -> int:
         totals.update(
             seeds=1,
             lives=outcome.lives,
-            jobs=outcome.prompts.total(),
-            bought=outcome.accepted.total(),
+            jobs=outcome.jobs,
+            bought=outcome.bought,
             faults=outcome.struck.total(),
         )
         struck.update({" ".join(what): count for what, count in outcome.struck.items()})

@@ -52,3 +52,19 @@ async def test_kills_at_random_instants_lose_nothing_and_buy_nothing_twice(tmp_p
         await series.live()
         assert NOTHING == await series.verdict()
         assert series.kills >= 4, "most processes were to be killed before they were done"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_kills_that_leave_no_journal_buy_nothing_twice(tmp_path: Path, seed: int) -> None:
+    """
+    Killed ten times right after a POST, with nothing written down: who looks first finds what was bought, and
+    buys the rest.
+    """
+    async with Series(tmp_path, seed=seed, jobs=24, forgetful=True) as series:
+        for _ in range(10):
+            await series.die(Kill(accepted=1))
+        assert 10 == series.kills
+        settled = await series.live()
+        assert {f"key {n}" for n in range(series.jobs)} == settled.keys()
+        assert {} == series.swapped(settled)
+        assert (series.jobs, series.jobs) == (series.simulator.core.accepted, len(set(settled.values())))

@@ -4,7 +4,8 @@ The process that is killed: submits the whole batch under its keys, and waits fo
     python -m tests.killed.child JOURNAL JOBS SPEED [FACT WHEN NUMBER]
 
 With the last three it kills itself `before` or `after` the NUMBER-th FACT (such as `Accepted`) is durable.
-It says each settled key on a line of its own.
+A JOURNAL of `-` is none: then it looks first for what another process has bought.
+It says each settled key, and its task, on a line of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import sys
 from typing import Any
 
-from veo_async import Journal, PollPolicy, RetryPolicy, TextToVideo, VeoSession
+from veo_async import Journal, Limits, PollPolicy, RetryPolicy, TextToVideo, VeoSession
 
 
 class SuicidalJournal(Journal):
@@ -45,21 +46,23 @@ async def main(path: str, count: int, speed: float, *step: str) -> None:
     """
     Live until all is done, or until the step comes.
     """
-    journal = SuicidalJournal(path)
-    if step:
+    journal = None if path == "-" else SuicidalJournal(path)
+    if step and journal is not None:
         journal.fact, journal.when, journal.countdown = step[0], step[1], int(step[2])
     session = VeoSession(
         journal=journal,
         polling=PollPolicy().scaled(1 / speed),
         # The grace is for the server, which does not run faster than life where it takes in a request.
-        retry=RetryPolicy(first=0.02, max_delay=0.3, max_pause=3.0, grace=1.5, drain=0.1),
+        retry=RetryPolicy(first=0.02, max_delay=0.3, max_pause=3.0, grace=1.5 if journal else 0.5, drain=0.1),
+        # With no journal one submit goes at a time, so that there is something left to buy after a kill.
+        limits=Limits() if journal else Limits(connections=2),
     )
     async with session as veo:
-        jobs = veo.submit_many((f"key {n}", TextToVideo(f"prompt {n // 2}")) for n in range(count))
+        requests = ((f"key {n}", TextToVideo(f"prompt {n // 2}")) for n in range(count))
+        jobs = veo.submit_many(requests, look_first=journal is None)
         print("begun", flush=True)
         async for job in veo.as_completed(jobs):
-            job.result()
-            print("settled", job.key, flush=True)
+            print("settled", job.key, job.result().task_id, sep="\t", flush=True)
 
 
 if __name__ == "__main__":

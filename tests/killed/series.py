@@ -9,12 +9,13 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from attrs import define, field, frozen
 
 from veo_async import Journal
+from veo_async._marks import mark_of
 from veo_async.simulator import Faults, Settings, Simulator
 
 __all__ = ["Kill", "Series"]
@@ -39,10 +40,11 @@ class Kill:
 @define(eq=False)
 class Series:
     """
-    One batch in one journal, against a simulator in this process.
+    One batch, against a simulator in this process.
 
     Attributes:
         folder: where the journal lies.
+        forgetful: whether there is no journal, so that each process looks first.
         jobs: how many videos are wanted.
         kills: how many processes died so far.
     """
@@ -50,6 +52,7 @@ class Series:
     folder: Path
     jobs: int = 12
     seed: int = 0
+    forgetful: bool = False
     kills: int = field(init=False, default=0)
     simulator: Simulator = field(init=False)
 
@@ -77,14 +80,15 @@ class Series:
         assert status in (0, -signal.SIGKILL), f"the process ended with {status}"
         self.kills += status == -signal.SIGKILL
 
-    async def live(self) -> list[str]:
+    async def live(self) -> dict[str, str]:
         """
-        Run one process to its end; returns the keys that it says are settled.
+        Run one process to its end; returns the keys and task ids that it says are settled.
         """
         process = await self._start()
         said, _ = await process.communicate()
         assert process.returncode == 0, said.decode()
-        return [line.removeprefix("settled ") for line in said.decode().splitlines() if "settled" in line]
+        settled = (line.split("\t") for line in said.decode().splitlines() if line.startswith("settled"))
+        return {key: task_id for _, key, task_id in settled}
 
     async def verdict(self) -> dict[str, object]:
         """
@@ -106,15 +110,23 @@ class Series:
             "unsettled": sorted(key for key, entry in known.items() if entry.outcome is None),
         }
 
+    def swapped(self, settled: Mapping[str, str]) -> dict[str, str]:
+        """
+        Find the keys that have another key's task, by the marks that the server holds.
+        """
+        urls = {task_id: task.body["callback_url"] for task_id, task in self.simulator.core.tasks.items()}
+        return {key: task_id for key, task_id in settled.items() if mark_of(key) not in urls[task_id]}
+
     async def _start(self, *step: str) -> asyncio.subprocess.Process:
         environment = {
             **os.environ,
             "ACEDATACLOUD_API_TOKEN": self.simulator.token,
             "ACEDATACLOUD_API_BASE_URL": self.simulator.url,
         }
+        journal = "-" if self.forgetful else str(self.folder / "batch.db")
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "tests.killed.child", str(self.folder / "batch.db"), str(self.jobs), str(SPEED), *step),
+            *("-m", "tests.killed.child", journal, str(self.jobs), str(SPEED), *step),
             cwd=ROOT,
             env=environment,
             stdout=asyncio.subprocess.PIPE,

@@ -1,5 +1,6 @@
 """
-A whole life of a batch, decided by one seed: faults, identical prompts, and a client that is killed and resumed.
+Several batches on one account, decided by one seed: faults, one prompt for all, and clients that are killed,
+and resume from their journals, or lose them and look first.
 
     python -m tests.virtual.chaos 1234          plays the seed 1234 and says what it did
     python -m tests.virtual.chaos 0 5000        plays five thousand, and names those that fail
@@ -15,13 +16,15 @@ import random
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 
-from veo_async import Job, JobState, Journal, SubmissionUnknown, TextToVideo, VeoSession
+from veo_async import Job, JobState, Journal, TextToVideo, VeoSession
 from veo_async._http import Outgoing, Reply
+from veo_async._marks import mark_of
 from veo_async.simulator import TOKEN, Faults, Settings
 
 from .loop import VirtualLoop, run
@@ -31,6 +34,7 @@ from .world import World
 __all__ = ["Outcome", "play"]
 
 MOST_LIVES = 5
+FORGETFUL = 0.25  # of the processes lose their journal whenever they are killed
 SUBMIT_FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("drop_before", {}),
     ("drop_after", {}),
@@ -94,10 +98,11 @@ class Outcome:
     """
 
     seed: int
+    processes: int = 0
     lives: int = 0
-    prompts: Counter[str] = field(factory=Counter)
+    jobs: int = 0
+    bought: int = 0
     states: Counter[str] = field(factory=Counter)
-    accepted: Counter[str] = field(factory=Counter)
     struck: Counter[tuple[str, str]] = field(factory=Counter)
     problems: list[str] = field(factory=list)
     requests: Counter[str] = field(factory=Counter)
@@ -105,46 +110,64 @@ class Outcome:
 
 
 @define(eq=False)
-class _Life:
+class _Process:
     """
-    One process: a session that takes up the whole batch, until it ends or is killed.
+    A program that is killed and started again, with a batch of its own on the account that it shares.
+
+    Attributes:
+        forgetful: whether each life loses the journal of the one before, and so looks first.
     """
 
     world: World
-    path: Path
+    folder: Path
+    name: str
     requests: dict[str, TextToVideo]
-    resume: bool
+    forgetful: bool
+    lives: int = field(init=False, default=0)
     jobs: list[Job] = field(init=False, factory=list)
     journal: MortalJournal = field(init=False)
     transport: MortalTransport = field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self.journal = MortalJournal(self.path, inline=True)
-        self.transport = MortalTransport(self.world.core, TOKEN, latency=0.05)
-
-    async def live(self) -> None:
+    async def _live(self, *, resume: bool) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         session = VeoSession(TOKEN, base_url="http://127.0.0.1", journal=self.journal)
         session._transport, session._clock.wall = self.transport, loop.unix_time
         session._random = random.Random(self.world.settings.seed)
         async with session as veo:
-            if self.resume:
+            if resume:
                 await veo.resume()
-            self.jobs = veo.submit_many(self.requests.items())
+            look_first = self.forgetful and self.lives > 1
+            self.jobs = veo.submit_many(self.requests.items(), look_first=look_first)
             async for _ in veo.as_completed(self.jobs):
                 pass
 
-    async def live_until(self, end: float) -> None:
+    async def live_until(self, end: float, *, resume: bool) -> None:
         """
         Live, and be killed at that moment unless all is done by then.
         """
-        life = asyncio.create_task(self.live())
-        await asyncio.wait([life], timeout=end)
-        if not life.done():
+        self.lives += 1
+        life = self.lives if self.forgetful else 1
+        self.journal = MortalJournal(self.folder / f"{self.name} {life}.db", inline=True)
+        self.transport = MortalTransport(self.world.core, TOKEN, latency=0.05)
+        living = asyncio.create_task(self._live(resume=resume))
+        await asyncio.wait([living], timeout=end)
+        if not living.done():
             self.journal.dead = self.transport.dead = True
-        life.cancel()
-        await asyncio.gather(life, return_exceptions=True)
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
+
+    async def run(self, rng: random.Random) -> None:
+        """
+        Be killed a few times, and live to the end at last.
+        """
+        await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 5)]))
+        for _ in range(rng.randrange(MOST_LIVES)):
+            # Most kills fall into the seconds in which requests are under way.
+            end = rng.choice([rng.uniform(0, 0.3), rng.uniform(0, 20), rng.uniform(0, 400)])
+            await self.live_until(end, resume=rng.random() < 0.5)
+            await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 30), rng.uniform(0, 3600)]))
+        await self.live_until(100_000.0, resume=rng.random() < 0.5)
 
 
 def _faults(rng: random.Random) -> Faults:
@@ -163,69 +186,54 @@ def _faults(rng: random.Random) -> Faults:
 
 async def _play(seed: int, folder: Path) -> Outcome:
     rng = random.Random(seed)
-    outcome = Outcome(seed)
-    jobs = rng.randint(20, 50)
-    variety = rng.choice([jobs, jobs, jobs // 2, jobs // 5])
-    requests = {f"key {n}": TextToVideo(f"prompt {n % variety}") for n in range(jobs)}
-    outcome.prompts = Counter(request.prompt for request in requests.values())
     world = World(Settings(seed=seed), faults=_faults(rng))
-    lives = rng.randint(1, MOST_LIVES)
-    for number in range(lives):
-        life = _Life(world, folder / f"{seed}.db", requests, resume=rng.random() < 0.5)
-        last = number == lives - 1
-        # Most kills fall into the seconds in which requests are under way.
-        end = (
-            100_000.0 if last else rng.choice([rng.uniform(0, 0.3), rng.uniform(0, 20), rng.uniform(0, 400)])
-        )
-        await life.live_until(end)
-        outcome.lives += 1
-        await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 30), rng.uniform(0, 3600)]))
-    await _verdict(outcome, world, life, requests)
+    processes = []
+    for number in range(rng.choice([1, 2, 2, 3])):
+        jobs = rng.randint(10, 25)
+        requests = {f"{number} key {n}": TextToVideo("a whale") for n in range(jobs)}
+        forgetful = rng.random() < FORGETFUL
+        processes.append(_Process(world, folder, f"{seed} {number}", requests, forgetful))
+    await asyncio.gather(*(process.run(random.Random(rng.random())) for process in processes))
+    return await _verdict(Outcome(seed, len(processes)), world, processes)
+
+
+async def _verdict(outcome: Outcome, world: World, processes: list[_Process]) -> Outcome:
+    assert world.faults is not None
+    jobs = [job for process in processes for job in process.jobs]
+    outcome.lives = sum(process.lives for process in processes)
+    outcome.jobs, outcome.bought = sum(len(process.requests) for process in processes), world.core.accepted
+    outcome.states = Counter(job.state.value for job in jobs)
+    outcome.struck, outcome.requests = world.faults.struck, world.core.requests
+    outcome.lasted = asyncio.get_running_loop().time()
+    complain = outcome.problems.append
+    if outcome.jobs != outcome.bought:
+        complain(f"{outcome.bought} were bought for {outcome.jobs} keys")
+    if outcome.jobs != len(jobs):
+        complain(f"{outcome.jobs - len(jobs)} jobs were never made")
+    for job in jobs:
+        if not job.done():
+            complain(f"{job!r} never settled")
+        elif job.state is not JobState.SUCCEEDED:
+            complain(f"{job!r} ended with {job.exception()!r}")
+        elif mark_of(job.key) not in world.core.tasks[job.result().task_id].body["callback_url"]:
+            complain(f"{job!r} has another job's video")
+    for process in processes:
+        await _audit(process, complain)
     return outcome
 
 
-async def _verdict(outcome: Outcome, world: World, life: _Life, requests: dict[str, TextToVideo]) -> None:
-    tasks = world.core.tasks
-    outcome.states = Counter(job.state.value for job in life.jobs)
-    outcome.accepted = Counter(task.body["prompt"] for task in tasks.values())
-    assert world.faults is not None
-    outcome.struck = world.faults.struck
-    outcome.requests = world.core.requests
-    outcome.lasted = asyncio.get_running_loop().time()
-    complain = outcome.problems.append
-    if len(life.jobs) != len(requests):
-        complain(f"{len(requests) - len(life.jobs)} jobs were never made")
-    for prompt, accepted in outcome.accepted.items():
-        if accepted > outcome.prompts[prompt]:
-            complain(f"{prompt!r} was bought {accepted} times for {outcome.prompts[prompt]} keys")
-    for job in life.jobs:
-        if not job.done():
-            complain(f"{job!r} never settled")
-        elif job.state is not JobState.SUCCEEDED and not isinstance(job.exception(), SubmissionUnknown):
-            complain(f"{job!r} ended with {job.exception()!r}")
-        elif job.state is JobState.SUCCEEDED:
-            if tasks[job.result().task_id].body["prompt"] != requests[job.key].prompt:
-                complain(f"{job!r} has another prompt's video")
-        else:
-            complain(f"{job!r} could not be reconciled: {job.exception()}")
-    await _audit(outcome, world, life, complain)
-
-
-async def _audit(outcome: Outcome, world: World, life: _Life, complain: Any) -> None:
+async def _audit(process: _Process, complain: Callable[[str], None]) -> None:
     """
-    Compare the journal with what the server holds.
+    Compare the last journal with the tasks that the jobs had.
     """
-    journal = Journal(life.path, inline=True)
+    journal = Journal(process.journal.path, inline=True)
     await journal.open(TOKEN)
-    known = await journal.find_many([job.key for job in life.jobs])
+    known = await journal.find_many(process.requests)
     await journal.close()
-    claimed = [entry.task_id for entry in known.values() if entry.task_id is not None]
-    if len(claimed) != len(set(claimed)):
-        complain("the journal gives one task to two keys")
-    if strangers := set(claimed) - world.core.tasks.keys():
-        complain(f"the journal claims {len(strangers)} tasks that the server denies")
-    if lost := world.core.tasks.keys() - set(claimed):
-        complain(f"the server has {len(lost)} tasks that the journal lost")
+    for job in process.jobs:
+        entry = known.get(job.key)
+        if entry is None or entry.task_id != job.task_id or (job.done() and entry.outcome is None):
+            complain(f"the journal does not hold what became of {job!r}")
 
 
 def play(seed: int) -> Outcome:

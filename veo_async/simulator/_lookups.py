@@ -128,7 +128,11 @@ class Lookups:
 
     def _stranger(self, task: Task) -> Task:
         other = self.new_id()
-        return evolve(task, id=other, number=number_of(other) or 0, ends_at=task.created_at, error=None)
+        # It came from elsewhere: all that the two have in common is what both asked for.
+        body = {name: value for name, value in task.body.items() if name != "callback_url"}
+        return evolve(
+            task, id=other, number=number_of(other) or 0, body=body, ends_at=task.created_at, error=None
+        )
 
     def _stale(self, found: list[Task], now: float, hit: Hit, alone: bool) -> Items:
         old = _some(found, hit)
