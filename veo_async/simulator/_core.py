@@ -54,7 +54,7 @@ class Core:
             `download`, `refused`.
         files: what serves `video_url`; its `base_url` is what those start with.
         next_durations: durations of the next tasks, in seconds, before any other source is asked.
-        listeners: called whenever something new may have become due.
+        listeners: called whenever a task was accepted, or something new may have become due.
         down_until: no connection can be made before that moment.
     """
 
@@ -293,6 +293,7 @@ class Core:
         self.tasks[task.id] = task
         self.accepted += 1
         call.account.add(task)
+        self._wake()
         return task
 
     def _duration(self, body: Mapping[str, Any]) -> float:
