@@ -45,9 +45,8 @@ class ServerClock:
         """
         return None if math.isinf(self._least) else moment + (self._least + self._most) / 2
 
-    def earliest(self, moment: float, *, now: float) -> float:
+    def earliest(self, now: float) -> float:
         """
-        The Unix time of a moment by whichever clock says the least, the local one or the server's.
+        The Unix time by whichever clock says the least, the local one or the server's.
         """
-        local = self.wall() - (now - moment)
-        return min(local, moment + self._least) if not math.isinf(self._least) else local
+        return self.wall() if math.isinf(self._least) else min(self.wall(), now + self._least)

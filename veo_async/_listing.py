@@ -129,8 +129,8 @@ async def find_by_keys(http: Http, keys: Sequence[str], *, recall: float) -> dic
     """
     Find the tasks of these keys by their marks, among those of the last `recall` seconds.
     """
-    now = asyncio.get_running_loop().time()
-    records, _ = await read_all(http, http.clock.earliest(now - recall, now=now))
+    now = http.clock.earliest(asyncio.get_running_loop().time())
+    records, _ = await read_all(http, now - recall)
     shown, raw = ShownTasks(0.0), {}
     for record in records:
         if isinstance(record, dict) and (task_id := shown.add(record)) is not None:

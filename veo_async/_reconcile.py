@@ -31,12 +31,11 @@ from typing import Final, TypeAlias
 from attrs import Factory, define, field, frozen
 
 from ._marks import mark_of
-from ._shown import Listing, ShownTasks
+from ._shown import HOUR, Listing, ShownTasks
 from .errors import SubmissionUnknown
 
-__all__ = ["HOUR", "Adopt", "Attempt", "Decision", "GiveUp", "Listing", "Reconciler", "SendAgain"]
+__all__ = ["Adopt", "Attempt", "Decision", "GiveUp", "Listing", "Reconciler", "SendAgain"]
 
-HOUR: Final = 3600.0  # seconds by which the clock of the records may differ from the one that filters them
 # When to list, in graces after the end: most tasks show at once.
 LOOKS: Final = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
 LATER: Final = 1 / 2  # then every half grace
@@ -175,7 +174,7 @@ class Reconciler:
     _accepted: dict[str, float] = field(init=False, factory=dict)  # tasks, and when that was known
     _prune_at: int = field(init=False, default=1000)
     _shown: ShownTasks = field(
-        init=False, default=Factory(lambda self: ShownTasks(2 * self.grace), takes_self=True)
+        init=False, default=Factory(lambda self: ShownTasks(self.grace), takes_self=True)
     )
     _asked_at: float = field(init=False, default=-math.inf)
     _begun_at: float = field(init=False, default=-math.inf)  # reading, from nothing
@@ -269,19 +268,22 @@ class Reconciler:
         looks = (unknown.ended_at + share * self.grace for share in LOOKS)
         return next((at for at in looks if at > unknown.asked_at), unknown.asked_at + LATER * self.grace)
 
-    def listing(self, now: float) -> Listing:
+    def listing(self, now: float, *, unix: float) -> Listing:
         """
         Return what to list; where no answer comes, it is simply due again a little later.
+
+        Args:
+            unix: what time it is in Unix seconds, as far as is known.
         """
         self._asked_at = now
         if now - self._begun_at > self.recall:  # what was shown is kept no longer than that
             self._shown.clear()
         need = -math.inf if self._everything else min(map(self._since, self._undecided()), default=now)
-        continues_from = self._shown.continues_from
+        continues_from = self._shown.continues_from(sure=not self._everything)
         if self._shown.reaches_back_to <= need and continues_from is not None:
-            return Listing(asked_at=now, created_from=continues_from)
+            return Listing(asked_at=now, asked_at_unix=unix, created_from=continues_from)
         self._begun_at = now
-        return Listing(asked_at=now, ago=None if need == -math.inf else now - need)
+        return Listing(asked_at=now, asked_at_unix=unix, since=None if need == -math.inf else need)
 
     def _since(self, unknown: _Unknown) -> float:
         """

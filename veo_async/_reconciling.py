@@ -19,7 +19,8 @@ from ._journal import AlreadyClaimed
 from ._lane import sleep
 from ._listing import or_none, read_all
 from ._marks import Mark, mark_of
-from ._reconcile import HOUR, Adopt, Decision, GiveUp, Listing, Reconciler, SendAgain
+from ._reconcile import Adopt, Decision, GiveUp, Listing, Reconciler, SendAgain
+from ._shown import HOUR
 from ._submission import Submission, SubmitterHost
 from ._submit import Submitters
 from .errors import ApiError, BadRequest, TaskNotFound, TransportError, VeoError
@@ -118,7 +119,8 @@ class Reconciling:
             await self._look_up({"trace_id": trace_id})
         if self.reconciler.next_due_at() is None:
             return
-        listing = self.reconciler.listing(self._now())
+        now = self._now()
+        listing = self.reconciler.listing(now, unix=self.http.clock.earliest(now))
         try:
             records, complete = await read_all(self.http, self._created_from(listing))
         except BadRequest as error:
@@ -133,10 +135,11 @@ class Reconciling:
             self._decisions += self.reconciler.listed(listing, records, complete=complete)
         self._answered = self.http.answered
 
-    def _created_from(self, listing: Listing) -> float | None:
-        if listing.ago is None:
+    @staticmethod
+    def _created_from(listing: Listing) -> float | None:
+        if listing.since is None:
             return listing.created_from
-        return self.http.clock.earliest(listing.asked_at - listing.ago, now=self._now())
+        return listing.asked_at_unix - (listing.asked_at - listing.since)
 
     async def _look_up(self, by: Mapping[str, Any]) -> None:
         """

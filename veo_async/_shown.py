@@ -1,9 +1,9 @@
 """
 What listings have shown of the account's tasks, by their marks.
 
-A listing is read once: what it has shown is kept, and the next one begins shortly before the newest record of the
-last.
-That record must come again, or the next listing is not the continuation of the last, and all is read anew.
+A listing is read once: what it has shown is kept, and the next one begins before the newest record of the last, by
+as much as a record may be late to show.
+That newest record must come again, or the next listing is not the continuation of the last, and all is read anew.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from ._wire import task_id_of
 
 __all__ = ["Listing", "ShownTask", "ShownTasks"]
 
+HOUR: Final = (
+    3600.0  # seconds by which the clock of the records may differ from ours, and from the one that filters
+)
+INSTANT: Final = 1.0  # seconds, so that a bound that is not part of the range leaves the newest record in
 # Unix seconds: a `created_at` beyond it, or of 0, is none (milliseconds, an infinity, a default, a hoax).
 FARTHEST: Final = 1e11
 
@@ -32,12 +36,14 @@ class Listing:
 
     Attributes:
         asked_at: by the caller's clock.
-        ago: how many seconds before it the listing begins, by the server's clock.
+        asked_at_unix: the same in Unix seconds, as far as is known.
+        since: the moment by the caller's clock from which on the tasks are wanted.
         created_from: where it begins by the clock of the records, in Unix seconds, as it continues an earlier one.
     """
 
     asked_at: float
-    ago: float | None = None
+    asked_at_unix: float = 0.0
+    since: float | None = None
     created_from: float | None = None
 
 
@@ -64,11 +70,11 @@ class ShownTasks:
     Keeps what records have shown.
 
     Attributes:
-        overlap: seconds before the newest record from which a listing that continues another begins.
+        lateness: how many seconds after its creation a record may begin to show.
         reaches_back_to: the moment from which on all tasks have been listed, by the caller's clock.
     """
 
-    overlap: float
+    lateness: float
     reaches_back_to: float = field(init=False, default=math.inf)
     _by_name: dict[str, dict[str, ShownTask]] = field(init=False, factory=dict)
     _marked: set[str] = field(init=False, factory=set)  # ids that a listing has shown with a mark
@@ -76,6 +82,7 @@ class ShownTasks:
         init=False, factory=dict
     )  # ids without one, and when they were created
     _newest: tuple[float, str] | None = field(init=False, default=None)
+    _read_at: float = field(init=False, default=-math.inf)  # when that was asked for, in Unix seconds
 
     def __len__(self) -> int:
         return len(self._marked) + len(self._unmarked)
@@ -107,11 +114,11 @@ class ShownTasks:
         if not whole:
             return False
         if listing.created_from is None:
-            begins_at = -math.inf if listing.ago is None else listing.asked_at - listing.ago
-            self.reaches_back_to = min(self.reaches_back_to, begins_at)
+            since = -math.inf if listing.since is None else listing.since
+            self.reaches_back_to = min(self.reaches_back_to, since)
         newest = max(((_created_at(record), task_id_of(record) or "") for record in records), default=None)
         if newest is not None and newest[0] > -math.inf:
-            self._newest = newest
+            self._newest, self._read_at = newest, listing.asked_at_unix
         return True
 
     def _listed(self, record: object) -> str | None:
@@ -142,12 +149,19 @@ class ShownTasks:
 
     # --- looking up ---
 
-    @property
-    def continues_from(self) -> float | None:
+    def continues_from(self, *, sure: bool) -> float | None:
         """
         Where the next listing may begin, by the clock of the records; None where it must begin anew.
+
+        Args:
+            sure: whether that clock differs from ours by less than `HOUR`, as far as is known.
         """
-        return None if self._newest is None else self._newest[0] - self.overlap
+        if self._newest is None:
+            return None
+        newest_at = self._newest[0]
+        # What was not shown yet is younger than that: nothing is in between if the newest is older.
+        is_old = sure and newest_at < self._read_at - HOUR - self.lateness
+        return newest_at - (INSTANT if is_old else 2 * self.lateness)
 
     @property
     def any_marked(self) -> bool:
