@@ -178,7 +178,7 @@ def test_seeds_of_chaos_are_played() -> None:
 
 def test_a_kill_is_planned() -> None:
     """The plan of a series is decided by its seed; the suite has a series of its own."""
-    series: Any = Namespace(simulator=Namespace(core=Namespace(accepted=0)), jobs=kills.JOBS)
+    series: Any = Namespace(simulator=Namespace(core=Namespace(accepted=0)), jobs=kills.JOBS, forgetful=False)
     assert kills.plan(Random(1), series) == kills.plan(Random(1), series)
 
 

@@ -348,7 +348,6 @@ class Core:
             return False
         hit = self.faults.strike("callback", [task.id], task.body) if self.faults else None
         self._callbacks.plan(task, now, hit)
-        self._wake()
         return hit is not None and hit.fault.kind == "early"
 
     def next_callback_at(self) -> float | None:
