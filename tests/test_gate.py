@@ -100,9 +100,13 @@ class TestRetryPolicy:
 
     def test_scaling_multiplies_durations_alone(self) -> None:
         """A scaled policy has every duration multiplied, and the factor left alone."""
-        scaled = RetryPolicy(first=1, factor=3, max_delay=10, max_pause=100, grace=20, drain=4).scaled(0.5)
+        scaled = RetryPolicy(
+            first=1, factor=3, max_delay=10, max_pause=100, grace=20, drain=4, recall=8
+        ).scaled(0.5)
 
-        assert RetryPolicy(first=0.5, factor=3, max_delay=5, max_pause=50, grace=10, drain=2) == scaled
+        assert (
+            RetryPolicy(first=0.5, factor=3, max_delay=5, max_pause=50, grace=10, drain=2, recall=4) == scaled
+        )
 
     @pytest.mark.parametrize("by", [0, -1, math.inf, math.nan, "2", None, True])
     def test_scaling_takes_a_positive_number(self, by: Any) -> None:
@@ -110,7 +114,9 @@ class TestRetryPolicy:
         with pytest.raises(ConfigurationError, match="scaled by a finite number above 0"):
             RetryPolicy().scaled(by)
 
-    @pytest.mark.parametrize("name", ["first", "factor", "max_delay", "max_pause", "grace", "drain"])
+    @pytest.mark.parametrize(
+        "name", ["first", "factor", "max_delay", "max_pause", "grace", "drain", "recall"]
+    )
     @pytest.mark.parametrize("value", [-1, math.inf, -math.inf, math.nan, "1", None, True, 1j])
     def test_a_bad_value_is_named(self, name: str, value: Any) -> None:
         """A duration that is no finite number, or negative, is refused by its name."""

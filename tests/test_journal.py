@@ -30,6 +30,7 @@ from veo_async._journal import (
     AlreadyClaimed,
     Attempt,
     AttemptClosed,
+    Disowned,
     Downloaded,
     Entry,
     Fact,
@@ -51,8 +52,8 @@ def intended(key: str = "k", request: str = REQUEST, at: float = 1.0) -> Intende
     return Intended(key=key, request=request, at=at)
 
 
-def sending(key: str = "k", attempt: int = 1, at: float = 2.0, nonce: str | None = None) -> Sending:
-    return Sending(key=key, attempt=attempt, at=at, nonce=nonce)
+def sending(key: str = "k", attempt: int = 1, at: float = 2.0, mark: str | None = None) -> Sending:
+    return Sending(key=key, attempt=attempt, at=at, mark=mark)
 
 
 def refused(key: str = "k", attempt: int = 1) -> AttemptClosed:
@@ -84,9 +85,9 @@ def withdrawn(key: str = "k") -> Withdrawn:
 
 
 def attempt(
-    number: int = 1, *, at: float = 2.0, nonce: str | None = None, closed: str | None = None
+    number: int = 1, *, at: float = 2.0, mark: str | None = None, closed: str | None = None
 ) -> Attempt:
-    return Attempt(number=number, at=at, nonce=nonce, closed=closed)
+    return Attempt(number=number, at=at, mark=mark, closed=closed)
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ async def test_an_unknown_key_has_no_entry(journal: Journal) -> None:
 
 async def test_every_fact_shows_in_the_entry(journal: Journal) -> None:
     """A purchase from intention to download reads back field by field."""
-    await journal.write(intended(), sending(nonce="n"), not_sent(), sending(attempt=2, at=3.5))
+    await journal.write(intended(), sending(mark="n"), not_sent(), sending(attempt=2, at=3.5))
     await journal.write(accepted())
     await journal.write(settled())
     await journal.write(downloaded())
@@ -146,7 +147,7 @@ async def test_every_fact_shows_in_the_entry(journal: Journal) -> None:
         key="k",
         request=REQUEST,
         intended_at=1.0,
-        attempts=(attempt(1, nonce="n", closed="not_sent"), attempt(2, at=3.5)),
+        attempts=(attempt(1, mark="n", closed="not_sent"), attempt(2, at=3.5)),
         task_id="t",
         trace_id="trace",
         accepted_at=4.0,
@@ -176,11 +177,11 @@ async def test_unsettled_purchases_come_in_the_order_of_intention(journal: Journ
         await journal.write(intended(key))
     await journal.write(sending("d"))
     for key in "cab":
-        await journal.write(sending(key, nonce=key), accepted(key, f"t{key}"))
+        await journal.write(sending(key, mark=key), accepted(key, f"t{key}"))
     await journal.write(settled("a"), failed("b"), withdrawn("f"))
     entries = await journal.unsettled()
     assert ["e", "d", "c"] == [entry.key for entry in entries]
-    assert [(), (attempt(),), (attempt(nonce="c"),)] == [entry.attempts for entry in entries]
+    assert [(), (attempt(),), (attempt(mark="c"),)] == [entry.attempts for entry in entries]
 
 
 async def test_a_refusal_frees_the_key(journal: Journal) -> None:
@@ -341,7 +342,7 @@ async def test_a_fact_that_cannot_follow_is_refused(journal: Journal, before: li
         (ACCEPTED, intended()),
         (SETTLED, intended(at=9.0)),
         (SENDING, sending()),
-        ([*INTENDED, sending(nonce="n")], sending(nonce="n")),
+        ([*INTENDED, sending(mark="n")], sending(mark="n")),
         (SETTLED, sending()),
         ([*SENDING, not_sent()], not_sent()),
         ([*SENDING, refused()], refused()),
@@ -351,6 +352,7 @@ async def test_a_fact_that_cannot_follow_is_refused(journal: Journal, before: li
         (SETTLED, settled()),
         (FAILED, failed()),
         (FAILED, not_sent()),
+        (ACCEPTED, Disowned(key="k", task_id="another")),
         ([*SETTLED, downloaded()], downloaded()),
         ([*INTENDED, withdrawn()], withdrawn()),
         ([Learned(kind="a", data="1")], Learned(kind="a", data="1")),
@@ -373,6 +375,28 @@ async def test_a_task_belongs_to_one_key(journal: Journal) -> None:
     entry = await journal.find("other")
     assert entry is not None
     assert entry.task_id is None
+
+
+async def test_a_task_that_is_anothers_leaves_its_attempt_open(journal: Journal) -> None:
+    """A task that was taken back may be claimed by the key that it belongs to; the attempt is open again."""
+    await journal.write(*ACCEPTED, Disowned(key="k", task_id="t"), intended("other"), sending("other"))
+    await journal.write(accepted("other"), Disowned(key="k", task_id="t"))
+    assert ["k", "other"] == [entry.key for entry in await journal.unsettled()]
+    assert (None, (attempt(),)) == ((entry := await journal.unsettled())[0].task_id, entry[0].attempts)
+
+
+async def test_what_has_ended_is_not_taken_back(journal: Journal) -> None:
+    """The task of a settled purchase stays its own."""
+    await journal.write(*SETTLED)
+    with pytest.raises(JournalError):
+        await journal.write(Disowned(key="k", task_id="t"))
+
+
+async def test_an_entry_tells_how_often_the_key_was_sent_before(journal: Journal) -> None:
+    """The attempts of a key are numbered on over its purchases that failed."""
+    await journal.write(*FAILED, intended(at=9.0), sending(attempt=4, at=9.5))
+    [entry] = await journal.unsettled()
+    assert (1, 4) == (entry.earlier, entry.attempts[0].number)
 
 
 async def test_an_accepted_task_needs_no_open_attempt(journal: Journal) -> None:

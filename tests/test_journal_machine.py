@@ -20,6 +20,7 @@ from veo_async._journal_facts import (
     Accepted,
     AlreadyClaimed,
     AttemptClosed,
+    Disowned,
     Downloaded,
     Entry,
     Fact,
@@ -35,7 +36,7 @@ from veo_async.errors import JournalError
 # Few values, so that facts meet; among them what text may hold at worst.
 KEYS = ("a", "b", "\0\ud800")
 TASKS = ("t1", "t2", "t3", "t4", "t5", "\udfff")
-ATTEMPTS = (1, 2, 3)
+ATTEMPTS = (0, 1, 2, 3)
 OUTCOMES: tuple[Literal["refused", "not_sent"], ...] = ("refused", "not_sent")
 
 
@@ -83,6 +84,7 @@ class Model:
             Sending: self._sending,
             AttemptClosed: self._closed,
             Accepted: self._accepted,
+            Disowned: self._disowned,
             Settled: self._settled,
             Downloaded: self._downloaded,
             Withdrawn: self._withdrawn,
@@ -118,11 +120,11 @@ class Model:
         if latest is None:
             raise Refused
         known = latest["attempts"].get(fact.attempt)
-        if known is not None and (known["at"], known["nonce"]) == (fact.at, fact.nonce):
+        if known is not None and (known["at"], known["mark"]) == (fact.at, fact.mark):
             return
-        if latest["task_id"] is not None or fact.attempt <= max(latest["attempts"], default=0):
+        if latest["task_id"] is not None or fact.attempt <= max(latest["attempts"], default=-1):
             raise Refused
-        latest["attempts"][fact.attempt] = {"at": fact.at, "nonce": fact.nonce, "closed": None}
+        latest["attempts"][fact.attempt] = {"at": fact.at, "mark": fact.mark, "closed": None}
 
     def _closed(self, fact: AttemptClosed) -> None:
         latest = self.latest(fact.key)
@@ -148,6 +150,14 @@ class Model:
         if latest is None or latest["task_id"] is not None:
             raise Refused
         latest |= {"task_id": fact.task_id, "trace_id": fact.trace_id, "accepted_at": fact.at}
+
+    def _disowned(self, fact: Disowned) -> None:
+        latest = self.latest(fact.key)
+        if latest is None or latest["task_id"] != fact.task_id:
+            return
+        if latest["settled_at"] is not None:
+            raise Refused
+        latest |= {"task_id": None, "trace_id": None, "accepted_at": None}
 
     def _settled(self, fact: Settled) -> None:
         latest = self.latest(fact.key)
@@ -183,10 +193,11 @@ def plain(entry: Entry | None) -> dict[str, Any] | None:
     """
     if entry is None:
         return None
-    attempts = {
-        one.number: {"at": one.at, "nonce": one.nonce, "closed": one.closed} for one in entry.attempts
-    }
-    return asdict(entry) | {"attempts": attempts}
+    attempts = {one.number: {"at": one.at, "mark": one.mark, "closed": one.closed} for one in entry.attempts}
+    held = {
+        name: value for name, value in asdict(entry).items() if name != "earlier"
+    }  # it has tests of its own
+    return held | {"attempts": attempts}
 
 
 keys = st.sampled_from(KEYS)
@@ -195,8 +206,9 @@ times = st.sampled_from((1.0, 2.5))
 texts = st.sampled_from(("{}", '{"prompt": "\ud800"}'))
 facts = st.one_of(
     st.builds(Intended, key=keys, request=texts, at=times),
-    st.builds(Sending, key=keys, attempt=numbers, at=times, nonce=st.sampled_from((None, "n"))),
+    st.builds(Sending, key=keys, attempt=numbers, at=times, mark=st.sampled_from((None, "n"))),
     st.builds(AttemptClosed, key=keys, attempt=numbers, outcome=st.sampled_from(OUTCOMES), at=times),
+    st.builds(Disowned, key=keys, task_id=st.sampled_from(TASKS)),
     st.builds(Accepted, key=keys, task_id=st.sampled_from(TASKS), trace_id=st.just("trace"), at=times),
     st.builds(Settled, key=keys, failed=st.booleans(), outcome=texts, at=times),
     st.builds(Downloaded, key=keys, video_id=st.sampled_from(("v", "w")), path=texts, at=times),
@@ -217,7 +229,8 @@ def next_facts(latest: dict[str, Any] | None, key: str, at: float) -> list[Fact]
     if latest["settled_at"] is not None:
         return [Downloaded(key=key, video_id="v", path="p", at=at), *_closings(latest, key, at)]
     if latest["task_id"] is not None:
-        ends = [Settled(key=key, failed=failed, outcome="{}", at=at) for failed in (False, True)]
+        ends: list[Fact] = [Disowned(key=key, task_id=latest["task_id"])]
+        ends += [Settled(key=key, failed=failed, outcome="{}", at=at) for failed in (False, True)]
         return [*ends, *_closings(latest, key, at)]
     number = max(latest["attempts"], default=0) + 1
     claims = [Accepted(key=key, task_id=task_id, trace_id=None, at=at) for task_id in TASKS]

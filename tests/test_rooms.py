@@ -29,7 +29,7 @@ PUBLIC: Final = frozenset({ROOT, "errors"})
 _MODELS: Final = frozenset({"_models", "errors"})
 _WIRE: Final = _MODELS | {"_wire"}
 _HTTP: Final = _WIRE | {"_http", "_policies", "_gate", "_lane"}
-_SUBMIT: Final = _HTTP | {"_submit", "_journal", "_reconcile", "_job"}
+_SUBMIT: Final = _HTTP | {"_submit", "_journal", "_marks", "_reconcile", "_job"}
 _ENGINE: Final = _SUBMIT | {
     "_engine",
     "_reconciling",
@@ -49,7 +49,8 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "_polling": _MODELS | {"_policies"},
     "_gate": frozenset({"_policies", "errors"}),
     "_lane": frozenset({"_gate", "errors"}),  # the loop's side of a gate, which is itself pure
-    "_reconcile": _MODELS,
+    "_marks": frozenset({"errors"}),
+    "_reconcile": _WIRE | {"_marks"},
     "_http": _HTTP - {"_http"},
     "_download": _HTTP,  # with `_http` come its policies and what its answers mean
     "_journal": _WIRE,
@@ -58,7 +59,8 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "_tracker": _WIRE
     | {"_polling", "_lane"},  # it classifies raw records, and polls have a lane of their own
     "_access": frozenset({"errors"}),
-    "_listing": _WIRE | {"_http"},  # the caller's questions; reconciling asks the same
+    "_listing": _WIRE
+    | {"_http", "_marks", "_reconcile"},  # the caller's questions; reconciling asks the same
     "_reconciling": _SUBMIT | {"_listing"},  # the loop's side of `_reconcile`, which is itself pure
     "_feed": _MODELS | {"_job"},
     "_registry": _WIRE | {"_job", "_journal"},
@@ -76,11 +78,9 @@ MAY_IMPORT: Final[Mapping[str, frozenset[str]]] = {
 # A room in several files keeps its one row, and stays as pure as it was.
 PART_OF: Final[Mapping[str, str]] = {
     "_answers": "_wire",
-    "_attempts": "_reconcile",
     "_cautions": "_models",
     "_clock": "_http",
     "_durations": "_polling",
-    "_echo": "_reconcile",
     "_endings": "_engine",
     "_failures": "_http",
     "_hints": "_polling",
@@ -89,7 +89,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_journal_schema": "_journal",
     "_journal_store": "_journal",
     "_outage": "_http",
-    "_owned": "_reconcile",
+    "_shown": "_reconcile",
     "_part": "_download",
     "_results": "_models",
     "_rules": "_models",
@@ -99,7 +99,9 @@ PART_OF: Final[Mapping[str, str]] = {
     "_suspects": "_polling",
 }
 
-PURE: Final = frozenset({"errors", "_models", "_wire", "_policies", "_polling", "_gate", "_reconcile"})
+PURE: Final = frozenset(
+    {"errors", "_models", "_wire", "_policies", "_polling", "_gate", "_reconcile", "_marks"}
+)
 FORBIDDEN_NAMES: Final = frozenset({"utils", "helpers", "base", "constants", "types"})
 
 # What a room may take from another where the table of rooms alone says too little.
