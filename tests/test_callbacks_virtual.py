@@ -95,12 +95,12 @@ SUCCESSORS = ["no receiver", "another secret", "the same secret"]
 
 @pytest.mark.parametrize("omitted", [(), ("prompt",)])
 @pytest.mark.parametrize("kind", SUCCESSORS)
-def test_a_nonce_in_the_journal_finds_the_task_after_a_kill(
+def test_a_mark_in_the_journal_finds_the_task_after_a_kill(
     kind: str, omitted: tuple[str, ...], tmp_path: Path
 ) -> None:
     """
     Killed between the POST and its answer, beside strangers with the same prompt: the next process adopts the task
-    that echoes its nonce, and buys nothing, whatever receiver it has.
+    that echoes its mark, and buys nothing, whatever receiver it has.
     """
 
     @in_virtual_time
@@ -121,7 +121,7 @@ def test_a_nonce_in_the_journal_finds_the_task_after_a_kill(
 
 
 @pytest.mark.parametrize("kind", SUCCESSORS)
-def test_a_nonce_that_is_not_echoed_leaves_a_doubt(kind: str, tmp_path: Path) -> None:
+def test_a_mark_that_is_not_echoed_leaves_a_doubt(kind: str, tmp_path: Path) -> None:
     """Where records leave the URL out, a stranger's task looks like ours: nothing is adopted, nothing is bought."""
 
     @in_virtual_time
@@ -160,7 +160,7 @@ async def called(
 @pytest.mark.parametrize("listing", ["on", "refused", "empty"])
 @in_virtual_time
 async def test_a_callback_settles_what_became_of_a_lost_answer(listing: Any) -> None:
-    """The nonce names the attempt, also where the account's listing is of no use at all."""
+    """The mark names the attempt, also where the account's listing is of no use at all."""
     faults = Faults().add("drop_after", on="submit")
     async with called(Settings(listing=listing, mean=20.0, sigma=0.0), faults) as (world, veo, _):
         jobs = veo.submit_many([TextToVideo("a whale")] * 5)
@@ -169,7 +169,7 @@ async def test_a_callback_settles_what_became_of_a_lost_answer(listing: Any) -> 
 
 
 @in_virtual_time
-async def test_a_forged_callback_with_the_right_nonce_gets_nobody_elses_task() -> None:
+async def test_a_forged_callback_with_the_right_mark_gets_nobody_elses_task() -> None:
     """
     Whoever has seen a whole callback URL, and names a stranger's task that is just like ours, is not believed:
     the job waits for its own.
@@ -185,12 +185,12 @@ async def test_a_forged_callback_with_the_right_nonce_gets_nobody_elses_task() -
             if update.state is JobState.UNKNOWN:
                 break
         [own] = world.core.tasks.keys() - {other}
-        nonce = world.core.tasks[own].body["callback_url"].rpartition("/")[2]
+        path = world.core.tasks[own].body["callback_url"].rpartition("/")[2]
         for task_id in (other, "no-such-task", other):
-            veo._called_back({"task_id": task_id, "success": True}, window=0.0, nonce=nonce)
+            veo._called_back({"task_id": task_id, "success": True}, window=0.0, path=path)
             await asyncio.sleep(1.0)
         assert JobState.UNKNOWN is job.state
-        veo._called_back({"task_id": own}, window=0.0, nonce=nonce)
+        veo._called_back({"task_id": own}, window=0.0, path=path)
         assert own == (await job).task_id
 
 
@@ -204,7 +204,7 @@ async def test_a_callback_that_cannot_be_looked_up_now_is_no_loss() -> None:
 
 
 @in_virtual_time
-async def test_a_key_whose_outcome_is_unknown_remembers_its_nonce() -> None:
+async def test_a_key_whose_outcome_is_unknown_remembers_its_attempt() -> None:
     """
     A submit that could not be reconciled is taken up again under its key, without a journal too: once the listing
     works, its task is adopted, and not bought again.
@@ -265,7 +265,7 @@ async def test_a_flood_does_not_exceed_the_budget_of_polls() -> None:
         forged = [{"task_id": task_id, "data": []} for task_id in (*ids, *map(str, range(jobs)))]
         for _ in range(seconds * 10):
             for payload in forged:
-                veo._called_back(payload, window=0.0, nonce="made up")
+                veo._called_back(payload, window=0.0, path="made up")
             await asyncio.sleep(0.1)
         asked = sum(world.core.requests.values()) - before
         assert asked <= policy.budget * seconds + policy._at_once

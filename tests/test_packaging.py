@@ -87,8 +87,8 @@ def test_names_belong_to_the_public_package_in_the_typing_file() -> None:
 # --- signatures and defaults -----------------------------------------------------------------------------
 
 SESSION: Final = {
-    "submit": "(self, request, *, key=None, timeout=None, retry_failed=False)",
-    "submit_many": "(self, requests)",
+    "submit": "(self, request, *, key=None, timeout=None, retry_failed=False, look_first=False)",
+    "submit_many": "(self, requests, *, look_first=False)",
     "text_to_video": "(self, prompt, **fields)",
     "image_to_video": "(self, prompt, image_urls, **fields)",
     "ingredients_to_video": "(self, image_urls, prompt=None, **fields)",
@@ -98,9 +98,10 @@ SESSION: Final = {
     "reshoot": "(self, video, motion_type, **fields)",
     "insert_object": "(self, video, prompt, **fields)",
     "remove_object": "(self, video, image_mask, **fields)",
-    "map": "(self, requests, *, window=1000, ordered=False)",
+    "map": "(self, requests, *, window=1000, ordered=False, look_first=False)",
     "as_completed": "(self, jobs)",
-    "attach": "(self, task_id, *, timeout=None)",
+    "attach": "(self, task_id=None, *, key=None, timeout=None)",
+    "find": "(self, keys)",
     "resume": "(self)",
     "retrieve": "(self, task_id=None, *, trace_id=None)",
     "retrieve_many": "(self, task_ids)",
@@ -117,8 +118,8 @@ JOB: Final = {
     "updates": "(self)",
     "abandon": "(self)",
 }
-MAKING: Final = ("token", "base_url", "http", "polling", "retry", "limits", "journal")
-AWAITED: Final = {"resume", "retrieve", "retrieve_many", "download"}
+MAKING: Final = ("token", "base_url", "http", "polling", "retry", "limits", "journal", "placeholder")
+AWAITED: Final = {"find", "resume", "retrieve", "retrieve_many", "download"}
 
 DEFAULTS: Final[list[tuple[type, dict[str, object]]]] = [
     (
@@ -135,7 +136,15 @@ DEFAULTS: Final[list[tuple[type, dict[str, object]]]] = [
     ),
     (
         RetryPolicy,
-        {"first": 1.0, "factor": 2.0, "max_delay": 30.0, "max_pause": 300.0, "grace": 60.0, "drain": 5.0},
+        {
+            "first": 1.0,
+            "factor": 2.0,
+            "max_delay": 30.0,
+            "max_pause": 300.0,
+            "grace": 60.0,
+            "drain": 5.0,
+            "recall": 86_400.0,
+        },
     ),
     (
         Limits,

@@ -31,6 +31,7 @@ from veo_async import (
     VeoSession,
 )
 from veo_async import receiver as module
+from veo_async._marks import label
 from veo_async.receiver import MOST, CallbackReceiver
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
@@ -66,7 +67,7 @@ class Stage:
         requests = self.veo.stats.requests
         return sum(requests.values()) - requests.get("submit", 0)
 
-    async def post(self, body: object, path: str = "/nonce") -> int:
+    async def post(self, body: object, path: str = "/mark") -> int:
         """
         Send a callback, as bytes or as JSON; returns the status.
         """
@@ -194,8 +195,15 @@ async def test_callbacks_within_the_window_share_a_request() -> None:
         assert it.asked <= 2
 
 
+def calls(sim: Simulator, receiver: CallbackReceiver, task_id: str) -> bool:
+    """
+    Tell whether the task's callback URL is the receiver's.
+    """
+    return receiver._secret in sim.core.tasks[task_id].body["callback_url"]
+
+
 async def test_each_submit_carries_a_callback_url_of_its_own() -> None:
-    """The secret is the receiver's, the nonce the attempt's; a request with a URL of its own keeps that."""
+    """The secret is the receiver's, the mark the attempt's; a request with a URL of its own keeps that."""
     async with stage() as it:
         mine = TextToVideo("a whale", callback_url="http://127.0.0.1:9/mine")
         jobs = it.veo.submit_many([TextToVideo("a whale"), TextToVideo("a whale"), mine])
@@ -203,13 +211,13 @@ async def test_each_submit_carries_a_callback_url_of_its_own() -> None:
         first, second, own = (body["callback_url"] for body in bodies)
         assert it.receiver.url == first.rpartition("/")[0] == second.rpartition("/")[0]
         assert first != second
-        assert "http://127.0.0.1:9/mine" == own
+        assert f"http://127.0.0.1:9/mine#{label(jobs[2].key, 1)}" == own
         assert all(body["async"] for body in bodies)
 
 
-async def test_what_is_submitted_while_a_receiver_stops_goes_without_a_callback() -> None:
+async def test_what_is_submitted_while_a_receiver_stops_does_not_ask_for_a_call() -> None:
     """
-    While a half-sent callback holds the end of a receiver up, the session submits on, and nothing fails.
+    While a half-sent callback holds the end of a receiver up, the session submits on, with its placeholder.
     """
     async with stage() as it:
         _, writer = await asyncio.open_connection(*it.address)
@@ -222,17 +230,17 @@ async def test_what_is_submitted_while_a_receiver_stops_goes_without_a_callback(
             jobs = [await it.pending(f"whale {number}") for number in range(3)]
             await stopping
             assert [JobState.PENDING] * 3 == [job.state for job, _ in jobs]
-            assert not any("callback_url" in it.sim.core.tasks[task_id].body for _, task_id in jobs)
+            assert not any(calls(it.sim, it.receiver, task_id) for _, task_id in jobs)
         finally:
             writer.close()
 
 
 async def test_a_receiver_that_was_stopped_is_not_called() -> None:
-    """After `stop()` submits carry no callback URL, and after another `start()` they do."""
+    """After `stop()` submits carry another callback URL, and after another `start()` the receiver's."""
     async with stage() as it:
         for running in (True, False, True):
             _, task_id = await it.pending()
-            assert running is ("callback_url" in it.sim.core.tasks[task_id].body)
+            assert running is calls(it.sim, it.receiver, task_id)
             if running:
                 await it.receiver.stop()
             else:
@@ -302,7 +310,7 @@ async def test_it_is_mounted_into_another_application() -> None:
         assert 1 == receiver.heard
         await app.cleanup()
         task_id = await asyncio.wait_for(veo.text_to_video("another").accepted(), HANGING)
-        assert "callback_url" not in sim.core.tasks[task_id].body
+        assert not calls(sim, receiver, task_id)
 
 
 async def test_a_secret_that_is_kept_hears_of_tasks_from_before() -> None:
@@ -371,7 +379,7 @@ async def test_a_wrong_path_is_not_found(method: str) -> None:
     """Without the secret there is nothing here, whatever the method; nearly right is wrong."""
     async with stage() as it:
         secret = it.receiver.url.rpartition("/")[2]
-        wrong = ["", "wrong", "wrong/nonce", secret[:-1], f"{secret}x/nonce", f"{secret}/nonce/more",
+        wrong = ["", "wrong", "wrong/mark", secret[:-1], f"{secret}x/mark", f"{secret}/mark/more",
                  secret.swapcase(), "%00", "%ff%fe", "%C3%A9/%C3%A9", f"x/{secret}", "x" * 4000]  # fmt: skip
         answers = [await it.request(method, f"/{path}") for path in wrong]
         assert {404} == {answer.status for answer in answers}
@@ -383,7 +391,7 @@ async def test_a_wrong_method_is_not_allowed(method: str) -> None:
     """With the secret, everything but a POST is refused, and says what would do."""
     async with stage() as it:
         secret = it.receiver.url.rpartition("/")[2]
-        for path in (f"/{secret}", f"/{secret}/nonce"):
+        for path in (f"/{secret}", f"/{secret}/mark"):
             answer = await it.request(method, path)
             assert (405, "POST") == (answer.status, answer.headers["Allow"])
         assert (0, 0) == (it.receiver.heard, it.receiver.ignored)
@@ -529,8 +537,8 @@ async def test_someone_elses_task_is_ignored() -> None:
         other = json.loads(it.sim.core.post("/veo/videos", {**BODY, "prompt": "a whale"}).body)["task_id"]
         job, _ = await it.pending("a whale")
         it.sim.core.finish(other)
-        nonce = it.sim.core.tasks[job.task_id].body["callback_url"].rpartition("/")[2]
-        assert 204 == await it.post({"task_id": other, "success": True}, f"/{nonce}")
+        mark = it.sim.core.tasks[job.task_id].body["callback_url"].rpartition("/")[2]
+        assert 204 == await it.post({"task_id": other, "success": True}, f"/{mark}")
         assert (0, JobState.PENDING) == (it.asked, job.state)
 
 

@@ -14,7 +14,8 @@ without a filter before anything is concluded. A server that accepts, or lists, 
 that risk remains.
 
 *No mark at all.* Where no listing has ever shown a mark, one that lacks a mark proves nothing. One job is then sent
-again alone, and the others wait until a record shows a mark. So a listing that shows none costs one video at most.
+alone, and the others wait until a record shows a mark. An attempt that may have bought one of the unmarked tasks does
+not go first. So it takes a listing that shows nothing at all to buy a video twice, and then one.
 
 *An answer that named a task* is evidence of a purchase. Where no record bears it out, the job is given up, with
 that task as a candidate, and never sent again.
@@ -423,6 +424,8 @@ class Reconciler:
         """
         if self._first is not None or self._accepted or unknown.named or not unknown.attempt.may_send:
             return False
+        if unknown.attempt.number and self._candidates(unknown):
+            return False  # one of these may be its own, and not show the mark that it carries
         self._first = unknown.attempt.key
         return True
 
@@ -433,8 +436,11 @@ class Reconciler:
     def _give_up(self, unknown: _Unknown, reason: str) -> list[Decision]:
         self.forget(unknown.attempt.key)
         named = (unknown.named,) if unknown.named else ()
-        others = self._shown.unmarked(self._asked_at - unknown.attempt.began_at + HOUR)
-        return [GiveUp(attempt=unknown.attempt, candidates=(*named, *others), reason=reason)]
+        candidates = (*named, *self._candidates(unknown))
+        return [GiveUp(attempt=unknown.attempt, candidates=candidates, reason=reason)]
+
+    def _candidates(self, unknown: _Unknown) -> tuple[str, ...]:
+        return self._shown.unmarked(self._asked_at - unknown.attempt.began_at + HOUR)
 
     # --- forgetting ---
 
