@@ -5,7 +5,10 @@ Finding out what became of a submit, against servers that answer oddly: each buy
 from __future__ import annotations
 
 import asyncio
+import html
 import json
+import re
+import unicodedata
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -26,11 +29,10 @@ from veo_async import (
 )
 from veo_async._http import Outgoing, Reply
 from veo_async.errors import ConnectionFailed
-from veo_async.simulator import TOKEN, Settings, Simulator
+from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
 Go = Callable[..., Awaitable[Reply]]
 Hook = Callable[[str, dict[str, Any], Go], Awaitable[Reply]]
-GERMAN = TextToVideo("ein Wal", translation=True)  # its record echoes another prompt, and so remains unsure
 
 
 class Lost(Exception):
@@ -106,66 +108,11 @@ async def error_of(job: Job) -> VeoError | None:
 # --- time ------------------------------------------------------------------------------------------------
 
 
-def losing_a_translated_one(submits: list[int], elsewhere: Hook) -> Hook:
-    """
-    Lose the answer to the first submit, and have its prompt translated; the rest goes by another hook.
-    """
-
-    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
-        if kind == "submit" and not submits:
-            submits.append(1)
-            await go({**body, "prompt": "a whale"})
-            raise Lost
-        return await elsewhere(kind, body, go)
-
-    return hook
-
-
-@pytest.mark.parametrize("slow", [0, 1, 2])
-@in_virtual_time
-async def test_a_slow_listing_proves_nothing_of_age(slow: int) -> None:
-    """
-    A task that ends while the listing is on its way existed no longer than the submit.
-    """
-    made, listings = world(45.0), list[int]()
-
-    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
-        if kind == "list":
-            listings.append(1)
-            if len(listings) <= slow:
-                await asyncio.sleep(58)
-        return await go()
-
-    async with session(made, losing_a_translated_one([], hook)) as veo:
-        error = await error_of(veo.submit(GERMAN))
-    assert isinstance(error, SubmissionUnknown)
-    assert (1, tuple(made.core.tasks)) == (made.core.accepted, error.candidates)
-
-
-@pytest.mark.parametrize("outage", [30.0, 100.0])
-@in_virtual_time
-async def test_an_outage_makes_no_task_older_than_its_submit(outage: float) -> None:
-    """
-    A task that ends during the outage that follows upon the very first submit may be that submit's.
-    """
-    made = world(45.0)
-
-    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
-        if now() < outage:
-            raise ConnectionFailed("away")
-        return await go()
-
-    async with session(made, losing_a_translated_one([], hook)) as veo:
-        error = await error_of(veo.submit(GERMAN))
-    assert isinstance(error, SubmissionUnknown)
-    assert (1, tuple(made.core.tasks)) == (made.core.accepted, error.candidates)
-
-
 @pytest.mark.parametrize("behind", [30.0, 7200.0, 30_000.0])
 @in_virtual_time
 async def test_records_that_are_dated_by_another_clock_are_found(behind: float) -> None:
     """
-    However far `Date` is ahead of the records, a task of this session that has ended tells, and the lost one is found.
+    However far `Date` is ahead of the records, the lost one is found.
     """
     made, submits = world(20.0, 60.0), list[int]()
     made_session = session(made, lambda kind, body, go: lose(submits, 2, go) if kind == "submit" else go())
@@ -331,29 +278,11 @@ def answering_with_the_first(submits: list[str], wrong: range) -> Hook:
     return hook
 
 
-def taking_all_for_the_first(submits: list[str]) -> Hook:
-    """
-    Accept the first submit alone, and answer all with its task's id.
-    """
-
-    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
-        if kind != "submit":
-            return await go()
-        if submits:
-            submits.append(submits[0])
-            return answer(200, {"task_id": submits[0]})
-        reply = await go()
-        submits.append(json.loads(reply.body)["task_id"])
-        return reply
-
-    return hook
-
-
 @pytest.mark.parametrize("settled", [False, True])
 @in_virtual_time
-async def test_a_twins_answer_is_not_believed_at_once(options: Options, *, settled: bool) -> None:
+async def test_an_answer_that_names_anothers_task_is_not_believed(options: Options, *, settled: bool) -> None:
     """
-    Of two identical jobs the second is answered with the first one's task: it finds its own, as both are paid for.
+    The second job is answered with the first one's task, settled or not: it finds its own by its mark.
     """
     made = world()
     async with session(made, answering_with_the_first([], range(2, 3)), **options()) as veo:
@@ -364,47 +293,175 @@ async def test_a_twins_answer_is_not_believed_at_once(options: Options, *, settl
     assert ({*made.core.tasks}, 2) == (ids, made.core.accepted)
 
 
+ONE_ID = "the-one-and-only"
+
+
+def naming_all_the_same(reply: Reply) -> Reply:
+    """
+    Give every task one id, in every answer.
+    """
+    text = re.sub(r'("(?:id|task_id)": *)"[^"]{36}"', rf'\1"{ONE_ID}"', reply.body.decode())
+    return Reply(reply.status, reply.headers, text.encode())
+
+
+@pytest.mark.parametrize(("answered", "delivered"), [("first", 4), ("same", 1), (ONE_ID, 1)])
 @in_virtual_time
-async def test_what_is_shared_is_not_bought_later(options: Options) -> None:
+async def test_a_server_that_confuses_tasks_is_sent_no_more_than_it_is_asked_for(
+    options: Options, answered: Any, delivered: int
+) -> None:
     """
-    A server that takes what is the same for one: both jobs get the video, and there is nothing left to resume.
+    Answers name the first task, or one task for all that is the same, or all tasks have one id: each job is sent
+    once, and gets a video of its own, or says that it has none.
     """
-    made, submits = world(), list[str]()
-    hook = taking_all_for_the_first(submits)
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if answered != ONE_ID:
+            return await go()
+        one = next(iter(made.core.tasks), "")
+        known = {"id": one} if "id" in body else {"ids": [one]} if "ids" in body else {}
+        return naming_all_the_same(await go({**body, **known}))
+
+    made = World(Settings(seed=1, **({} if answered == ONE_ID else {"answered_task": answered})))
     async with session(made, hook, **options()) as veo:
-        first = await veo.submit(whale(), key="a")
-        second = await veo.submit(whale(), key="b")
-        assert first.task_id == second.task_id
-    if options():
-        async with session(made, hook, **options()) as veo:
-            assert [] == await veo.resume()
-    assert 1 == made.core.accepted
+        jobs = veo.submit_many((f"key {n}", whale()) for n in range(4))
+        errors = [await error_of(job) for job in jobs]
+    assert 4 == made.core.requests["submit"]
+    ids = [job.task_id for job, error in zip(jobs, errors, strict=True) if error is None]
+    assert (delivered, delivered) == (len(ids), len(set(ids)))
+    assert all(isinstance(error, SubmissionUnknown) for error in errors if error is not None)
 
 
+# --- what records and listings may do ----------------------------------------------------------------------
+
+
+def spelled_otherwise(records: list[dict[str, Any]]) -> None:
+    for record in records:
+        prompt = html.escape(unicodedata.normalize("NFD", record["request"]["prompt"]))[:9]
+        record["request"] |= {"prompt": prompt, "model": "veo-3.1"}
+
+
+def masked(records: list[dict[str, Any]]) -> None:
+    for record in records:
+        record["request"]["prompt"] = "***"
+
+
+def dated_early(records: list[dict[str, Any]]) -> None:
+    for record in records:
+        record["created_at"] -= 30 * 86_400.0
+
+
+def undated(records: list[dict[str, Any]]) -> None:
+    for record in records:
+        del record["created_at"]
+
+
+@pytest.mark.parametrize("change", [spelled_otherwise, masked, dated_early, undated])
 @in_virtual_time
-async def test_the_task_of_a_different_request_is_never_believed(options: Options) -> None:
+async def test_nothing_but_its_mark_makes_a_task_a_jobs_own(
+    options: Options, change: Callable[[list[dict[str, Any]]], None]
+) -> None:
     """
-    Settled or not, a task that was asked for with something else is another's: the job finds its own.
+    However prompts, models and times are shown: what a lost answer has bought is found, and bought once.
     """
-    made = world()
-    async with session(made, answering_with_the_first([], range(2, 3)), **options()) as veo:
-        await veo.submit(whale(1), key="a")
-        result = await veo.submit(whale(2), key="b")
-    assert ("whale 2", 2) == (made.core.tasks[result.task_id].body["prompt"], made.core.accepted)
+    made, submits = world(), list[int]()
 
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit":
+            return await lose(submits, 2, go)
+        reply = await go()
+        if kind != "list":
+            return reply
+        said = json.loads(reply.body)
+        change(said["items"])
+        return answer(200, said, date=reply.headers["date"])
 
-@in_virtual_time
-async def test_a_server_that_always_names_one_task_ends_in_doubt(options: Options) -> None:
-    """
-    After a few answers that name a different request's task, nobody can tell, and no more is sent.
-    """
-    made, submits = world(), list[str]()
-    hook = taking_all_for_the_first(submits)
     async with session(made, hook, **options()) as veo:
-        first = await veo.submit(whale(1), key="a")
-        error = await error_of(veo.submit(whale(2), key="b"))
-    assert isinstance(error, SubmissionUnknown)
-    assert ((first.task_id,), 5) == (error.candidates, len(submits))
+        results = [await job for job in veo.submit_many([TextToVideo('"Wal" f\u00fcr zwei')] * 3)]
+    assert (3, 3) == (made.core.accepted, len({result.task_id for result in results}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, True),
+        ({"echo_callback_url": "rewritten"}, True),
+        ({"echo_callback_url": "escaped"}, True),
+        ({"echo_callback_url": "cut_off"}, False),
+        ({"echo_callback_url": "absent"}, False),
+        ({"late": 50.0}, True),
+        ({"order": "oldest"}, True),
+        ({"records_ahead": -30 * 86_400.0}, True),
+        ({"records_ahead": 86_400.0}, True),
+        ({"date_ahead": 16 * 3600.0}, True),
+        ({"date_ahead": -86_400.0}, True),
+        ({"listing": "unfiltered"}, True),
+        ({"listing": "empty"}, False),
+        ({"listing": "refused"}, False),
+    ],
+    ids=str,
+)
+@in_virtual_time
+async def test_what_the_listing_may_do(options: Options, settings: dict[str, Any], found: bool) -> None:
+    """
+    Thirty jobs with one prompt, a third of the answers lost: all are found, or those that cannot be say so, with
+    the tasks that may be theirs where any are shown. None is bought twice in any case.
+    """
+    faults = Faults(seed=2).add("drop_after", on="submit", share=0.3)
+    made = World(Settings(**({"mean": 400.0} | settings)), faults=faults)
+    async with made.session(**options()) as veo:
+        jobs = veo.submit_many((f"key {n}", whale()) for n in range(30))
+        errors = [error for job in jobs if (error := await error_of(job)) is not None]
+    assert 30 == made.core.accepted
+    ids = [job.task_id for job in jobs if job.task_id is not None]
+    assert len(ids) == len(set(ids))
+    assert found is not bool(errors)
+    for error in errors:
+        assert isinstance(error, SubmissionUnknown)
+        assert bool(error.candidates) is ("echo_callback_url" in settings)
+        assert set(made.core.tasks) >= set(error.candidates)
+
+
+@in_virtual_time
+async def test_unrelated_tasks_by_the_thousand_are_read_past(options: Options) -> None:
+    """
+    Strangers' tasks without a mark, before and while the answer is lost, hide nothing.
+    """
+    made, submits = world(), list[int]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit":
+            return await lose(submits, 2, go)
+        if kind == "list" and body["offset"] < 1000:  # pages shift while they are read
+            made.core.post("/veo/videos", json.loads(_bought(0)))
+        return await go()
+
+    for number in range(2000):
+        made.core.post("/veo/videos", json.loads(_bought(number)))
+    async with session(made, hook, **options()) as veo:
+        results = [await job for job in veo.submit_many(whales(3))]
+    mine = [task for task in made.core.tasks.values() if "callback_url" in task.body]
+    assert (3, 3) == (len(mine), len({result.task_id for result in results}))
+
+
+@in_virtual_time
+async def test_a_task_that_its_owner_deleted_leaves_a_doubt(options: Options) -> None:
+    """
+    A listing that lacks an accepted task proves nothing: the lost one says so, and is not bought again.
+    """
+    made, submits = World(Settings(seed=1, duration=lambda body: 1.0)), list[int]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit":
+            submits.append(1)
+            if len(submits) == 2:
+                raise Lost  # and it was never accepted
+        return await go()
+
+    async with session(made, hook, **options()) as veo:
+        first = await veo.submit(whale(1))
+        del made.core.tasks[first.task_id]
+        assert isinstance(await error_of(veo.submit(whale(2))), SubmissionUnknown)
+    assert 2 == len(submits)
 
 
 # --- resuming, and keys that collide ---------------------------------------------------------------------

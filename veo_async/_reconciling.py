@@ -193,9 +193,7 @@ class Reconciling:
     async def _adopt(self, submission: Submission, adopt: Adopt) -> None:
         found = Accepted(task_id=adopt.task_id)
         await self.host.release(adopt.task_id)
-        try:
-            await self.submitters.claim(adopt.attempt, found)
-        except AlreadyClaimed:
+        if not await self._claim(adopt, found):
             self._decisions += self.reconciler.rejected(adopt)
             return
         self.reconciler.adopted(adopt, now=self._now())
@@ -208,3 +206,15 @@ class Reconciling:
             )
         self.submitters.lane.gate.entered()
         await self.host.accepted(submission.job, found, found=adopt.attempt.reach > HOUR)
+
+    async def _claim(self, adopt: Adopt, found: Accepted) -> bool:
+        """
+        Make the task the job's own; tell whether no other purchase has it.
+        """
+        if self.host.owner_of(found.task_id) is not None or self.reconciler.knows(found.task_id):
+            return False
+        try:
+            await self.submitters.claim(adopt.attempt, found)
+        except AlreadyClaimed:
+            return False
+        return True
