@@ -455,11 +455,10 @@ async def test_a_task_that_its_owner_deleted_leaves_a_doubt(options: Options) ->
             submits.append(1)
             if len(submits) == 2:
                 raise Lost  # and it was never accepted
-        return await go()
+        return answer(200, {"items": []}) if kind == "list" else await go()
 
     async with session(made, hook, **options()) as veo:
-        first = await veo.submit(whale(1))
-        del made.core.tasks[first.task_id]
+        await veo.submit(whale(1))
         assert isinstance(await error_of(veo.submit(whale(2))), SubmissionUnknown)
     assert 2 == len(submits)
 
