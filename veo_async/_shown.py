@@ -198,7 +198,8 @@ class ShownTasks:
         """
         Return the tasks without a mark that were created in the last so many seconds, by the clock of the records.
         """
-        since = self._newest[0] - seconds if self._newest else -math.inf
+        now = max(self._newest[0], self._read_at - HOUR) if self._newest else -math.inf
+        since = now - seconds
         return tuple(task_id for task_id, at in self._unmarked.items() if at == -math.inf or at >= since)
 
 
