@@ -88,6 +88,16 @@ def test_a_second_run_buys_nothing(server: Served) -> None:
     assert lost in videos()
 
 
+def test_a_batch_whose_directory_was_lost_is_continued() -> None:
+    """With --look-first nothing is bought again, what is missing is, and every file is there."""
+    with served() as fresh:
+        batch(fresh, "--limit", "2")
+        for path in Path("out").iterdir():
+            path.unlink()
+        assert 0 == batch(fresh, "--look-first").status
+        assert (3, 3) == (fresh.core.accepted, len(videos()))
+
+
 def test_a_file_that_was_cut_is_fetched_again(server: Served) -> None:
     """A file that no longer has its length is not taken for the video."""
     batch(server)

@@ -122,6 +122,17 @@ def test_download_of_nothing(server: Served) -> None:
     assert "Check the id" in result.err
 
 
+def test_wait_finds_a_task_by_its_key(server: Served) -> None:
+    """Whoever knows the key needs no id; one that nobody has bought, and no task at all, are told."""
+    call(server, "generate", "a whale", "--journal", "elsewhere.db", "--key", "k")
+    found = call(server, "wait", "--key", "k", "-o", "found.mp4")
+    assert (0, "found.mp4\n") == (found.status, found.out)
+    nobodys = call(server, "wait", "--key", "nobody's")
+    assert 1 == nobodys.status
+    assert "no task of the account shows the mark of this key" in nobodys.err
+    assert (2, True) == ((nothing := call(server, "wait")).status, "give a TASK_ID or a --key" in nothing.err)
+
+
 def test_wait_can_be_interrupted() -> None:
     """Ctrl-C while waiting says what goes on, and how."""
     with served(speed=0.01) as slow:

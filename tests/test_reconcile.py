@@ -50,7 +50,7 @@ def record(
     return {"id": task_id, "request": request, "created_at": EPOCH + at, **more}
 
 
-FAILED = {"response": {"success": False, "error": {"code": "forbidden"}}}
+FAILED: dict[str, Any] = {"response": {"success": False, "error": {"code": "forbidden"}}}
 KNOWN = record("known", "another")  # a task of this session, accepted when it began
 
 
@@ -69,7 +69,7 @@ class Play:
         if self.known:
             self.core.accepted("known", now=0.0)
 
-    def list(self, now: float, *, complete: bool = True) -> list[Decision]:
+    def look(self, now: float, *, complete: bool = True) -> list[Decision]:
         listing = self.core.listing(now, unix=EPOCH + now)
         self.asked.append(listing)
         since = EPOCH + listing.since if listing.since is not None else listing.created_from or -math.inf
@@ -83,7 +83,7 @@ class Play:
         List whenever it is due, and stop at the first decision, or at that time.
         """
         while (due_at := self.core.next_due_at()) is not None and due_at <= end:
-            if decisions := self.list(max(due_at, 0.0)):
+            if decisions := self.look(max(due_at, 0.0)):
                 return decisions
         return []
 
@@ -97,7 +97,7 @@ def test_a_record_with_the_mark_is_the_attempts_task() -> None:
     """
     play, mine = Play([KNOWN, record("t", "k", at=-3000.0)]), attempt()
     assert [] == play.core.unknown(mine, now=0.0)
-    assert [Adopt(attempt=mine, task_id="t")] == play.list(0.0)
+    assert [Adopt(attempt=mine, task_id="t")] == play.look(0.0)
     play.core.adopted(Adopt(attempt=mine, task_id="t"), now=0.0)
     assert (None, True) == (play.core.next_due_at(), play.core.knows("t"))
 
@@ -108,7 +108,7 @@ def test_what_a_listing_has_shown_is_known_to_who_comes_later() -> None:
     """
     play = Play([KNOWN, record("t", "k"), record("u", "l")])
     play.core.unknown(attempt(), now=0.0)
-    play.list(0.0)
+    play.look(0.0)
     mine = attempt("l", 0)
     assert [Adopt(attempt=mine, task_id="u")] == play.core.unknown(mine, now=1.0)
 
@@ -130,7 +130,7 @@ def test_of_several_tasks_of_a_key_the_best_counts(
     """
     play = Play([KNOWN, *records])
     play.core.unknown(attempt(number=2), now=0.0)
-    [decision] = play.list(0.0)
+    [decision] = play.look(0.0)
     assert isinstance(decision, Adopt)
     assert (adopted, others) == (decision.task_id, decision.others)
 
@@ -159,7 +159,7 @@ def test_a_task_that_is_another_purchases_by_the_journal_is_not_tried_again() ->
     """
     play, mine = Play([KNOWN, record("t", "k", 2), record("u", "k", 1)]), attempt(number=2)
     play.core.unknown(mine, now=0.0)
-    [first] = play.list(0.0)
+    [first] = play.look(0.0)
     assert isinstance(first, Adopt)
     [second] = play.core.rejected(first)
     assert second == Adopt(attempt=mine, task_id="u")
@@ -202,12 +202,14 @@ def test_one_listing_is_not_enough() -> None:
     """
     play = Play()
     play.core.unknown(attempt(), now=0.0)
-    assert [] == play.list(100.0)
+    assert [] == play.look(100.0)
     assert [SendAgain(attempt=attempt())] == play.until(DAY)
     assert 2 == len(play.asked)
 
 
-@pytest.mark.parametrize("spoilt", [[KNOWN, KNOWN], [KNOWN, None], [KNOWN, {"id": 5, "created_at": EPOCH}], [KNOWN, "t"]])
+@pytest.mark.parametrize(
+    "spoilt", [[KNOWN, KNOWN], [KNOWN, None], [KNOWN, {"id": 5, "created_at": EPOCH}], [KNOWN, "t"]]
+)
 def test_a_listing_with_something_else_in_it_is_no_evidence(spoilt: list[Any]) -> None:
     """
     An item that came twice, or is no task, tells that something was passed over.
@@ -225,9 +227,9 @@ def test_a_listing_that_was_not_read_to_its_end_is_no_evidence() -> None:
     play, mine = Play(), attempt()
     play.core.unknown(mine, now=0.0)
     for now in (0.0, 70.0, 140.0):
-        assert [] == play.list(now, complete=False)
+        assert [] == play.look(now, complete=False)
     play.records.append(record("t", "k"))
-    assert [Adopt(attempt=mine, task_id="t")] == play.list(210.0, complete=False)
+    assert [Adopt(attempt=mine, task_id="t")] == play.look(210.0, complete=False)
 
 
 def test_what_lacks_an_accepted_task_is_read_without_a_filter() -> None:
@@ -278,7 +280,7 @@ def test_a_mark_that_was_shown_once_is_shown() -> None:
     """
     play = Play()
     play.core.unknown(attempt(), now=0.0)
-    play.list(0.0)
+    play.look(0.0)
     play.records[:] = [record("known"), record("new", at=1.0)]
     assert [SendAgain(attempt=attempt())] == play.until(DAY)
 
@@ -323,7 +325,7 @@ def test_an_unmarked_attempt_is_given_up_at_the_first_listing() -> None:
     play, mine = Play([KNOWN, record("mine?")]), attempt(marked=False)
     play.core.unknown(mine, now=0.0)
     assert [] == play.core.unanswered(Listing(asked_at=0.0))
-    assert [GiveUp(attempt=mine, candidates=("mine?",), reason=UNMARKED)] == play.list(8.0)
+    assert [GiveUp(attempt=mine, candidates=("mine?",), reason=UNMARKED)] == play.look(8.0)
 
 
 # --- no mark at all --------------------------------------------------------------------------------------
@@ -430,11 +432,11 @@ def test_a_listing_continues_the_last_one() -> None:
     play = Play([KNOWN, record("newest", "other", at=10.0)])
     play.core.unknown(attempt(), now=20.0)
     for now in (20.0, 30.0):
-        play.list(now)
+        play.look(now)
     assert (EPOCH + 10.0 - 2 * GRACE, None) == (play.asked[-1].created_from, play.asked[-1].since)
     for now in (2 * HOUR, 2 * HOUR + 10.0):
         play.core.unknown(attempt("l", at=now), now=now)
-        play.list(now)
+        play.look(now)
     assert EPOCH + 10.0 - 1.0 == play.asked[-1].created_from
 
 
@@ -449,9 +451,9 @@ def test_what_does_not_continue_is_read_anew(change: str) -> None:
         play.records[:] = [{**KNOWN, "created_at": 0}]
         play.core.listed(play.core.listing(0.0, unix=EPOCH), play.records, complete=True)
     else:
-        play.list(0.0)
+        play.look(0.0)
         play.records.clear()
-        assert [] == play.list(61.0)
+        assert [] == play.look(61.0)
     assert play.core.listing(70.0, unix=EPOCH).since is not None
 
 
@@ -461,7 +463,7 @@ def test_what_was_shown_is_forgotten_after_a_day() -> None:
     """
     play = Play()
     play.core.unknown(attempt(), now=0.0)
-    play.list(0.0)
+    play.look(0.0)
     play.core.unknown(attempt("l", at=2 * DAY), now=2 * DAY)
     assert play.core.listing(2 * DAY, unix=EPOCH).since is not None
     assert "0 tasks shown" in repr(play.core)
@@ -526,7 +528,7 @@ def decide(
     """
     while (due_at := play.core.next_due_at()) is not None and due_at <= until:
         play.records += [one for at, one in late if at <= due_at and one not in play.records]
-        for decision in play.list(due_at):
+        for decision in play.look(due_at):
             decided[decision.attempt.key] = decision
             if isinstance(decision, Adopt):
                 play.core.adopted(decision, now=due_at)

@@ -49,6 +49,11 @@ TOLD: Final = 5  # failures and ids that are listed; the manifest and the journa
 @click.option("--limit", type=whole, metavar="N", help="The first N lines only.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be bought, and buy nothing.")
 @click.option("--retry-failed", is_flag=True, help="Buy again what has failed before.")
+@click.option(
+    "--look-first",
+    is_flag=True,
+    help="Look at the API for what was bought with a journal that is lost, or elsewhere.",
+)
 @click.option("--max-in-flight", type=whole, metavar="N", help="Unfinished tasks at once.")
 @click.option(
     "--timeout", type=positive, metavar="SECONDS", help="For a task, once accepted. [default: 1800]"

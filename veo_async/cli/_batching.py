@@ -70,6 +70,7 @@ class Plan:
         items: the lines, in their order.
         out: the directory.
         retry_failed: whether to buy again what has failed before.
+        look_first: whether another machine, or a run whose journal is lost, may have bought the lines.
         timeout: how long to wait for a task, in seconds, or None.
         callback_port: where callbacks are taken on this machine, or None.
         public_url: where the API reaches that port; None is the port itself.
@@ -79,6 +80,7 @@ class Plan:
     items: Sequence[Item]
     out: Path
     retry_failed: bool = False
+    look_first: bool = False
     timeout: float | None = None
     callback_port: int | None = None
     public_url: str | None = None
@@ -169,7 +171,11 @@ class Batch:
 
     def _submit(self, veo: VeoSession, item: Item) -> None:
         job = veo.submit(
-            item.request, key=item.key, timeout=self.plan.timeout, retry_failed=self.plan.retry_failed
+            item.request,
+            key=item.key,
+            timeout=self.plan.timeout,
+            retry_failed=self.plan.retry_failed,
+            look_first=self.plan.look_first,
         )
         self.waiting[item.key] = job
         row = self.board.enter(title_of(item), job)
@@ -304,7 +310,7 @@ def conflicts(plan: Plan, manifest: Manifest) -> Iterator[str]:
         if record is not None and record.get("request") != fields_of(item.request):
             was = _difference(record.get("request"), fields_of(item.request))
             yield f"line {item.number}: the key {item.key!r} belongs to a different request in {plan.out}{was}"
-        if not ours and (plan.out / item.name).exists():
+        if not ours and not plan.look_first and (plan.out / item.name).exists():
             yield f"line {item.number}: the file {item.name!r} is in {plan.out} already, from elsewhere"
 
 

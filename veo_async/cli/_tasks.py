@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
@@ -40,15 +40,29 @@ _ids: Final = click.argument("task_ids", metavar="TASK_ID...", nargs=-1, require
 
 
 @click.command(short_help="Wait for tasks that were asked for earlier.")
-@_ids
+@click.argument("task_ids", metavar="[TASK_ID]...", nargs=-1)
+@click.option("--key", "keys", metavar="KEY", multiple=True, help="A task by the key it was bought with.")
 @click.option("-o", "--output", metavar="PATH", help="Save the videos there.")
 @waiting
-def wait(*, task_ids: tuple[str, ...], output: str | None, timeout: float | None, **options: Any) -> None:
+def wait(
+    *,
+    task_ids: tuple[str, ...],
+    keys: tuple[str, ...],
+    output: str | None,
+    timeout: float | None,
+    **options: Any,
+) -> None:
     """
     Wait until the tasks have ended, and save their videos if --output says where: for one task a file or a
     directory, for several a directory.
+
+    A key finds the task that any program has bought with it in the last day.
     """
-    _see(task_ids, output, lambda task_id: _attach(task_id, timeout), doubted=True, **options)
+    if not task_ids and not keys:
+        refuse(["give a TASK_ID or a --key"])
+    starts = {f"task {task_id}": _attach(task_id, timeout) for task_id in task_ids}
+    starts |= {f"key {key}": _attach_key(key, timeout) for key in keys}
+    _see(starts, output, doubtful=list(dict.fromkeys(task_ids)), **options)
 
 
 @click.command(short_help="Save the videos of tasks that have ended.")
@@ -64,33 +78,31 @@ def download(*, task_ids: tuple[str, ...], output: str, **options: Any) -> None:
     The output is a file for one task, or a directory, where each file is named after its ids. A file that
     exists is replaced in a directory, as it is the same video, and otherwise with --overwrite only.
     """
-    _see(task_ids, output, _attach_ended, **options)
+    _see({f"task {task_id}": _attach_ended(task_id) for task_id in task_ids}, output, **options)
 
 
 Start = Callable[[VeoSession], Awaitable[Job]]
 
 
 def _see(
-    task_ids: Iterable[str],
+    starts: Mapping[str, Start],
     output: str | None,
-    start: Callable[[str], Start],
     *,
-    doubted: bool = False,
+    doubtful: Sequence[str] = (),
     overwrite: bool,
     as_json: bool,
     base_url: str | None,
     speed: float,
 ) -> None:
-    ids = list(dict.fromkeys(task_ids))
     violations = list(target_violations(output, overwrite=overwrite)) if output else []
-    if output and len(ids) > 1 and not Path(output).is_dir():
+    if output and len(starts) > 1 and not Path(output).is_dir():
         violations.append(f"--output {output} must be an existing directory for several tasks")
     session = new_session(violations, base_url=base_url, speed=speed)
     refuse(violations)
     assert session is not None, "what is missing was a violation"
     target = Target(path=Path(output), overwrite=overwrite) if output else None
-    pieces = [Piece(title=f"task {task_id}", start=start(task_id), target=target) for task_id in ids]
-    run(_fetch(session, pieces, ids if doubted else (), as_json=as_json))
+    pieces = [Piece(title=title, start=start, target=target) for title, start in starts.items()]
+    run(_fetch(session, pieces, doubtful, as_json=as_json))
 
 
 async def _fetch(
@@ -129,6 +141,13 @@ async def _doubt(veo: VeoSession, task_ids: Sequence[str], board: Board) -> None
 def _attach(task_id: str, timeout: float | None) -> Start:
     async def start(veo: VeoSession) -> Job:
         return veo.attach(task_id, timeout=timeout)
+
+    return start
+
+
+def _attach_key(key: str, timeout: float | None) -> Start:
+    async def start(veo: VeoSession) -> Job:
+        return veo.attach(key=key, timeout=timeout)
 
     return start
 
