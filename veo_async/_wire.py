@@ -30,7 +30,7 @@ from ._models import (
 )
 from ._results import is_id
 from ._rules import SMALLEST
-from ._states import classify, has_video, items_of
+from ._states import classify, has_video, items_of, lacks_link
 from .errors import JobFailed, ProtocolError
 
 __all__ = [
@@ -390,11 +390,13 @@ class Standings(NamedTuple):
         pending: their ids.
         ended: their records.
         unreadable: the ids of those that have ended with a record nested deeper than `MAX_DEPTH`.
+        linkless: which of the pending have succeeded, and have no link that can be used.
     """
 
     pending: Collection[str]
     ended: Mapping[str, Mapping[str, Any]]
     unreadable: Collection[str] = ()
+    linkless: Collection[str] = ()
 
 
 def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
@@ -407,6 +409,7 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
     pending: dict[str, None] = {}
     ended: dict[str, dict[str, Any]] = {}
     unreadable: dict[str, None] = {}
+    linkless: dict[str, None] = {}
     for item in items:
         if not isinstance(item, dict):
             continue
@@ -414,8 +417,12 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
         if not isinstance(task_id, str) or task_id not in waiting:
             continue
         # Most are pending, and say so by having no answer: that is seen without a call.
-        if item.get("response") is None or classify(item) is TaskState.PENDING:
+        if item.get("response") is None:
             pending[task_id] = None
+        elif classify(item) is TaskState.PENDING:
+            pending[task_id] = None
+            if lacks_link(item):
+                linkless[task_id] = None
         elif _deeper_than(item, MAX_DEPTH):
             unreadable[task_id] = None
         elif task_id not in ended or classify(item) is TaskState.SUCCEEDED:
@@ -425,7 +432,7 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
         unreadable.pop(task_id, None)
     for task_id in unreadable:
         pending.pop(task_id, None)
-    return Standings([*pending], ended, [*unreadable])
+    return Standings([*pending], ended, [*unreadable], tuple(linkless.keys() & pending.keys()))
 
 
 def read_record(data: object) -> dict[str, Any] | None:
