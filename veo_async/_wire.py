@@ -144,7 +144,7 @@ def encode(request: Request) -> dict[str, Any]:
 
 # --- requests and outcomes, to be kept -------------------------------------------------------------------
 
-_kept: Final = cattrs.Converter(omit_if_default=True)
+_kept: Final = cattrs.Converter(omit_if_default=True, detailed_validation=False)
 
 
 def dump_request(request: Request) -> str:
@@ -156,10 +156,16 @@ def dump_request(request: Request) -> str:
 
 def load_request(text: str) -> Request:
     """
-    Read what `dump_request` wrote.
+    Read what `dump_request` wrote, and nothing else: it may be bought.
+
+    Raises:
+        Exception: of any kind that reading a text may end in.
     """
     kept = json.loads(text)
-    return _kept.structure(kept, REQUEST_TYPES[kept.pop("kind")])
+    request = _kept.structure(kept, REQUEST_TYPES[kept.pop("kind")])
+    if dump_request(request) != text:
+        raise ValueError("no request was written so")
+    return request
 
 
 def dump_outcome(outcome: VideoResult | JobFailed) -> str:
@@ -173,11 +179,20 @@ def dump_outcome(outcome: VideoResult | JobFailed) -> str:
 def load_outcome(text: str, request: Request | None) -> VideoResult | JobFailed:
     """
     Read what `dump_outcome` wrote.
+
+    Raises:
+        Exception: of any kind that reading a text may end in.
     """
     kept = json.loads(text)
-    if "raw" in kept:
-        return video_result(kept["task_id"], kept["raw"], request)
-    return JobFailed(kept["message"], code=kept["code"], trace_id=kept["trace_id"], task_id=kept["task_id"])
+    if not text.isascii() or not is_id(kept["task_id"]):
+        raise ValueError("no outcome was written so")
+    if "raw" not in kept:
+        code, message = code_and_message({"error": {name: kept[name] for name in ("code", "message")}})
+        return JobFailed(message, code=code, trace_id=trace_id_of(kept), task_id=kept["task_id"])
+    result = video_result(kept["task_id"], kept["raw"], request)
+    if not result.videos:
+        raise ValueError("a result has a video")
+    return result
 
 
 def _text(data: object) -> str:
