@@ -867,6 +867,20 @@ def a_short_text(path: Path) -> None:
     path.write_text("hello")
 
 
+def one_byte(path: Path) -> None:
+    path.write_bytes(b"\0")
+
+
+def emptied(path: Path) -> None:
+    path.touch()
+    path.with_name(f"{path.name}-wal").write_bytes(b"what a crash left in the log")
+
+
+def emptied_with_an_empty_log(path: Path) -> None:
+    path.touch()
+    path.with_name(f"{path.name}-wal").touch()
+
+
 def anothers(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.executescript("CREATE TABLE jobs (id INTEGER); INSERT INTO jobs VALUES (1)")
@@ -884,6 +898,9 @@ def anothers_by_id(path: Path) -> None:
     [
         (a_text, "is not a journal"),
         (a_short_text, "is not a journal"),
+        (one_byte, "is not a journal"),
+        (emptied, "is empty, and batch.db-wal beside it tells that it was not"),
+        (emptied_with_an_empty_log, "is empty, and batch.db-wal beside it tells that it was not"),
         (anothers, "belongs to another application"),
         (anothers_by_id, "belongs to another application"),
     ],
@@ -932,13 +949,30 @@ def an_empty_database(path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("make", [an_empty_file, an_empty_database])
+def torn_at_creation(path: Path) -> None:
+    path.touch()
+    path.with_name(f"{path.name}-journal").write_bytes(bytes(512))
+
+
+@pytest.mark.parametrize("make", [an_empty_file, an_empty_database, torn_at_creation])
 async def test_an_empty_file_becomes_a_journal(path: Path, make: Callable[[Path], None]) -> None:
     """A crash between the creation of the file and its first transaction does no harm."""
     make(path)
     async with opened(path) as journal:
         await journal.write(intended())
         assert 1 == len(await journal.unsettled())
+
+
+async def test_a_crashed_journal_that_was_emptied_is_refused_through_a_link_too(path: Path) -> None:
+    """The log lies beside the file that a link leads to; with its file put back, all is there again."""
+    left = await crashed(path, "a")
+    held = left.read_bytes()
+    left.write_bytes(b"")
+    link = path.with_name("link.db")
+    link.symlink_to(left)
+    assert "is empty" in await refusal(link)
+    left.write_bytes(held)
+    assert ["a"] == await keys_in(link)
 
 
 async def test_a_newer_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

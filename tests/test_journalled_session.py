@@ -567,27 +567,104 @@ async def test_a_request_that_cannot_be_read_spoils_nothing_else(path: Path) -> 
             assert JobState.STOPPED is await ended(veo.submit(request, key="a"))
 
 
-@pytest.mark.parametrize(
-    "outcome", ["{", "null", "7", "{}", "[]", '{"videos": 7}', '{"error": "unheard of"}']
-)
-@in_virtual_time
-async def test_an_outcome_that_cannot_be_read_spoils_nothing_else(path: Path, outcome: str) -> None:
+def damage(veo: VeoSession, column: str, value: object) -> None:
     """
-    A purchase whose outcome this version cannot read settles with an error of ours; the session goes on.
+    Put something else into a column of the purchase `a`, as a text unless it is a value of another kind.
+    """
+    store: Any = veo._journal._store  # type: ignore[union-attr]
+    store.connection.execute(f"UPDATE jobs SET {column} = CAST(? AS TEXT) WHERE key = 'a'", (value,))
+
+
+MARKER = "a-text-that-nobody-is-to-read"
+SPOILT = {
+    "not json": b"{",
+    "null": b"null",
+    "a number": b"7",
+    "an empty object": b"{}",
+    "a list": b"[]",
+    "foreign fields": b'{"videos": 7, "error": "unheard of"}',
+    "no utf-8": b'{"kind":"TextToVideo","prompt":"\xff' + MARKER.encode() + b'"}',
+    "no utf-8 behind a backslash": b'{"kind":"TextToVideo","prompt":"\\\xff' + MARKER.encode() + b'"}',
+    "no such kind": b'{"kind":"' + MARKER.encode() + b'"}',
+    "a field missing": b'{"kind":"TextToVideo","prxmpt":"' + MARKER.encode() + b'"}',
+    "another type": b'{"kind":"TextToVideo","prompt":["' + MARKER.encode() + b'"]}',
+    "no result": b'{"raw":{"response":"' + MARKER.encode() + b'"},"task_id":"t","trace_id":null}',
+    "no id": b'{"code":null,"message":"' + MARKER.encode() + b'","task_id":7,"trace_id":null}',
+    "deep": b"[" * 100_000 + b"]" * 100_000,
+}
+
+
+@pytest.mark.parametrize("value", SPOILT.values(), ids=SPOILT)
+@in_virtual_time
+async def test_an_outcome_that_cannot_be_read_spoils_nothing_else(path: Path, value: bytes) -> None:
+    """
+    A purchase whose outcome is spoilt settles with an error that does not repeat it; the session goes on.
     """
     world = ten_seconds()
     async with journalled(world, path) as veo:
         await asyncio.gather(*veo.submit_many([("a", whale(1)), ("b", whale(2))]))
-        store: Any = veo._journal._store  # type: ignore[union-attr]
-        store.connection.execute("UPDATE jobs SET outcome = ? WHERE key = 'a'", (outcome,))
+        damage(veo, "outcome", value)
     async with journalled(world, path) as veo:
         strange, known = veo.submit_many([("a", whale(1)), ("b", whale(2))])
         async with asyncio.timeout(1000):
             assert JobState.STOPPED is await ended(strange)
-        assert isinstance(strange.exception(), JournalError)
+        error = strange.exception()
+        assert isinstance(error, JournalError)
+        assert MARKER not in f"{error!r} {error.__cause__!r} {error.__context__!r}"
         await known
         await veo.submit(whale(3))
+        assert strange.task_id == (await veo.attach(strange.task_id or "")).task_id
     assert 3 == world.core.accepted
+
+
+@pytest.mark.parametrize("value", SPOILT.values(), ids=SPOILT)
+@in_virtual_time
+async def test_a_spoilt_request_is_neither_bought_nor_in_the_way_of_others(
+    path: Path, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Whether it was only meant, or accepted: its key settles with an error that does not repeat it; the others go on.
+    """
+    world = ten_seconds()
+    async with mortal(world, path) as (veo, kill):
+        jobs = veo.submit_many([("a", whale(1)), ("b", whale(2))])
+        await asyncio.gather(*(job.accepted() for job in jobs))
+        damage(veo, "request", value)
+        kill()
+    async with journalled(world, path) as veo:
+        strange, known = await veo.resume()
+        await known
+        with pytest.raises(JournalError, match="request cannot be read") as caught:
+            await strange
+        with pytest.raises(JournalError, match="request cannot be read"):
+            await veo.submit(whale(1), key="a")
+        assert jobs[0].task_id == caught.value.task_id
+        damage(veo, "task_id", None)
+    async with journalled(world, path) as veo:
+        (meant,) = await veo.resume()
+        assert JobState.STOPPED is await ended(meant)
+        await veo.submit(whale(3))
+    assert MARKER not in caplog.text
+    assert 3 == world.core.accepted
+
+
+@in_virtual_time
+async def test_a_spoilt_id_costs_its_row_alone(path: Path) -> None:
+    """
+    What is no text in a trace id, or was stored as bytes and is none either, is read as far as it goes.
+    """
+    world = ten_seconds()
+    async with journalled(world, path) as veo:
+        jobs = veo.submit_many([("a", whale(1)), ("b", whale(2))])
+        await asyncio.gather(*(job.accepted() for job in jobs))
+        damage(veo, "trace_id", b"\xff-1")
+        store: Any = veo._journal._store  # type: ignore[union-attr]
+        store.connection.execute("UPDATE jobs SET trace_id = ? WHERE key = 'b'", (b"\xff-2",))
+    async with journalled(world, path) as veo:
+        resumed = await veo.resume()
+        assert {job.task_id for job in jobs} == {(await job).task_id for job in resumed}
+    known = await entries(path, "a", "b")
+    assert ["\ufffd-1", "\ufffd-2"] == [known[key].trace_id for key in ("a", "b")]
 
 
 @in_virtual_time

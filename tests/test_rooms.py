@@ -28,7 +28,7 @@ PUBLIC: Final = frozenset({ROOT, "errors"})
 
 _MODELS: Final = frozenset({"_models", "errors"})
 _WIRE: Final = _MODELS | {"_wire"}
-_HTTP: Final = _WIRE | {"_http", "_policies", "_gate", "_lane"}
+_HTTP: Final = _WIRE | {"_http", "_access", "_policies", "_gate", "_lane"}
 _SUBMIT: Final = _HTTP | {"_submit", "_journal", "_marks", "_reconcile", "_job"}
 _ENGINE: Final = _SUBMIT | {
     "_engine",
@@ -93,6 +93,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_part": "_download",
     "_results": "_models",
     "_rules": "_models",
+    "_secret": "_http",
     "_short": "_session",
     "_states": "_wire",
     "_submission": "_submit",

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -19,6 +21,7 @@ from veo_async import (
     JobState,
     JobTimedOut,
     JobVanished,
+    Journal,
     PollPolicy,
     RetryPolicy,
     TaskState,
@@ -267,6 +270,88 @@ async def test_answers_larger_than_may_be_read_are_asked_for_in_smaller_batches(
         assert 30 > sum(veo.stats.requests.values()) - 50
         assert veo._engine is not None
         assert 25 == veo._engine.tracker.schedule.batch_size
+
+
+class Unlinked(InMemoryTransport):
+    """
+    Shows successes, for a while or for ever, with something else in the place of the link.
+
+    Attributes:
+        until: when the link appears, on the loop's clock.
+        link: what stands there before; JSON.
+    """
+
+    until = math.inf
+    link: Any = None
+
+    async def send(self, method: str, url: str, outgoing: Outgoing) -> Reply:
+        reply = await super().send(method, url, outgoing)
+        data = json.loads(reply.body)
+        if now() >= self.until or not isinstance(data, dict):
+            return reply
+        for record in data.get("items", [data]):
+            for item in (record.get("response") or {}).get("data") or ():
+                item["video_url"] = self.link
+        return answer(200, data)
+
+
+@pytest.mark.parametrize("link", [None, 7, "", "/v.mp4", "ftp://cdn.example/v.mp4"])
+@in_virtual_time
+async def test_a_success_whose_link_is_not_there_yet_is_looked_at_again(link: object) -> None:
+    """
+    A record may say that all is done before its link is there, or before that can be used: the next look has it.
+    """
+    world = World(Settings(duration=lambda body: 60.0))
+    session = world.session()
+    session._transport = transport = Unlinked(world.core, TOKEN)
+    transport.link, transport.until = link, 200.0
+    async with session as veo:
+        job = veo.submit(whale())
+        task_id = await job.accepted()
+        await asyncio.sleep(150.0)
+        record = await veo.retrieve(task_id)
+        assert (TaskState.PENDING, JobState.PENDING) == (record.state, job.state)
+        assert (await job).video.url.startswith("http")
+        assert 230.0 > now() > 200.0
+        assert TaskState.SUCCEEDED is (await veo.retrieve(task_id)).state
+
+
+@in_virtual_time
+async def test_a_success_that_never_gets_a_link_says_so_at_the_deadline(tmp_path: Path) -> None:
+    """
+    The error says that the task is billed; it settles the handle alone: the same key looks again, and buys nothing.
+    """
+    world = World(Settings(duration=lambda body: 60.0))
+    journal = Journal(tmp_path / "batch.db", inline=True)
+    session = world.session(journal=journal)
+    session._transport = transport = Unlinked(world.core, TOKEN)
+    async with session as veo:
+        with pytest.raises(JobTimedOut, match="succeeded, and billed, without a usable link"):
+            await veo.submit(whale(), key="k", timeout=300.0)
+        transport.until = now()
+        assert (await veo.submit(whale(), key="k")).videos
+        again = veo.submit(whale(1), key="other", timeout=30.0)
+        with pytest.raises(JobTimedOut, match="the task goes on"):
+            await again
+    assert 2 == world.core.accepted
+
+
+@in_virtual_time
+async def test_what_is_said_at_the_deadline_is_what_the_last_record_showed() -> None:
+    """
+    A success without a link that is shown as running again is not called a success.
+    """
+    world = World(Settings(duration=lambda body: 60.0))
+    faults = Faults().add("stale", on=("retrieve", "retrieve_batch"))
+    session = world.session()
+    session._transport = Unlinked(world.core, TOKEN)
+    async with session as veo:
+        job = veo.submit(whale(), timeout=300.0)
+        await job.accepted()
+        await asyncio.sleep(150.0)
+        world.core.faults = faults
+        with pytest.raises(JobTimedOut, match="the task goes on"):
+            await job
 
 
 def test_answers_that_no_gate_heeds_are_asked_for_ever_more_rarely() -> None:

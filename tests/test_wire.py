@@ -200,6 +200,19 @@ def test_a_request_survives_being_kept(request_: Request, body: dict[str, Any]) 
 # --- what a record says ----------------------------------------------------------------------------------
 
 ERROR = {"code": "api_error", "message": "fetch failed"}
+LINKLESS: dict[str, Any] = {"success": True, "data": [{"id": "v", "state": "succeeded", "video_url": None}]}
+BAD_LINKS = (
+    None,
+    "",
+    7,
+    ["https://cdn.example/v"],
+    "/v.mp4",
+    "cdn.example/v",
+    "file:///etc/passwd",
+    "https://",
+    "https://[cdn/v",
+    "https://cdn.example/\ud800",
+)
 RECORDS: list[tuple[str, dict[str, Any], TaskState]] = [
     ("documented pending", sample("task_pending_inferred"), PENDING),
     ("documented success", sample("task_succeeded"), SUCCEEDED),
@@ -225,9 +238,16 @@ RECORDS: list[tuple[str, dict[str, Any], TaskState]] = [
     *((f"item {word}", with_response(with_item(state=word)), SUCCEEDED) for word in ("succeeded", "succeed", "success", "completed", "complete", "finished", "SUCCEEDED")),
     *((f"item {word}", with_response(with_item(state=word)), FAILED) for word in ("failed", "failure", "error", "cancelled", "canceled", "rejected")),
     ("success word without video", with_response(with_item(video_url=None)), FAILED),
-    ("success word with blank video", with_response(with_item(video_url="")), FAILED),
-    ("success word with a number for video", with_response(with_item(video_url=7)), FAILED),
-    ("success word with a foreign scheme", with_response(with_item(video_url="file:///etc/passwd")), FAILED),
+    *((f"success word, video {url!r}", with_response({"success": True, "data": [{"state": "succeeded", "video_url": url}]}), PENDING) for url in BAD_LINKS),
+    ("success word above, video null", with_response({"success": True, "state": "succeeded", "data": [{"video_url": None}]}), PENDING),
+    ("success word above, video", with_response({"state": "succeeded", "data": with_item(state=None)["data"]}), SUCCEEDED),
+    ("video null, finished", with_response(LINKLESS, finished_at=1.0), PENDING),
+    ("video null, no word, finished", with_response({"success": True, "data": [{"video_url": None}]}, finished_at=1.0), PENDING),
+    ("video null, error code", with_response(LINKLESS | {"success": False, "error": ERROR}), FAILED),
+    ("video null, failure word", with_response({"success": True, "data": [{"state": "failed", "video_url": None}]}), FAILED),
+    ("one has a link, one has none yet", with_response({"success": True, "data": [*with_item()["data"], *LINKLESS["data"]]}), SUCCEEDED),
+    ("one failed, one has no link yet", with_response({"success": True, "data": [*with_item(state="failed")["data"], *LINKLESS["data"]]}), PENDING),
+    ("a link in capitals", with_response(with_item(video_url="HTTPS://CDN.EXAMPLE/V.MP4")), SUCCEEDED),
     ("top word without data", with_response({"success": True, "state": "succeeded"}), FAILED),
     ("no word, video", with_response(with_item(state=None)), SUCCEEDED),
     ("no word, no video", with_response(with_item(state=None, video_url=None)), PENDING),
@@ -461,6 +481,23 @@ def test_a_video_outranks_a_failure_of_the_same_task() -> None:
     assert classify(video) is SUCCEEDED
     for items in [failed, video], [video, failed]:
         assert Standings([], {"1": video}, []) == standings(items, ["1"])
+
+
+@pytest.mark.parametrize(
+    ("response", "linkless"),
+    [
+        (LINKLESS, ["t"]),
+        (LINKLESS | {"success": False, "error": "temporary"}, []),
+        ({"success": True, "data": [{"state": "running", "video_url": None}, *LINKLESS["data"]]}, []),
+        ({"success": True, "data": []}, []),
+        (with_item(), []),
+    ],
+)
+def test_who_has_succeeded_without_a_link_is_told(response: dict[str, Any], linkless: list[str]) -> None:
+    """
+    Of the pending, those are named whose record says that nothing but the link is missing.
+    """
+    assert linkless == [*standings([{"id": "t", "response": response}], ["t"]).linkless]
 
 
 def test_an_end_nested_too_deep_cannot_be_read() -> None:

@@ -4,6 +4,7 @@ Who asks, and where: the token and the API's address, from arguments or the envi
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from ipaddress import ip_address
@@ -12,17 +13,20 @@ from urllib.parse import SplitResult, urlsplit
 
 from .errors import ConfigurationError
 
-__all__ = ["PUBLIC_ADDRESS", "base_url_from", "check_placeholder", "token_from"]
+__all__ = ["PUBLIC_ADDRESS", "SHORTEST_SOUGHT", "base_url_from", "check_placeholder", "token_from"]
 
 PUBLIC_ADDRESS: Final = "https://api.acedata.cloud"
 PLATFORM: Final = "https://platform.acedata.cloud"
 TOKEN_VARIABLE: Final = "ACEDATACLOUD_API_TOKEN"  # [C] what the vendor's own tools read
 ADDRESS_VARIABLE: Final = "ACEDATACLOUD_API_BASE_URL"  # [C] likewise
+SHORTEST_SOUGHT: Final = 12  # characters of a token; a shorter one may be a word, or a part of one
+
+log = logging.getLogger("veo_async")
 
 
 def token_from(token: str | None) -> str:
     """
-    Check the token, or take it from `ACEDATACLOUD_API_TOKEN`; the error never repeats it.
+    Check the token, or take it from `ACEDATACLOUD_API_TOKEN`; neither errors nor the log repeat it.
 
     Raises:
         ConfigurationError: there is none, or it cannot be sent in a header.
@@ -38,6 +42,14 @@ def token_from(token: str | None) -> str:
         words = f"{source} holds a space, a line break or another character that no token has"
         hint = ": was it read from a file, with the line's end?" if token[-1] in "\r\n" else ""
         raise ConfigurationError(words + hint)
+    if len(token) < SHORTEST_SOUGHT:
+        # In the log: a program whose warnings are errors may well use a short token in its own tests.
+        log.warning(
+            "%s has less than %d characters: where the server repeats it, nobody can tell it from other words,"
+            " so it may show in errors, logs and journals",
+            source,
+            SHORTEST_SOUGHT,
+        )
     return token
 
 

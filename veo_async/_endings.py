@@ -170,17 +170,15 @@ def _absolute(path: Path) -> str:
 
 def read_outcome(outcome: str, request: Request | None) -> VideoResult | VeoError:
     """
-    Read an outcome from the journal; one that this version cannot read is an error that says so.
+    Read an outcome from the journal; one that cannot be read is an error that says so, and does not repeat it.
     """
     try:
         return load_outcome(outcome, request)
-    except (VeoError, LookupError, ValueError, TypeError, AttributeError) as error:
-        words = (
-            "this version cannot read the journalled outcome; attach() asks the server about the task again"
+    except Exception as error:  # whatever is wrong with a text concerns this purchase alone
+        return JournalError(
+            "the journalled outcome cannot be read by this version, or is spoilt"
+            f" ({type(error).__name__}); attach() asks the server about the task again"
         )
-        unread = JournalError(words)
-        unread.__cause__ = error
-        return unread
 
 
 def _read_learned(learned: Mapping[str, str]) -> dict[str, Any]:

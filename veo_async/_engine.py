@@ -40,7 +40,7 @@ from ._policies import Limits, PollPolicy, RetryPolicy
 from ._polling import Schedule
 from ._reconcile import Attempt, Reconciler
 from ._reconciling import Reconciling
-from ._registry import Registry, key_conflict, read_request
+from ._registry import Registry, key_conflict, mismatch, read_request, unreadable
 from ._submission import GOES_ON, NOT_SENT, Submission
 from ._submit import Submitters
 from ._tracker import Tracker
@@ -344,8 +344,7 @@ class Engine:
             return self._inherit(lingering, job)
         self.registry.add(job)
         if request is None:
-            words = "this version cannot read the journalled request; the one that wrote it can resume it"
-            self.stop(job, JournalError(words, task_id=entry.task_id))
+            self.stop(job, unreadable(entry))
             return job
         submission = Submission(job, request, self.loop.time(), keyed=True)
         if not self.take_up(submission, entry):
@@ -361,7 +360,7 @@ class Engine:
         job.first_attempt = entry.earlier + 1
         still_open = [attempt for attempt in entry.attempts if attempt.closed is None]
         if request is not None and entry.request != dump_request(request):
-            self.stop(job, key_conflict(job.key, read_request(entry), task_id=entry.task_id))
+            self.stop(job, mismatch(entry))
         elif entry.outcome is not None:
             if entry.failed and submission.retry_failed:
                 job.first_attempt = job.attempts + 1

@@ -10,9 +10,10 @@ from typing import Final
 
 import aiohttp
 
+from ._access import SHORTEST_SOUGHT
 from .errors import ConnectionFailed, ProtocolError, TransportError, TransportTimedOut
 
-__all__ = ["translated"]
+__all__ = ["WITHHELD", "translated"]
 
 TELLING: Final = 8  # characters of the token, in a row, that are too many to be shown
 WITHHELD: Final = "what was received repeats the token, and is not shown"
@@ -35,7 +36,7 @@ def translated(error: Exception, url: str, *, token: str) -> TransportError:
     """
     _forget_the_request(error)
     kind, words = next(_KINDS[each] for each in _KINDS if isinstance(error, each))
-    if _tells(error, token):
+    if len(token) >= SHORTEST_SOUGHT and _tells(error, token):
         return kind(words.format(url, WITHHELD))
     failure = kind(words.format(url, str(error) or type(error).__name__))
     failure.__cause__ = error

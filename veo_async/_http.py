@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import select
 from collections import Counter
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from ._failures import translated
 from ._lane import Lane
 from ._outage import Outage
 from ._policies import Limits, RetryPolicy
+from ._secret import Secret
 from .errors import (
     ApiError,
     ConfigurationError,
@@ -179,7 +179,7 @@ class AiohttpTransport:
     session: aiohttp.ClientSession
     _limits: Limits
     _token: str = field(repr=False)
-    _secret: re.Pattern[bytes] = field(init=False, repr=False)
+    _secret: Secret = field(init=False)
     _headers: Mapping[str, str] = field(init=False, repr=False)
     _timeout: aiohttp.ClientTimeout = field(init=False)
     _files: aiohttp.ClientSession | None = field(init=False, default=None)
@@ -187,7 +187,7 @@ class AiohttpTransport:
 
     def __attrs_post_init__(self) -> None:
         limits = self._limits
-        self._secret = _as_json_may_write(self._token)
+        self._secret = Secret(self._token)
         self._headers = {
             "authorization": f"Bearer {self._token}",
             "accept": "application/json",
@@ -280,11 +280,11 @@ class AiohttpTransport:
 
     def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
         headers = {
-            name: value.replace(self._token, "[token]")
+            name: self._secret.out_of(value)
             for name in HEADERS
             if (value := response.headers.get(name)) is not None
         }
-        return Reply(response.status, headers, self._without_token(body))
+        return Reply(response.status, headers, self._secret.out_of_body(body))
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         most = self._limits.max_reply
@@ -299,12 +299,6 @@ class AiohttpTransport:
                 response.close()
                 raise _too_large(most)
         return b"".join(chunks)
-
-    def _without_token(self, body: bytes) -> bytes:
-        # Some servers repeat what they refuse: then it would be in an error's text, and so in a log.
-        secret = self._token.encode()
-        body = body.replace(secret, b"[token]") if secret in body else body
-        return self._secret.sub(b"[token]", body) if b"\\" in body else body
 
     def open_file(
         self, url: str, headers: Mapping[str, str]
@@ -333,14 +327,6 @@ class AiohttpTransport:
             timeout=timeout,
             max_redirects=DOWNLOAD_REDIRECTS,
         )
-
-
-def _as_json_may_write(text: str) -> re.Pattern[bytes]:
-    """
-    Match a text in JSON, whichever of its characters are escaped.
-    """
-    ways = (rf"(?:{re.escape(char)}|\\{re.escape(char)}|(?i:\\u{ord(char):04x}))" for char in text)
-    return re.compile("".join(ways).encode())
 
 
 def _open_session(limits: Limits) -> aiohttp.ClientSession:

@@ -193,14 +193,40 @@ def _check_usable(path: Path) -> None:
         raise ConfigurationError(f"journal {path} is not a regular file: name another path")
     if not os.access(path, os.R_OK | os.W_OK):  # SQLite would call it a failing disk: a lock needs both
         raise JournalError(f"journal {path} {_DO[sqlite3.SQLITE_READONLY]}")
+    _check_filled(path)
+
+
+def _check_filled(path: Path) -> None:
+    """
+    Refuse a file that holds nothing any more: for SQLite it would be new, and all that it knew bought again.
+
+    One that never held anything, as a crash before the first transaction leaves it, is new indeed: by the time its
+    log is created, a database's first page is in the file.
+    """
+    had_log = os.path.exists(_log_of(path))  # asked first: another session may be creating both
+    size = path.stat().st_size
+    if size == 1:  # what SQLite, too, takes for an empty one
+        raise JournalError(f"journal {path} {_DO[sqlite3.SQLITE_NOTADB]} (it is one byte long)")
+    if size == 0 and had_log:
+        raise JournalError(
+            f"journal {path} is empty, and {path.name}-wal beside it tells that it was not: put a whole copy in its"
+            " place; what that does not know of would be bought again"
+        )
+
+
+def _log_of(path: Path) -> str:
+    """
+    Name the log, which SQLite keeps beside the file that a link leads to.
+    """
+    return f"{os.path.realpath(path)}-wal"
 
 
 def _has_log(path: Path) -> bool:
     """
-    Tell whether there is something in the log, which SQLite keeps beside the file that a link leads to.
+    Tell whether there is something in the log.
     """
     try:
-        return os.path.getsize(f"{os.path.realpath(path)}-wal") > 0
+        return os.path.getsize(_log_of(path)) > 0
     except OSError:
         return False
 

@@ -207,6 +207,7 @@ class Store:
         Open the file; see `open_file`.
         """
         connection = open_file(path, token, durable=durable)
+        connection.text_factory = _readable
         for statement in ("PRAGMA temp_store = MEMORY", *_VIEW):
             connection.execute(statement)
         return cls(path, connection)
@@ -412,7 +413,19 @@ def _texts(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
 
 
 def _text(value: Any) -> Any:
-    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+    try:
+        return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return _readable(value)
+
+
+def _readable(stored: bytes) -> str:
+    """
+    Read a text as far as it can be read: one that is spoilt must not cost all others that are read with it.
+
+    SQLite's own way is an error for the whole question, with the text in its words.
+    """
+    return stored.decode("utf-8", "replace")
 
 
 def _entry(

@@ -17,9 +17,9 @@ from ._job import Job, JobState
 from ._journal import Attempt, Entry
 from ._models import Request, in_short
 from ._wire import dump_outcome, dump_request, load_request
-from .errors import JobFailed, KeyConflict, SubmissionUnknown, VeoError
+from .errors import JobFailed, JournalError, KeyConflict, SubmissionUnknown, VeoError
 
-__all__ = ["Registry", "key_conflict", "read_request"]
+__all__ = ["Registry", "key_conflict", "mismatch", "read_request", "unreadable"]
 
 log = logging.getLogger("veo_async")
 
@@ -131,10 +131,28 @@ def _attempt_of(job: Job, sent_at: float | None, mark: str | None) -> Attempt:
 
 def read_request(entry: Entry) -> Request | None:
     """
-    Read the request of a journal's entry, or None where this version cannot.
+    Read the request of a journal's entry, or None where it cannot be read.
     """
     try:
         return load_request(entry.request)
-    except (VeoError, LookupError, ValueError, TypeError) as error:
-        log.error("the journalled request of job %s cannot be read: %s", entry.key, error)
+    except Exception as error:  # whatever is wrong with a text concerns this purchase alone
+        log.error("the journalled request of job %s cannot be read: %s", entry.key, type(error).__name__)
         return None
+
+
+def unreadable(entry: Entry) -> JournalError:
+    """
+    Make the error of a key whose request cannot be read.
+    """
+    words = (
+        "the journalled request cannot be read by this version, or is spoilt; attach() waits for a task of it"
+    )
+    return JournalError(words, key=entry.key, task_id=entry.task_id)
+
+
+def mismatch(entry: Entry) -> VeoError:
+    """
+    Make the error of a key whose journalled request is not the one that is asked for now.
+    """
+    earlier = read_request(entry)
+    return unreadable(entry) if earlier is None else key_conflict(entry.key, earlier, task_id=entry.task_id)

@@ -18,7 +18,7 @@ MAX_ID: Final = 256  # characters; ids are UUIDs of 36
 
 class TaskState(StrEnum):
     """
-    How a task stands.
+    How a task stands; one that has succeeded is pending until its record shows a link that can be used.
     """
 
     PENDING = "pending"

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from ._results import TaskState
 
-__all__ = ["classify", "has_video", "items_of"]
+__all__ = ["classify", "has_video", "items_of", "lacks_link"]
 
 # [D] only `succeeded` for Veo; the other words come from its siblings [C].
 _SUCCESS_WORDS: Final = frozenset({"succeeded", "succeed", "success", "completed", "complete", "finished"})
@@ -25,22 +26,39 @@ def classify(record: Mapping[str, Any]) -> TaskState:
     Tell whether a task is pending, succeeded or failed, from its raw record.
 
     In doubt it is pending: a wrong `pending` costs a look, a wrong end would cost a paid video.
+
+    A success whose `video_url` is there and cannot be used (null, blank, of a wrong type, relative, not http) is
+    pending: it is billed, and the link may follow. One that has no `video_url` at all is the "empty success" of
+    the vendor's clients [C]: no link was ever meant to be there, so it is a failure.
+    Where several videos are due, those with a link are handed over.
     """
+    return _judged(record)[0]
+
+
+def lacks_link(record: Mapping[str, Any]) -> bool:
+    """
+    Tell whether a task is pending only because its success has no link that can be used.
+    """
+    return _judged(record)[1]
+
+
+def _judged(record: Mapping[str, Any]) -> tuple[TaskState, bool]:
     response = record.get("response")
     if not isinstance(response, dict):
-        return TaskState.PENDING
+        return TaskState.PENDING, False
     finished = bool(record.get("finished_at"))  # 0 and the like are what a field holds that was never set
-    items = items_of(response)
-    states = [_item_state(item, response, finished=finished) for item in items]
+    states = [_item_state(item, response, finished=finished) for item in items_of(response)]
     if response.get("success") is False and _is_final_failure(response, finished=finished):
-        return TaskState.FAILED
+        return TaskState.FAILED, False
     if TaskState.PENDING in states:
-        return TaskState.PENDING
+        return TaskState.PENDING, False
     if TaskState.SUCCEEDED in states:
-        return TaskState.SUCCEEDED
+        return TaskState.SUCCEEDED, False
+    if None in states:
+        return TaskState.PENDING, response.get("success") is not False
     # [C] "empty success": the server says it is done, and there is no video.
     over = bool(states) or (finished and response.get("success") is True) or _word(response) in _SUCCESS_WORDS
-    return TaskState.FAILED if over else TaskState.PENDING
+    return (TaskState.FAILED if over else TaskState.PENDING), False
 
 
 def _is_final_failure(response: Mapping[str, Any], *, finished: bool) -> bool:
@@ -49,14 +67,18 @@ def _is_final_failure(response: Mapping[str, Any], *, finished: bool) -> bool:
     return finished or (isinstance(error, dict) and bool(error.get("code")))
 
 
-def _item_state(item: Mapping[str, Any], response: Mapping[str, Any], *, finished: bool) -> TaskState:
+def _item_state(item: Mapping[str, Any], response: Mapping[str, Any], *, finished: bool) -> TaskState | None:
+    """
+    Tell how one item of `data` stands; None for a success whose link cannot be used.
+    """
     word, playable = _word(item), has_video(item)
     if word in _FAILURE_WORDS:
         return TaskState.FAILED
     if word in _PENDING_WORDS:
         return TaskState.PENDING
-    if word in _SUCCESS_WORDS or finished:
-        return TaskState.SUCCEEDED if playable else TaskState.FAILED
+    if finished or (word or _word(response)) in _SUCCESS_WORDS:
+        unplayable = None if "video_url" in item else TaskState.FAILED
+        return TaskState.SUCCEEDED if playable else unplayable
     # A word nobody knows yet, or none: a video is a video once the server calls it a success.
     done = playable and response.get("success") is True
     return TaskState.SUCCEEDED if done else TaskState.PENDING
@@ -69,7 +91,11 @@ def _word(holder: Mapping[str, Any]) -> str:
 
 def has_video(item: Mapping[str, Any]) -> bool:
     url = item.get("video_url")
-    return isinstance(url, str) and url.startswith(("https://", "http://"))
+    try:
+        parts = urlsplit(url) if isinstance(url, str) and url.encode() else None
+        return parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:  # a malformed host, or a lone surrogate, which is no text
+        return False
 
 
 def items_of(response: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -74,6 +74,7 @@ class Tracker:
     _patience: asyncio.Timeout | None = field(init=False, default=None)  # of the wait at the gate
     _failure: BaseException | None = field(init=False, default=None)
     _was_refused: bool = field(init=False, default=False)
+    _linkless: set[str] = field(init=False, factory=set)  # successes by their last record, without a link
     _dead_probes: int = field(init=False, default=0)
     _dead_since: float = field(init=False, default=0.0)
 
@@ -179,12 +180,21 @@ class Tracker:
             self._sleeps_until, self._patience = -math.inf, None
 
     async def _expire(self, now: float) -> None:
-        words = "past the deadline; the task goes on: its key, resume() or attach() takes it up again"
-        late = [(task_id, JobTimedOut(words, task_id=task_id)) for task_id in self.schedule.overdue(now)]
+        late = [(task_id, self._timed_out(task_id)) for task_id in self.schedule.overdue(now)]
         words = "the server no longer knows the task"
         gone = [(task_id, JobVanished(words, task_id=task_id)) for task_id in self.schedule.vanished(now)]
         if late or gone:
+            self._linkless.difference_update(task_id for task_id, _ in (*late, *gone))
             await self.settle([*late, *gone])
+
+    def _timed_out(self, task_id: str) -> JobTimedOut:
+        words = "past the deadline; the task goes on: its key, resume() or attach() takes it up again"
+        if task_id in self._linkless:
+            words = (
+                "past the deadline: succeeded, and billed, without a usable link;"
+                " its key, resume() or attach() looks for one again"
+            )
+        return JobTimedOut(words, task_id=task_id)
 
     def _begin(self, batch: list[str], entered_at: float) -> None:
         look = asyncio.create_task(self._look(batch, entered_at), name="veo_async look")
@@ -234,7 +244,10 @@ class Tracker:
         """
         Take in what a well-formed reply says of those asked about.
         """
-        now, (pending, ended, unreadable) = self.lane.now(), standings
+        now, (pending, ended, unreadable, linkless) = self.lane.now(), standings
+        if linkless or self._linkless:
+            self._linkless.difference_update(batch)
+            self._linkless.update(linkless)
         self.schedule.looked(pending, now)
         if unreadable:
             self.schedule.unreadable(unreadable, now)

@@ -30,7 +30,7 @@ from ._models import (
 )
 from ._results import is_id
 from ._rules import SMALLEST
-from ._states import classify, has_video, items_of
+from ._states import classify, has_video, items_of, lacks_link
 from .errors import JobFailed, ProtocolError
 
 __all__ = [
@@ -144,7 +144,7 @@ def encode(request: Request) -> dict[str, Any]:
 
 # --- requests and outcomes, to be kept -------------------------------------------------------------------
 
-_kept: Final = cattrs.Converter(omit_if_default=True)
+_kept: Final = cattrs.Converter(omit_if_default=True, detailed_validation=False)
 
 
 def dump_request(request: Request) -> str:
@@ -156,10 +156,16 @@ def dump_request(request: Request) -> str:
 
 def load_request(text: str) -> Request:
     """
-    Read what `dump_request` wrote.
+    Read what `dump_request` wrote, and nothing else: it may be bought.
+
+    Raises:
+        Exception: of any kind that reading a text may end in.
     """
     kept = json.loads(text)
-    return _kept.structure(kept, REQUEST_TYPES[kept.pop("kind")])
+    request = _kept.structure(kept, REQUEST_TYPES[kept.pop("kind")])
+    if dump_request(request) != text:
+        raise ValueError("no request was written so")
+    return request
 
 
 def dump_outcome(outcome: VideoResult | JobFailed) -> str:
@@ -173,11 +179,20 @@ def dump_outcome(outcome: VideoResult | JobFailed) -> str:
 def load_outcome(text: str, request: Request | None) -> VideoResult | JobFailed:
     """
     Read what `dump_outcome` wrote.
+
+    Raises:
+        Exception: of any kind that reading a text may end in.
     """
     kept = json.loads(text)
-    if "raw" in kept:
-        return video_result(kept["task_id"], kept["raw"], request)
-    return JobFailed(kept["message"], code=kept["code"], trace_id=kept["trace_id"], task_id=kept["task_id"])
+    if not text.isascii() or not is_id(kept["task_id"]):
+        raise ValueError("no outcome was written so")
+    if "raw" not in kept:
+        code, message = code_and_message({"error": {name: kept[name] for name in ("code", "message")}})
+        return JobFailed(message, code=code, trace_id=trace_id_of(kept), task_id=kept["task_id"])
+    result = video_result(kept["task_id"], kept["raw"], request)
+    if not result.videos:
+        raise ValueError("a result has a video")
+    return result
 
 
 def _text(data: object) -> str:
@@ -390,11 +405,13 @@ class Standings(NamedTuple):
         pending: their ids.
         ended: their records.
         unreadable: the ids of those that have ended with a record nested deeper than `MAX_DEPTH`.
+        linkless: which of the pending have succeeded, and have no link that can be used.
     """
 
     pending: Collection[str]
     ended: Mapping[str, Mapping[str, Any]]
     unreadable: Collection[str] = ()
+    linkless: Collection[str] = ()
 
 
 def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
@@ -407,6 +424,7 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
     pending: dict[str, None] = {}
     ended: dict[str, dict[str, Any]] = {}
     unreadable: dict[str, None] = {}
+    linkless: dict[str, None] = {}
     for item in items:
         if not isinstance(item, dict):
             continue
@@ -414,8 +432,12 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
         if not isinstance(task_id, str) or task_id not in waiting:
             continue
         # Most are pending, and say so by having no answer: that is seen without a call.
-        if item.get("response") is None or classify(item) is TaskState.PENDING:
+        if item.get("response") is None:
             pending[task_id] = None
+        elif classify(item) is TaskState.PENDING:
+            pending[task_id] = None
+            if lacks_link(item):
+                linkless[task_id] = None
         elif _deeper_than(item, MAX_DEPTH):
             unreadable[task_id] = None
         elif task_id not in ended or classify(item) is TaskState.SUCCEEDED:
@@ -425,7 +447,7 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
         unreadable.pop(task_id, None)
     for task_id in unreadable:
         pending.pop(task_id, None)
-    return Standings([*pending], ended, [*unreadable])
+    return Standings([*pending], ended, [*unreadable], tuple(linkless.keys() & pending.keys()))
 
 
 def read_record(data: object) -> dict[str, Any] | None:

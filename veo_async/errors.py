@@ -306,6 +306,8 @@ class JobFailed(JobError):
 class JobTimedOut(JobError, TimeoutError):
     """
     The job is past its deadline; the task goes on at the server, and `attach` takes it up again.
+
+    Where the task has succeeded, and its record shows no link that can be used, the message says so.
     """
 
 
