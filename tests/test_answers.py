@@ -199,6 +199,8 @@ def test_a_task_id_means_accepted_whatever_the_status(name: str, status: int) ->
         b'{"success": true}',
         b'{"task_id": 7}',
         b'{"task_id": ""}',
+        b'{"task_id": "../../x"}',
+        b'{"task_id": "two words"}',
         b'{"success": false}',
         b"<html>",
     ],

@@ -472,12 +472,21 @@ def test_an_end_outranks_a_pending_record_of_the_same_task() -> None:
         assert Standings([], {"1": record}, []) == standings(items, ["1"])
 
 
+def test_a_response_that_names_another_task_is_not_believed() -> None:
+    """
+    Neither its video nor its failure is this task's: it is looked at on.
+    """
+    for name in ("task_succeeded", "task_failed_inferred"):
+        response = sample(name)["response"]
+        assert PENDING is classify({"id": "another", "finished_at": 1.0, "response": response})
+
+
 def test_a_video_outranks_a_failure_of_the_same_task() -> None:
     """
     Whichever comes first: the video is there, and was paid for.
     """
     failed = ended("1")
-    video = {"id": "1", "response": sample("task_succeeded")["response"]}
+    video = {"id": "1", "response": sample("task_succeeded")["response"] | {"task_id": "1"}}
     assert classify(video) is SUCCEEDED
     for items in [failed, video], [video, failed]:
         assert Standings([], {"1": video}, []) == standings(items, ["1"])

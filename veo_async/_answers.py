@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from ._results import is_id
+from ._results import is_id, is_task_id
 from ._wire import code_and_message, decode, glimpse, trace_id_of
 from .errors import (
     ApiError,
@@ -247,7 +247,7 @@ def read_submit(status: int, headers: Mapping[str, str], body: bytes) -> SubmitO
     except ProtocolError as error:
         return _unread(status, headers, body, error)
     task_id = data.get("task_id") if isinstance(data, dict) else None
-    if is_id(task_id):
+    if is_task_id(task_id):
         trace_id = trace_id_of(data) or _header_trace_id(headers)
         record = {"id": task_id, "trace_id": trace_id, "response": data}
         return Accepted(task_id=task_id, trace_id=trace_id, record=record)

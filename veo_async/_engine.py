@@ -34,7 +34,7 @@ from ._job import Job, JobState, advance, looked, settle
 from ._journal import Journal
 from ._lane import Lane
 from ._listing import about_many, find_by_keys, list_tasks, or_none, retrieve, retrieve_many
-from ._marks import Mark, label, mark_of, marks_in
+from ._marks import label, mark_of, marks_in, marks_of
 from ._models import Request, TaskRecord, TaskState
 from ._policies import Limits, PollPolicy, RetryPolicy
 from ._polling import Schedule
@@ -485,7 +485,7 @@ class Engine:
             if classify(outcome.record) is not TaskState.PENDING:
                 await self.endings.end([(outcome.task_id, outcome.record)])
 
-    def called_back(self, task_id: str, *, window: float, marks: Sequence[Mark] = ()) -> bool:
+    def called_back(self, task_id: str, *, window: float, path: str = "") -> bool:
         """
         Take a callback as a hint, from any thread; tells whether a job waits for the task.
         """
@@ -495,13 +495,13 @@ class Engine:
             here = False
         if not here:
             with suppress(RuntimeError):  # the loop is closed, and so is the session
-                self.loop.call_soon_threadsafe(self._take_hint, task_id, window, marks)
+                self.loop.call_soon_threadsafe(self._take_hint, task_id, window, path)
         else:
-            self._take_hint(task_id, window, marks)
+            self._take_hint(task_id, window, path)
         return task_id in self.registry.by_task
 
-    def _take_hint(self, task_id: str, window: float, marks: Sequence[Mark]) -> None:
-        if marks:
+    def _take_hint(self, task_id: str, window: float, path: str) -> None:
+        if marks := marks_of(path):
             self.reconciling.called_back(marks, task_id)
         self.tracker.hint(task_id, window)
 

@@ -4,6 +4,7 @@ What comes back: tasks as the server keeps them, and their videos, as immutable 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -11,9 +12,10 @@ from typing import Any, Final, TypeGuard
 
 from attrs import field, frozen
 
-__all__ = ["TaskError", "TaskRecord", "TaskState", "Video", "is_id"]
+__all__ = ["TaskError", "TaskRecord", "TaskState", "Video", "is_id", "is_task_id"]
 
 MAX_ID: Final = 256  # characters; ids are UUIDs of 36
+_TASK_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
 class TaskState(StrEnum):
@@ -87,6 +89,13 @@ class TaskRecord:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+
+def is_task_id(value: object) -> TypeGuard[str]:
+    """
+    Tell whether a value may be a task's id: letters and digits, and what joins them [I]; `../../x` is none.
+    """
+    return is_id(value) and _TASK_ID.fullmatch(value) is not None
 
 
 def is_id(value: object) -> TypeGuard[str]:

@@ -23,7 +23,6 @@ from ._access import base_url_from, check_placeholder, token_from
 from ._clock import ServerClock
 from ._feed import Item, feed
 from ._job import Job, JobState, as_completed
-from ._marks import marks_of
 from ._models import (
     Request,
     TaskRecord,
@@ -462,7 +461,7 @@ class VeoSession(ShortMethods):
         engine = self._engine
         if engine is None or engine.closing or not is_id(task_id):
             return False
-        return engine.called_back(task_id, window=window, marks=marks_of(path))
+        return engine.called_back(task_id, window=window, path=path)
 
     def _call_back_at(self, callback_url: CallbackUrl | None) -> None:
         """

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ._results import TaskState
+from ._results import TaskState, is_id
 
 __all__ = ["classify", "has_video", "items_of", "lacks_link"]
 
@@ -44,7 +44,7 @@ def lacks_link(record: Mapping[str, Any]) -> bool:
 
 def _judged(record: Mapping[str, Any]) -> tuple[TaskState, bool]:
     response = record.get("response")
-    if not isinstance(response, dict):
+    if not isinstance(response, dict) or _is_of_another(record, response):
         return TaskState.PENDING, False
     finished = bool(record.get("finished_at"))  # 0 and the like are what a field holds that was never set
     states = [_item_state(item, response, finished=finished) for item in items_of(response)]
@@ -59,6 +59,14 @@ def _judged(record: Mapping[str, Any]) -> tuple[TaskState, bool]:
     # [C] "empty success": the server says it is done, and there is no video.
     over = bool(states) or (finished and response.get("success") is True) or _word(response) in _SUCCESS_WORDS
     return (TaskState.FAILED if over else TaskState.PENDING), False
+
+
+def _is_of_another(record: Mapping[str, Any], response: Mapping[str, Any]) -> bool:
+    """
+    Tell whether the response is about another task than the record: then it says nothing of this one.
+    """
+    named, own = response.get("task_id"), record.get("id")
+    return is_id(named) and is_id(own) and named != own
 
 
 def _is_final_failure(response: Mapping[str, Any], *, finished: bool) -> bool:
