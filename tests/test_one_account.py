@@ -7,6 +7,7 @@ The server's own count is the judge: as many distinct videos are delivered as we
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from tests.virtual import World, run
 from tests.virtual.scripted import in_virtual_time, whales
-from veo_async import Job, Journal, Limits, TaskNotFound, TextToVideo
+from veo_async import Job, Journal, Limits, RetryPolicy, TaskNotFound, TextToVideo
 from veo_async._marks import mark_of
 from veo_async.simulator import Faults, Settings, Simulator
 
@@ -125,6 +126,40 @@ async def test_looking_first_where_nothing_was_ever_bought_sends_one_job_first()
         assert (1, 1) == (len(first), world.core.accepted)
         [await job for job in jobs]
     assert 5 == world.core.accepted
+
+
+@in_virtual_time
+async def test_looking_first_goes_on_after_attempts_that_bought_nothing(tmp_path: Path) -> None:
+    """
+    The journal knows an attempt that was not taken up; the look is one more, and the task of another is found.
+    """
+    world = World(Settings(mean=20.0), faults=Faults().add("status_before", on="submit", status=429))
+    path = tmp_path / "batch.db"
+    async with world.session(journal=Journal(path, inline=True), retry=RetryPolicy(first=30.0)) as veo:
+        veo.submit(TextToVideo("a whale"), key="k")
+        await asyncio.sleep(1.0)
+    world.core.faults = None
+    async with world.session() as veo:
+        task_id = await veo.submit(TextToVideo("a whale"), key="k").accepted()
+    async with world.session(journal=Journal(path, inline=True)) as veo:
+        assert task_id == (await veo.submit(TextToVideo("a whale"), key="k", look_first=True)).task_id
+    assert 1 == world.core.accepted
+
+
+@in_virtual_time
+async def test_attaching_by_key_leaves_the_journal_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A key that the journal does not know is another's purchase: nothing is written down, and nothing is complained of.
+    """
+    world = World(Settings(mean=20.0))
+    async with world.session() as veo:
+        task_id = await veo.submit(TextToVideo("a whale"), key="k").accepted()
+    async with world.session(journal=Journal(tmp_path / "batch.db", inline=True)) as veo:
+        assert task_id == (await veo.attach(key="k")).task_id
+        assert [] == await veo.resume()
+    assert [] == [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @in_virtual_time

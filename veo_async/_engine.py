@@ -406,6 +406,7 @@ class Engine:
             attempt = submission.attempt if submission else None
             self.registry.remember(job, mark=attempt.mark if attempt else None)
         if before is JobState.PENDING:
+            self._unchecked.discard(job.task_id or "")
             self._left()
 
     def _left(self) -> None:
@@ -443,6 +444,7 @@ class Engine:
         job.task_id = job.trace_id = None
         advance(job, JobState.UNKNOWN)
         submission = Submission(job, job.request, self.loop.time(), keyed=True)
+        submission.sent_at = self.clock.wall()
         submission.attempt = Attempt(
             key=job.key,
             number=job.attempts,

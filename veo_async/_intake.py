@@ -92,6 +92,9 @@ class Intake:
         ]
         now = self.wall()
         self._unwritten.difference_update(submission.job for submission in batch)
+        looked_for = [submission.job for submission in fresh if submission.look_first]
+        for job in looked_for:
+            job.attempts += job.attempts > 0  # after those that the journal knows already
         await self.journal.write(
             *(
                 facts.Intended(key=s.job.key, request=dump_request(s.request), at=now)
@@ -99,9 +102,8 @@ class Intake:
                 if s.request
             ),
             *(
-                facts.Sending(key=s.job.key, attempt=0, at=now, mark=label(s.job.key, 0))
-                for s in fresh
-                if s.look_first
+                facts.Sending(key=job.key, attempt=job.attempts, at=now, mark=label(job.key, job.attempts))
+                for job in looked_for
             ),
         )
         return fresh

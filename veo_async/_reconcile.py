@@ -57,7 +57,7 @@ NEVER_SEEN: Final = "the account's listing has never shown a mark, so that one i
 @frozen(kw_only=True)
 class Attempt:
     """
-    One sending of a submit, or, where its number is 0, the question whether another process has sent it.
+    One sending of a submit, or the question whether another process has sent it: then its number is most often 0.
 
     Attributes:
         key: the job's idempotency key; a job has one attempt at a time that is not closed.

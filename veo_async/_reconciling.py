@@ -71,13 +71,6 @@ class Reconciling:
         """
         return self._unknown.get(key)
 
-    def forget(self, submission: Submission) -> None:
-        """
-        Ask no more about a key that nobody waits for, and that was never sent here.
-        """
-        if self._unknown.pop(submission.job.key, None) is not None:
-            self.reconciler.forget(submission.job.key)
-
     def called_back(self, marks: Iterable[Mark], task_id: str) -> None:
         """
         Take a callback that carries marks: where the outcome of such an attempt is unknown, its task is looked up.
@@ -193,7 +186,7 @@ class Reconciling:
     async def _adopt(self, submission: Submission, adopt: Adopt) -> None:
         found = Accepted(task_id=adopt.task_id)
         await self.host.release(adopt.task_id)
-        if not await self._claim(adopt, found):
+        if not await self._claim(submission, adopt, found):
             self._decisions += self.reconciler.rejected(adopt)
             return
         self.reconciler.adopted(adopt, now=self._now())
@@ -207,10 +200,12 @@ class Reconciling:
         self.submitters.lane.gate.entered()
         await self.host.accepted(submission.job, found, found=adopt.attempt.reach > HOUR)
 
-    async def _claim(self, adopt: Adopt, found: Accepted) -> bool:
+    async def _claim(self, submission: Submission, adopt: Adopt, found: Accepted) -> bool:
         """
         Make the task the job's own; tell whether no other purchase has it.
         """
+        if submission.request is None:  # a mere handle, whoever has bought the task
+            return True
         if self.host.owner_of(found.task_id) is not None or self.reconciler.knows(found.task_id):
             return False
         try:

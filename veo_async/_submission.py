@@ -63,19 +63,16 @@ class SubmitterHost(Protocol):
         """
         Go on with what the journal knows of the job's key; False where it is only intended.
         """
-        ...
 
     def owner_of(self, task_id: str) -> Job | None:
         """
         Find the job that has bought a task.
         """
-        ...
 
     async def release(self, task_id: str) -> None:
         """
         Take a task from a job that has it on the word of an answer alone: a record shows another's mark.
         """
-        ...
 
     async def accepted(
         self, job: Job, outcome: Accepted, *, marked: bool = False, found: bool = False
@@ -87,13 +84,11 @@ class SubmitterHost(Protocol):
             marked: whether the task's first record is to show the job's mark.
             found: whether it may have been accepted long ago.
         """
-        ...
 
     def hinted(self, task_id: str) -> None:
         """
         Look at a task of which a callback spoke before its id was known.
         """
-        ...
 
     def unknown(self, submission: Submission, outcome: Unknown, *, named: str | None = None) -> None:
         """
@@ -102,19 +97,16 @@ class SubmitterHost(Protocol):
         Args:
             named: the task that its answer named, where that is in doubt.
         """
-        ...
 
     def stop(self, job: Job, error: VeoError) -> None:
         """
         Settle a job without a terminal record.
         """
-        ...
 
     def failed(self, fault: BaseException) -> None:
         """
         Hear of a fault of this package's own that ended a coroutine.
         """
-        ...
 
 
 def ended_early(submission: Submission) -> VeoError:

@@ -108,8 +108,8 @@ class Submitters:
         submission.sent_at = self.http.clock.wall()
         submission.attempt = Attempt(
             key=job.key,
-            number=0,
-            mark=label(job.key, 0),
+            number=job.attempts,
+            mark=label(job.key, job.attempts),
             began_at=self.lane.now(),
             reach=self.reconciler.recall,
             first=job.first_attempt,
