@@ -237,7 +237,8 @@ def test_configuration_is_checked_first(server: Served, variables: dict[str, str
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        ("no/", "there is no directory no"),
+        ("/proc/no/", "/proc cannot be written to"),
+        (f"{__file__}/no/", "is no directory"),
         ("no/x.mp4", "there is no directory no"),
         ("x" * 300 + ".mp4", "cannot be written: File name too long"),
         ("x" * 250, "cannot be written: File name too long"),
@@ -261,11 +262,23 @@ def test_a_directory_that_may_not_be_written_to(server: Served, tmp_path: Path) 
     assert 2 == generate(server, "a").status
 
 
-def test_permissions_are_asked_for(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system says that a directory may not be written to, the command says so."""
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "you may not write to the directory" in generate(server, "a", "-o", "x.mp4").err
-    assert "is a directory that you may not write to" in generate(server, "a").err
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory that nobody may write to")
+def test_whether_a_file_can_be_made_is_tried(server: Served) -> None:
+    """A place that cannot be written to is told before anything is bought, whatever its permissions say."""
+    before = server.core.accepted
+    assert "the directory /proc cannot be written to" in generate(server, "a", "-o", "/proc/x.mp4").err
+    assert "/proc is a directory that cannot be written to" in generate(server, "a", "-o", "/proc").err
+    assert before == server.core.accepted
+
+
+def test_a_dry_run_buys_nothing(server: Served) -> None:
+    """It checks all the same, needs no token, and tells what would be sent."""
+    before = server.core.accepted
+    plain = invoke("generate", "a whale", "--dry-run", environment={"ACEDATACLOUD_API_TOKEN": ""})
+    assert (0, True) == (plain.status, plain.out.startswith("would buy text2video: prompt 'a whale', model"))
+    told = json.loads(generate(server, "a whale", "--dry-run", "--json").out)
+    assert ("text2video", "a whale") == (told["kind"], told["prompt"])
+    assert (2, before) == (generate(server, "", "--dry-run").status, server.core.accepted)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
@@ -418,7 +431,7 @@ def test_wait_for_several_needs_a_directory(server: Served) -> None:
     """Several videos do not fit into one file."""
     result = invoke("wait", "1", "2", "-o", "x.mp4", environment=server.environment)
     assert 2 == result.status
-    assert "--output x.mp4 must be an existing directory for several tasks" in result.err
+    assert "--output x.mp4 must be a directory for several tasks" in result.err
 
 
 def test_wait_for_what_does_not_exist(server: Served) -> None:

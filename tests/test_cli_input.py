@@ -130,9 +130,12 @@ def test_csv_with_a_heading() -> None:
         ("[1]", "neither a JSON object nor a string"),
         ('""', "prompt must not be empty"),
         ('{"prompt": 3}', "prompt must be a string, not int"),
-        ('{"promt": "a"}', "text2video has no field 'promt', only"),
+        ('{"promt": "a"}', "text2video has no field 'promt': did you mean prompt? (taken for text2video, as"),
         ("{}", "prompt is missing"),
-        ('{"video_id": "v"}', "kind must be one of"),
+        ('{"video_id": "v"}', "kind is missing: a line with a video_id is one of get1080p, upsample, extend"),
+        ('{"prompt": "a", "image_url": "https://x.example/a.jpg"}', "'image_url': did you mean image_urls?"),
+        ('{"prompt": "a", "zzz": 1}', "text2video has no field 'zzz', only callback_url, prompt"),
+        ('{"prompt": "a", "kind": "text2vidoe"}', "not 'text2vidoe': did you mean text2video?"),
         ('{"kind": "text3video", "prompt": "a"}', "not 'text3video'"),
         ('{"kind": 3, "prompt": "a"}', "kind must be a string"),
         ('{"prompt": "a", "key": " "}', "key must be a string that is not empty"),
@@ -179,10 +182,12 @@ def test_faults_of_csv(text: str, fault: str) -> None:
 
 
 def test_cautions_are_told_once() -> None:
-    """What the newest documents doubt is no fault; the same doubt about many lines is one note with their number."""
-    reading = read_items(lines(*({"prompt": str(n), "model": "veo2"} for n in range(3)), "fine"), "jsonl")
-    [caution] = reading.cautions
-    assert (4, True) == (len(reading.items), caution.endswith("(3 lines)"))
+    """What the newest documents doubt is no fault; the same doubt about many lines is one note with their numbers."""
+    doubted = [{"prompt": str(n), "model": "veo2"} for n in range(5)]
+    reading = read_items(lines("fine", *doubted, {"prompt": "x", "aspect_ratio": "4:3"}), "jsonl")
+    many, one = reading.cautions
+    assert (7, True) == (len(reading.items), many.startswith("lines 2, 3, 4 and 2 more: model veo2"))
+    assert one.startswith("line 7: aspect_ratio 4:3")
 
 
 # --- keys and names --------------------------------------------------------------------------------------

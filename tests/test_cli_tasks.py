@@ -52,7 +52,11 @@ def test_status_shows_how_tasks_stand(server: Served) -> None:
     result = call(server, "status", second, first, "nobody")
     rows = [line for line in result.out.splitlines() if "succeeded" in line]
     assert [second, first] == [row.split()[0] for row in rows]
-    assert 80 >= max(map(len, result.out.splitlines()))
+    videos = [server.core.tasks[task_id] for task_id in (second, first)]
+    assert all(len(row.split()) > 4 and len(row.split()[4]) == 32 for row in rows), (
+        "each shows its video's id"
+    )
+    assert not [line for line in result.out.splitlines() if "\N{HORIZONTAL ELLIPSIS}" in line and videos]
     assert 1 == result.status
     assert "the server does not know the task nobody" in result.err
     assert "that the token is of the account that bought it" in result.err
@@ -170,7 +174,10 @@ def test_resume_takes_up_what_is_unsettled() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("no.db",), "JOURNAL no.db is no file"), (("j.db", "-o", "x.mp4"), "must be an existing directory")],
+    [
+        (("no.db",), "JOURNAL no.db is no file"),
+        (("j.db", "-o", "x.mp4"), "--output x.mp4 must be a directory"),
+    ],
 )
 def test_resume_needs_a_journal_and_a_directory(
     server: Served, arguments: tuple[str, ...], words: str
@@ -250,11 +257,54 @@ def test_bad_input_is_told_in_the_words_of_the_command(
     assert words in result.err
 
 
-def test_a_tasks_id_is_no_videos_id(server: Served) -> None:
-    """An id that the API does not take for a video's is its own error, in words."""
-    result = call(server, "1080p", made(server)["task_id"])
-    assert 1 == result.status
-    assert "bad_request: video_id is invalid" in result.err
+def test_a_tasks_id_stands_for_its_video(server: Served) -> None:
+    """Its only video is what becomes another one; an id that nobody knows is the API's own error."""
+    task = made(server)
+    result = call(server, "1080p", task["task_id"], "-o", "large.mp4")
+    assert (0, task["videos"][0]["id"]) == (result.status, server.bodies[-1]["video_id"])
+    assert f"1080p of {task['task_id']}" in result.err
+    unknown = call(server, "1080p", "no-such-task", "-o", "other.mp4")
+    assert (1, True) == (unknown.status, "bad_request: video_id is invalid" in unknown.err)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"videos": 2}, "has several videos"), ({"failure_share": 1.0}, "has no video")]
+)
+def test_a_task_without_one_video_is_told(changes: dict[str, Any], words: str) -> None:
+    """Nothing is bought, and where there are several videos their ids are shown."""
+    with served(**changes) as other:
+        task_id = made(other)["task_id"]
+        bought = other.core.accepted
+        result = call(other, "upsample", task_id, "--to", "4k", "-o", "x.mp4")
+    assert (1, bought, True) == (result.status, other.core.accepted, words in result.err)
+
+
+def test_a_task_that_has_not_ended_is_told() -> None:
+    """With the command that waits for it."""
+    with served(speed=0.01) as slow:
+        with signalled(signal.SIGINT, when=lambda: slow.core.accepted):
+            call(slow, "generate", "a whale")
+        [task_id] = slow.core.tasks
+        result = call(slow, "extend", task_id)
+    assert (1, True) == (result.status, f"`veo-async wait {task_id}` waits for it" in result.err)
+
+
+def test_a_mask_on_this_machine_is_not_sent(server: Served) -> None:
+    """A path is refused before anything is bought, with what to do instead."""
+    Path("mask.jpg").write_bytes(b"a picture")
+    for words in (("insert", "v", "a kite"), ("remove", "v")):
+        result = call(server, *words, "--mask", "mask.jpg")
+        assert 2 == result.status
+        assert "mask.jpg is a file on this machine, and a mask is a URL or a base64 JPEG" in result.err
+        assert 2 == call(server, *words, "--mask", "masks/mask.jpg").status
+
+
+def test_a_directory_for_the_files_is_made(server: Served) -> None:
+    """Several videos, and an output that ends in a slash, go into a directory that is made."""
+    ids = [made(server, str(number))["task_id"] for number in range(2)]
+    assert 0 == call(server, "download", *ids, "-o", "several/clips").status
+    assert 0 == call(server, "wait", ids[0], "-o", "one/").status
+    assert (2, 1) == (len([*Path("several/clips").iterdir()]), len([*Path("one").iterdir()]))
 
 
 # --- completion ------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -213,7 +214,7 @@ def test_equal_requests_are_interchangeable(name: str) -> None:
 
 def test_requests_of_different_kinds_differ() -> None:
     """Taking out and putting in are never the same, even where all fields agree."""
-    alike: list[Request] = [InsertObject("video-1", "x", image_mask="x"), RemoveObject("video-1", "x")]
+    alike: list[Request] = [InsertObject("video-1", "x", image_mask="/9j/"), RemoveObject("video-1", "/9j/")]
     assert alike[0] != alike[1]
     assert len(BAREST) == len({barest(name) for name in BAREST})
 
@@ -448,6 +449,9 @@ def test_a_mask_is_a_url_or_an_image() -> None:
     assert "/9j/4AAQ" == RemoveObject("video-1", "/9j/4AAQ").image_mask
     assert None is InsertObject("video-1", "a hat").image_mask
     assert ("image_mask must not be empty",) == violations(lambda: InsertObject("v", "a hat", image_mask=""))
+    for path in ("mask.jpg", "./masks/mask", "file:///tmp/mask.jpg", "a" * 5):
+        [words] = violations(partial(RemoveObject, "v", path))
+        assert f"must be an http or https URL, or a base64 JPEG, not {path!r}" in words
     assert ("image_mask must be a string, not NoneType",) == violations(
         lambda: barest("RemoveObject", image_mask=None)
     )

@@ -7,6 +7,7 @@ Sources are named as in the vendor's history: *seed* is the integration guide of
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, Literal, TypedDict
@@ -280,6 +281,24 @@ def _is_file(value: object) -> bool:
     return bool(value.strip()) and ("://" not in value or value.lower().startswith("file:"))
 
 
+def _mask(name: str, value: object) -> Iterator[str]:
+    """
+    Check a mask, a URL or a base64 JPEG [D, newest]; the path of a file is neither.
+    """
+    if not isinstance(value, str) or not value.strip():
+        yield from _text(name, value)
+    elif not _is_web_address(value) and not _is_base64(value):
+        remedy = "; a file is read and encoded first" if _is_file(value) else ""
+        yield f"{name} must be an http or https URL, or a base64 JPEG, not {_short(value)}{remedy}"
+
+
+def _is_base64(value: str) -> bool:
+    try:
+        return bool(b64decode("".join(value.split()), validate=True))
+    except ValueError:
+        return False
+
+
 def _one_of(*choices: str) -> Callable[[str, object], Iterator[str]]:
     def check(name: str, value: object) -> Iterator[str]:
         if value not in choices:
@@ -304,7 +323,7 @@ FIELD_RULES: Final[Mapping[str, Callable[[str, object], Iterator[str]]]] = {
     "callback_url": _address,
     "target": _one_of(*UPSAMPLE_TARGETS),
     "motion_type": _one_of(*MOTION_TYPES),
-    "image_mask": _text,  # newest: a URL or a base64 JPEG
+    "image_mask": _mask,
 }
 
 

@@ -24,7 +24,7 @@ from ._crowd import Crowd
 from ._fetch import NO_CANCEL
 from ._input import FORMATS, Item, Reading, fields_of, format_of, read_items
 from ._manifest import Manifest
-from ._options import connecting, port_number, positive, whole
+from ._options import connecting, port_number, positive, unwritable, whole
 from ._run import FAILED, FINE, TOKEN, complain, new_session, refuse, run
 from ._words import duration, plural, printable
 
@@ -87,14 +87,14 @@ def batch(
     journal = Journal(plan.out / JOURNAL)
     if dry_run:
         refuse(violations)
+        _caution(reading)
         run(_foretell(plan, journal, manifest))
     session = new_session(
         violations, base_url=base_url, speed=speed, journal=journal, max_in_flight=max_in_flight
     )
     refuse(violations)
     assert session is not None, "what is missing was a violation"
-    for caution in reading.cautions:
-        complain(f"note: {caution}")
+    _caution(reading)
     run(_carry_out(Batch(plan, journal, manifest, Crowd(len(plan.items))), session))
 
 
@@ -118,6 +118,11 @@ def _read(source: str, form: str | None, violations: list[str]) -> Reading:
     return reading
 
 
+def _caution(reading: Reading) -> None:
+    for caution in reading.cautions:
+        complain(f"note: {caution}")
+
+
 def _manifest(out: Path, violations: list[str]) -> Manifest:
     """
     Read what earlier runs have left, and see whether this one could leave something.
@@ -125,8 +130,8 @@ def _manifest(out: Path, violations: list[str]) -> Manifest:
     where = out if out.exists() else next((place for place in out.absolute().parents if place.exists()), out)
     if not where.is_dir():
         violations.append(f"--out {out}: {where} is not a directory")
-    elif not os.access(where, os.W_OK | os.X_OK):
-        violations.append(f"--out {out}: you may not write to {where}")
+    elif trouble := unwritable(where):
+        violations.append(f"--out {out}: {where} cannot be written to: {trouble}")
     return Manifest(out / MANIFEST)
 
 

@@ -20,6 +20,7 @@ from ._display import DOWNLOADING, SAVED, Board, follow
 from ._options import Target
 from ._records import record_of
 from ._run import FAILED, FINE, REFUSED, complain
+from ._words import printable
 
 __all__ = ["NO_CANCEL", "ON_THE_WAY", "STOPPING", "Piece", "fetch", "interrupted", "see_through", "tell"]
 
@@ -133,6 +134,9 @@ def tell(pieces: Sequence[Piece], *, as_json: bool) -> int:
             click.echo(json.dumps(record_of(piece.job, piece.files, piece.error)))
         for path in [] if as_json else piece.files:
             click.echo(click.format_filename(path))
+        if piece.job is not None and piece.job.done() and piece.job.exception() is None:
+            for video in piece.job.result().videos:
+                click.echo(f"video {printable(video.id)} of task {printable(video.task_id)}", err=True)
     errors = [piece.error for piece in pieces if piece.error]
     if any(isinstance(error, BAD_INPUT) for error in errors):
         return REFUSED

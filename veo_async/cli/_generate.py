@@ -5,27 +5,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import click
 
 from .. import ImageToVideo, IngredientsToVideo, Job, Request, TextToVideo, VeoSession
 from ._display import Board
 from ._fetch import Piece, fetch, interrupted, tell
+from ._input import fields_of
 from ._options import (
     Target,
     as_typed,
     checked,
     local_images,
+    make_directory,
     submitting,
     target_violations,
     web_address,
 )
 from ._run import new_session, refuse, run
+from ._words import printable
 
 __all__ = ["generate", "order"]
+
+Prepare: TypeAlias = Callable[[VeoSession, Request], Awaitable[Request]]
 
 NO_PROMPT: Final = "PROMPT is missing: what is the video to show?"
 
@@ -69,6 +75,8 @@ def order(
     violations: list[str],
     *,
     title: str,
+    of_task: Prepare | None = None,
+    dry_run: bool,
     journal: Path | None,
     key: str | None,
     timeout: float | None,
@@ -83,16 +91,32 @@ def order(
     """
     violations += _key_violations(key, journal)
     violations += target_violations(output, overwrite=overwrite)
+    if dry_run:
+        refuse(violations)
+        assert request is not None, "what is missing was a violation"
+        click.echo(json.dumps(fields_of(request)) if as_json else f"would buy {_told(request)}")
+        return
     session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
     refuse(violations)
     assert session is not None, "what is missing was a violation"
     assert request is not None, "what is missing was a violation"
 
     async def start(veo: VeoSession) -> Job:
-        return veo.submit(request, key=key, timeout=timeout)
+        wanted = request if of_task is None else await of_task(veo, request)
+        return veo.submit(wanted, key=key, timeout=timeout)
 
+    make_directory(output)
     piece = Piece(title=title, start=start, target=Target(path=Path(output), overwrite=overwrite))
     run(_see_through(session, [piece], as_json=as_json, kept=journal is not None))
+
+
+def _told(request: Request) -> str:
+    """
+    Tell what would be sent: `text2video: prompt 'a whale', model veo31-fast`.
+    """
+    fields = fields_of(request)
+    kind = fields.pop("kind")
+    return f"{kind}: {printable(', '.join(f'{name} {value!r}' for name, value in fields.items()))}"
 
 
 def _key_violations(key: str | None, journal: Path | None) -> Iterator[str]:

@@ -14,7 +14,8 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from operator import itemgetter
 from pathlib import PurePath
 from typing import Any, Final
@@ -52,11 +53,13 @@ KINDS: Final[Mapping[str, type[Request]]] = {  # the API's own words, for the en
     "insert": InsertObject,
     "remove": RemoveObject,
 }
+OF_A_VIDEO: Final = tuple(word for word, kind in KINDS.items() if "video_id" in attrs.fields_dict(kind))
 _WORDS: Final = {kind: word for word, kind in KINDS.items()}
 _OWN: Final = ("kind", "key", "file")  # what a line may say that is no field of a request
 _BOOLEANS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _TAKEN: Final = frozenset({"index.html", "manifest.jsonl", "journal.db"})  # in the same directory
 
+NAMED: Final = 3  # lines that a caution names; of more it tells the number
 KEY_LENGTH: Final = 16  # hexadecimal digits: 64 bits, far more than any batch needs to tell its lines apart
 SLUG_LENGTH: Final = 48  # characters of a prompt in a file's name
 LONGEST_NAME: Final = 200  # bytes: file systems take 255, and a download adds an ending
@@ -182,7 +185,7 @@ def read_items(text: str, form: str) -> Reading:
     """
     items: list[Item] = []
     faults: list[tuple[int, str]] = []
-    cautions: Counter[str] = Counter()
+    cautions: dict[str, list[int]] = {}
     repeats: Counter[str] = Counter()
     for number, line in _READERS[form](text.removeprefix("\ufeff")):
         try:
@@ -193,15 +196,26 @@ def read_items(text: str, form: str) -> Reading:
             faults.extend((number, reason) for reason in fault.args)
     faults.extend(_clashes(items))
     faults.sort(key=itemgetter(0))
-    told = (f"{words}{f' ({count} lines)' if count > 1 else ''}" for words, count in cautions.items())
     return Reading(
         items=tuple(items),
         faults=tuple(f"line {number}: {reason}" for number, reason in faults),
-        cautions=tuple(told),
+        cautions=tuple(f"{_lines(numbers)}: {words}" for words, numbers in cautions.items()),
     )
 
 
-def _item(number: int, line: Mapping[str, Any], repeats: Counter[str], cautions: Counter[str]) -> Item:
+def _lines(numbers: Sequence[int]) -> str:
+    """
+    Name the lines that a word is about: `line 3`, `lines 3, 5, 8 and 12 more`.
+    """
+    if len(numbers) == 1:
+        return f"line {numbers[0]}"
+    more = f" and {len(numbers) - NAMED:,} more" if len(numbers) > NAMED else ""
+    return f"lines {', '.join(map(str, numbers[:NAMED]))}{more}"
+
+
+def _item(
+    number: int, line: Mapping[str, Any], repeats: Counter[str], cautions: dict[str, list[int]]
+) -> Item:
     own = {name: line[name] for name in _OWN if name in line}
     fields = {name: value for name, value in line.items() if name not in _OWN}
     reasons = [
@@ -211,24 +225,31 @@ def _item(number: int, line: Mapping[str, Any], repeats: Counter[str], cautions:
     ]
     if reasons:
         raise _Fault(*reasons)
-    request = _request(own.get("kind"), fields, cautions)
+    request, caught = _request(own.get("kind"), fields)
+    for words in caught:
+        cautions.setdefault(words, []).append(number)
     key = own.get("key") or _key(request, repeats)
     name = own.get("file") or _name(request, key)
     _check_name(name)
     return Item(number=number, request=request, key=key, name=name, own_name="file" in own)
 
 
-def _request(word: str | None, fields: dict[str, Any], cautions: Counter[str]) -> Request:
+def _request(word: str | None, fields: dict[str, Any]) -> tuple[Request, list[str]]:
     kind = KINDS.get(word or _likely(fields))
+    if kind is None and word is None:
+        raise _Fault(f"kind is missing: a line with a video_id is one of {', '.join(OF_A_VIDEO)}")
     if kind is None:
-        raise _Fault(f"kind must be one of {', '.join(KINDS)}, not {word!r}")
+        near = get_close_matches(str(word), KINDS, n=1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise _Fault(f"kind must be one of {', '.join(KINDS)}, not {word!r}{hint}")
     known = {attribute.name: attribute for attribute in attrs.fields(kind)}
     strange = [name for name in fields if name not in known]
     missing = [name for name, one in known.items() if one.default is attrs.NOTHING and name not in fields]
     if strange or missing:
+        guessed = "" if word else f" (taken for {_WORDS[kind]}, as the line names no kind and {_why(fields)})"
         raise _Fault(
-            *(f"{_WORDS[kind]} has no field {name!r}, only {', '.join((*known, *_OWN))}" for name in strange),
-            *(f"{name} is missing" for name in missing),
+            *(f"{_WORDS[kind]} has no field {name!r}{_meant(name, known)}{guessed}" for name in strange),
+            *(f"{name} is missing{guessed}" for name in missing),
         )
     reasons = _bring_to_the_web(fields)
     with warnings.catch_warnings(record=True) as caught:
@@ -239,8 +260,20 @@ def _request(word: str | None, fields: dict[str, Any], cautions: Counter[str]) -
             reasons += error.violations
     if reasons:
         raise _Fault(*reasons)
-    cautions.update(str(caution.message) for caution in caught)
-    return request
+    return request, [str(caution.message) for caution in caught]
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """
+    Say which field a misspelt one may have meant, of this kind or of any.
+    """
+    every = {one.name for kind in KINDS.values() for one in attrs.fields(kind)} | {*_OWN}
+    near = get_close_matches(name.strip().lower(), sorted(every), n=1)
+    return f": did you mean {near[0]}?" if near else f", only {', '.join((*known, *_OWN))}"
+
+
+def _why(fields: Mapping[str, Any]) -> str:
+    return "has image_urls" if "image_urls" in fields else "has no image_urls"
 
 
 def _bring_to_the_web(fields: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import stat
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "connecting",
     "fraction",
     "local_images",
+    "local_masks",
     "numbered",
     "port_number",
     "positive",
@@ -143,6 +145,7 @@ _SUBMITTING: Final = (
         help="With --key: remember the purchase there.",
     ),
     click.option("--key", metavar="TEXT", help="With --journal: what is never bought twice."),
+    click.option("--dry-run", is_flag=True, help="Check, tell what would be bought, and buy nothing."),
 )
 
 
@@ -207,6 +210,17 @@ def local_images(images: Iterable[str]) -> Iterator[str]:
             )
 
 
+def local_masks(mask: str | None) -> Iterator[str]:
+    """
+    Tell whether a mask is a file on this machine.
+    """
+    if mask is not None and _is_local(mask):
+        yield (
+            f"image_mask: {mask} is a file on this machine, and a mask is a URL or a base64 JPEG:"
+            f' pass its https address, or --mask "$(base64 -w0 {mask})"'
+        )
+
+
 def _is_local(image: str) -> bool:
     return image.lower().startswith("file:") or ("://" not in image and os.path.exists(image))
 
@@ -253,23 +267,61 @@ def target_violations(text: str, *, overwrite: bool) -> Iterator[str]:
     """
     path = Path(text)
     try:
-        yield from _directory_violations(path) if path.is_dir() else _file_violations(text, path, overwrite)
+        if path.is_dir():
+            yield from _directory_violations(path)
+        elif is_directory(text):
+            yield from _violations_of_a_new_one(path)
+        else:
+            yield from _file_violations(text, path, overwrite)
     except (OSError, ValueError) as error:  # a name that is too long, or holds a null byte
         yield f"--output {text} cannot be written: {getattr(error, 'strerror', None) or error}"
 
 
+def is_directory(text: str) -> bool:
+    """
+    Tell whether an output is to be a directory, there or not.
+    """
+    return text.endswith(("/", os.sep)) or Path(text).is_dir()
+
+
+def make_directory(text: str) -> None:
+    """
+    Make an output that is to be a directory, and is not there yet.
+    """
+    if is_directory(text):
+        Path(text).mkdir(parents=True, exist_ok=True)
+
+
+def _violations_of_a_new_one(path: Path) -> Iterator[str]:
+    there = next(place for place in path.absolute().parents if place.exists())
+    if path.exists() or not there.is_dir():
+        yield f"--output {path} cannot be made: {path if path.exists() else there} is no directory"
+    elif trouble := unwritable(there):
+        yield f"--output {path} cannot be made, as {there} cannot be written to: {trouble}"
+
+
+def unwritable(directory: Path) -> str | None:
+    """
+    Tell why no file can be made in a directory, or None; only making one tells for sure.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
 def _directory_violations(path: Path) -> Iterator[str]:
-    if not os.access(path, os.W_OK | os.X_OK):
-        yield f"--output {path} is a directory that you may not write to"
+    if trouble := unwritable(path):
+        yield f"--output {path} is a directory that cannot be written to: {trouble}"
 
 
 def _file_violations(text: str, path: Path, overwrite: bool) -> Iterator[str]:
-    missing = path if text.endswith(("/", os.sep)) else path.parent
-    if not missing.is_dir():
-        yield f"--output {text}: there is no directory {missing}; make it first"
+    if not path.parent.is_dir():
+        yield f"--output {text}: there is no directory {path.parent}; make it first"
         return
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        yield f"--output {text}: you may not write to the directory {path.parent}"
+    if trouble := unwritable(path.parent):
+        yield f"--output {text}: the directory {path.parent} cannot be written to: {trouble}"
     with contextlib.suppress(FileNotFoundError):
         os.stat(f"{path}{LONGEST_SUFFIX}")  # refuses a name that is too long, or holds a null byte
     if not path.exists():

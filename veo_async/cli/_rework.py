@@ -4,17 +4,34 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import click
+from attrs import evolve
 
-from .. import Extend, Get1080p, InsertObject, RemoveObject, Request, Reshoot, Upsample
+from .. import (
+    Extend,
+    Get1080p,
+    InsertObject,
+    RemoveObject,
+    Request,
+    Reshoot,
+    TaskNotFound,
+    TaskState,
+    Upsample,
+    VeoSession,
+)
+from ..errors import JobError
 from ._generate import order
-from ._options import checked, submitting
+from ._options import as_typed, checked, local_masks, submitting
+from ._words import READ_AS
 
 __all__ = ["REWORKING"]
 
-_video_id: Final = click.argument("video_id")
+HEXADECIMAL: Final = re.compile(r"[0-9a-f]{32}")
+
+_video_id: Final = click.argument("video_id", metavar="ID")
 _model: Final = click.option("-m", "--model", metavar="NAME", help="[default: veo31-fast]")
 
 
@@ -24,9 +41,34 @@ def _order(kind: type[Request], *values: str, options: dict[str, Any], names: tu
     """
     chosen = {name: options.pop(name) for name in (*names, "callback_url")}
     fields = {name: value for name, value in chosen.items() if value is not None}
-    violations: list[str] = []
-    request = checked(lambda: kind(*values, **fields), violations)
-    order(request, violations, title=f"{kind.__name__} of {values[0]}", **options)
+    mask = fields.get("image_mask") or (values[1] if kind is RemoveObject else None)
+    violations = [as_typed(words) for words in local_masks(mask)]
+    request = checked(lambda: kind(*values, **fields), [] if violations else violations)
+    title = f"{READ_AS[kind.__name__]} {values[0]}"
+    order(request, violations, title=title, of_task=_only_video_of, **options)
+
+
+async def _only_video_of(veo: VeoSession, request: Request) -> Request:
+    """
+    Put the video of a task in the place of the task's id; any other id is a video's own.
+    """
+    given = str(getattr(request, "video_id", ""))
+    if HEXADECIMAL.fullmatch(given):  # as videos have it, and no task has
+        return request
+    try:
+        record = await veo.retrieve(given)
+    except TaskNotFound:
+        return request
+    if record.state is TaskState.PENDING:
+        raise JobError(
+            f"task {given} has not ended yet: `veo-async wait {given}` waits for it", task_id=given
+        )
+    if len(record.videos) != 1:
+        ids = ", ".join(video.id for video in record.videos)
+        words = f"has several videos: give the id of one: {ids}" if ids else "has no video"
+        raise JobError(f"task {given} {words}", task_id=given)
+    video: dict[str, Any] = {"video_id": record.videos[0].id}
+    return evolve(request, **video)
 
 
 @click.command("1080p", short_help="Get an earlier video in 1080p.")
@@ -35,7 +77,7 @@ def _order(kind: type[Request], *values: str, options: dict[str, Any], names: tu
 @submitting
 def get_1080p(video_id: str, **options: Any) -> None:
     """
-    Get an earlier video in 1080p. VIDEO_ID is the video's own id, not its task's.
+    Get an earlier video in 1080p. ID is the video's own, or that of its task.
     """
     _order(Get1080p, video_id, names=("model",), options=options)
 

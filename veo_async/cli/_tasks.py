@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -24,13 +26,14 @@ from ..errors import JobError, VeoError
 from ._advice import CHECK_THE_ID, unknown_task
 from ._display import Board
 from ._fetch import Piece, interrupted, see_through, tell
-from ._options import Target, connecting, target_violations, waiting, whole
+from ._options import Target, connecting, make_directory, target_violations, waiting, whole
 from ._run import FAILED, FINE, complain, new_session, refuse, run
 from ._words import plural, printable, shortened
 
 __all__ = ["download", "list_", "resume", "status", "wait"]
 
 PROMPT: Final = 60  # characters
+UNCUT: Final = 100_000  # characters of a line that nobody looks at on a screen
 
 _json: Final = click.option("--json", "as_json", is_flag=True, help="Write one JSON object per task.")
 _ids: Final = click.argument("task_ids", metavar="TASK_ID...", nargs=-1, required=True)
@@ -94,15 +97,29 @@ def _see(
     base_url: str | None,
     speed: float,
 ) -> None:
-    violations = list(target_violations(output, overwrite=overwrite)) if output else []
-    if output and len(starts) > 1 and not Path(output).is_dir():
-        violations.append(f"--output {output} must be an existing directory for several tasks")
+    violations: list[str] = []
+    if output and len(starts) > 1:
+        output = _directory(output, "for several tasks", violations)
+    violations += target_violations(output, overwrite=overwrite) if output else ()
     session = new_session(violations, base_url=base_url, speed=speed)
     refuse(violations)
     assert session is not None, "what is missing was a violation"
+    if output:
+        make_directory(output)
     target = Target(path=Path(output), overwrite=overwrite) if output else None
     pieces = [Piece(title=title, start=start, target=target) for title, start in starts.items()]
     run(_fetch(session, pieces, doubtful, as_json=as_json))
+
+
+def _directory(output: str, why: str, violations: list[str]) -> str:
+    """
+    Read an output as a directory, which is made where there is none; one that reads as a file's name is refused.
+    """
+    path = Path(output)
+    if path.is_file() or (path.suffix and not path.is_dir() and not output.endswith(("/", os.sep))):
+        violations.append(f"--output {output} must be a directory {why}")
+        return "."
+    return os.path.join(output, "")
 
 
 async def _fetch(
@@ -184,14 +201,15 @@ def resume(
     videos. (A batch is taken up by its own command.)
     """
     out = output or str(journal.absolute().parent)
-    violations = list(target_violations(out, overwrite=overwrite))
+    violations: list[str] = []
+    out = _directory(out, "for what a journal holds", violations)
+    violations += target_violations(out, overwrite=overwrite)
     if not journal.is_file():  # a new one would be made in its place
         violations.append(f"JOURNAL {journal} is no file")
-    if not violations and not Path(out).is_dir():
-        violations.append(f"--output {out} must be an existing directory")
     session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
     refuse(violations)
     assert session is not None, "what is missing was a violation"
+    make_directory(out)
     run(_resume(session, Target(path=Path(out), overwrite=overwrite), as_json=as_json))
 
 
@@ -278,19 +296,20 @@ def _show(records: Sequence[TaskRecord], *, as_json: bool) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("task", no_wrap=True)
-    for heading in ("state", "created", "request"):
+    for heading in ("state", "created", "video", "request"):
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    cut = sys.stdout.isatty()  # what a program reads, or a file keeps, is whole
     for record in records:
-        table.add_row(*map(Text, _cells(record)))
-    console = Console(highlight=False)
-    console.print(table)
+        table.add_row(*map(Text, _cells(record, PROMPT if cut else UNCUT)))
+    Console(highlight=False, width=None if cut else UNCUT).print(table)
 
 
-def _cells(record: TaskRecord) -> tuple[str, ...]:
+def _cells(record: TaskRecord, widest: int) -> tuple[str, ...]:
     fields = record.request
     words = fields.get("prompt") or fields.get("action") or ""
     created = record.created_at.astimezone().strftime("%m-%d %H:%M") if record.created_at else ""
-    return (printable(record.id), record.state.value, created, shortened(str(words), PROMPT))
+    videos = " ".join(printable(video.id) for video in record.videos)
+    return (printable(record.id), record.state.value, created, videos, shortened(str(words), widest))
 
 
 def _plain(record: TaskRecord) -> dict[str, Any]:

@@ -8,8 +8,16 @@ import math
 import unicodedata
 from typing import Final
 
-__all__ = ["duration", "plural", "printable", "shortened", "size"]
+__all__ = ["READ_AS", "duration", "plural", "printable", "shortened", "size"]
 
+READ_AS: Final = {  # what a request of this class makes of an earlier video
+    "Get1080p": "1080p of",
+    "Upsample": "a larger version of",
+    "Extend": "a continuation of",
+    "Reshoot": "another take of",
+    "InsertObject": "something put into",
+    "RemoveObject": "something taken out of",
+}
 _KIB: Final = 1024
 _OBEYED: Final = frozenset({"Cc", "Cs"})  # control characters, and surrogates, which cannot be written at all
 _TURNS: Final = frozenset(
