@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from rich.console import Console
 
 from veo_async import Job, JobState
@@ -95,6 +96,42 @@ def test_a_batch_whose_directory_was_lost_is_continued() -> None:
             path.unlink()
         assert 0 == batch(fresh, "--look-first").status
         assert (3, 3) == (fresh.core.accepted, len(videos()))
+
+
+def test_a_directory_that_lost_its_journal_is_not_bought_again(server: Served) -> None:
+    """Nothing is sent, and --look-first is named as the way on."""
+    batch(server)
+    before = server.core.accepted
+    Path("out/journal.db").unlink()
+    result = batch(server)
+    assert (2, before) == (result.status, server.core.accepted)
+    assert "has the manifest.jsonl of an earlier run, and not its journal.db" in result.err
+    assert "pass --look-first" in result.err
+    assert (0, before) == (batch(server, "--look-first").status, server.core.accepted)
+
+
+def test_failed_tasks_are_tried_again(server: Served) -> None:
+    """As often as was allowed; each failure is told, and counted once at the end."""
+    with served(failure_share=1.0) as failing:
+        result = batch(failing, "--limit", "1", "--attempts", "3")
+        assert (1, 3) == (result.status, failing.core.accepted)
+        assert 2 == result.err.count("it is bought again (a whale)")
+        assert ["failed"] == [record["state"] for record in manifest()]
+        failing.core.settings = evolve(failing.core.settings, failure_share=0.0)
+        assert 0 == batch(failing, "--limit", "1", "--attempts", "2").status
+        assert 4 == failing.core.accepted
+
+
+def test_what_is_taken_up_is_said() -> None:
+    """A run that was interrupted has left accepted tasks: the next one says how many, and what it makes of videos."""
+    video = '{"kind": "get1080p", "video_id": "0a4b7c2d9e1f43a8b5c6d7e8f9012345"}'
+    with served(speed=0.01) as slow, signalled(signal.SIGINT, when=lambda: slow.core.accepted == 2):
+        batch(slow, "-", "--format", "jsonl", given=f'"a whale"\n{video}')
+        for task_id in slow.core.tasks:
+            slow.core.finish(task_id)
+        result = batch(slow, "-", "--format", "jsonl", given=f'"a whale"\n{video}')
+    assert "2 accepted tasks taken up" in result.err
+    assert "1080p of 0a4b7c2d9e1f43a8b5c6d7e8f9012345" in result.err
 
 
 def test_a_file_that_was_cut_is_fetched_again(server: Served) -> None:

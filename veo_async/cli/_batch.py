@@ -32,6 +32,11 @@ __all__ = ["batch"]
 
 ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+FORGOTTEN: Final = (
+    "--out {out} has the {manifest} of an earlier run, and not its {journal}, which knows what was bought:"
+    " everything would be bought again; put the journal back, or pass --look-first, which finds what was bought"
+    " in the last day at the API"
+)
 TOLD: Final = 5  # failures and ids that are listed; the manifest and the journal have them all
 
 
@@ -49,6 +54,9 @@ TOLD: Final = 5  # failures and ids that are listed; the manifest and the journa
 @click.option("--limit", type=whole, metavar="N", help="The first N lines only.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be bought, and buy nothing.")
 @click.option("--retry-failed", is_flag=True, help="Buy again what has failed before.")
+@click.option(
+    "--attempts", type=whole, default=1, metavar="N", help="Buy a line whose task fails up to N times."
+)
 @click.option(
     "--look-first",
     is_flag=True,
@@ -83,6 +91,8 @@ def batch(
     reading = _read(source, form, violations)
     plan = Plan(items=reading.items[:limit], **options)
     manifest = _manifest(plan.out, violations)
+    if manifest.records and not plan.look_first and not (plan.out / JOURNAL).exists():
+        violations.append(FORGOTTEN.format(out=plan.out, journal=JOURNAL, manifest=MANIFEST))
     violations += [*reading.faults, *conflicts(plan, manifest), *_callback_violations(plan, base_url)]
     journal = Journal(plan.out / JOURNAL)
     if dry_run:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ from .. import (
     VeoSession,
     Video,
 )
+from .._journal_facts import Entry
 from ..receiver import CallbackReceiver
 from ._advice import reason
 from ._crowd import Crowd, Worker
@@ -45,7 +47,7 @@ from ._options import numbered
 from ._page import page
 from ._records import entry_of, record_of
 from ._run import listening
-from ._words import plural, shortened
+from ._words import READ_AS, plural, shortened
 
 __all__ = ["JOURNAL", "MANIFEST", "PAGE", "Batch", "Plan", "conflicts"]
 
@@ -70,6 +72,7 @@ class Plan:
         items: the lines, in their order.
         out: the directory.
         retry_failed: whether to buy again what has failed before.
+        attempts: how often a line is bought at most whose task fails; what has failed is not billed.
         look_first: whether another machine, or a run whose journal is lost, may have bought the lines.
         timeout: how long to wait for a task, in seconds, or None.
         callback_port: where callbacks are taken on this machine, or None.
@@ -81,6 +84,7 @@ class Plan:
     out: Path
     retry_failed: bool = False
     look_first: bool = False
+    attempts: int = 1
     timeout: float | None = None
     callback_port: int | None = None
     public_url: str | None = None
@@ -103,6 +107,7 @@ class Batch:
     board: Crowd
     halted: VeoError | None = field(default=None, init=False)
     waiting: dict[str, Job] = field(factory=dict, init=False)
+    _tries: Counter[str] = field(factory=Counter, init=False)  # of lines whose tasks failed, by their keys
     _room: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(WINDOW), init=False)
     _settled: asyncio.Queue[tuple[Item, Job, Worker]] = field(factory=asyncio.Queue, init=False)
 
@@ -149,12 +154,25 @@ class Batch:
                 group.create_task(self._save_settled(veo), name=f"veo-async download {number}")
                 for number in range(DOWNLOADS)
             ]
+            await self._tell_what_is_taken_up()
             await self._submit_all(veo)
             # Every job has a place in the window until it is accounted for: once all places are free, all is done.
             for _ in range(WINDOW):
                 await self._room.acquire()
             for worker in workers:
                 worker.cancel()
+
+    async def _tell_what_is_taken_up(self) -> None:
+        """
+        Say what an earlier run has left: nobody should wonder what is being waited for.
+        """
+        entries = await self.journal.find_many(item.key for item in self.plan.items if not self.is_done(item))
+        accepted = sum(entry.outcome is None and entry.task_id is not None for entry in entries.values())
+        doubtful = sum(entry.task_id is None and _is_open(entry) for entry in entries.values())
+        if accepted:
+            self.board.say(f"{plural(accepted, 'accepted task')} taken up")
+        if doubtful:
+            self.board.say(f"{plural(doubtful, 'submit')} looked for that may have been accepted")
 
     # --- jobs -------------------------------------------------------------------------------------------
 
@@ -174,7 +192,7 @@ class Batch:
             item.request,
             key=item.key,
             timeout=self.plan.timeout,
-            retry_failed=self.plan.retry_failed,
+            retry_failed=self.plan.retry_failed or self._tries[item.key] > 0,
             look_first=self.plan.look_first,
         )
         self.waiting[item.key] = job
@@ -214,9 +232,23 @@ class Batch:
     async def _save_settled(self, veo: VeoSession) -> None:
         while True:
             item, job, row = await self._settled.get()
+            if failure := self._failure_to_mend(item, job):
+                self.board.again(row, reason(failure))
+                self._submit(veo, item)
+                continue
             await self._save(veo, item, job, row)
             del self.waiting[item.key]
             self._room.release()
+
+    def _failure_to_mend(self, item: Item, job: Job) -> JobFailed | None:
+        """
+        Return why a task has failed, if its line is to be bought again.
+        """
+        error = job.exception()
+        if self.halted is not None or not isinstance(error, JobFailed):
+            return None
+        self._tries[item.key] += 1
+        return error if self._tries[item.key] < self.plan.attempts else None
 
     async def _save(self, veo: VeoSession, item: Item, job: Job, row: Worker) -> None:
         error, files = job.exception(), list[Path]()
@@ -332,7 +364,14 @@ def title_of(item: Item) -> str:
     """
     Name a line as the display does.
     """
-    return str(fields_of(item.request).get("prompt") or item.name)
+    fields = fields_of(item.request)
+    kind = type(item.request).__name__
+    made_of = f"{READ_AS[kind]} {fields['video_id']}" if kind in READ_AS else item.name
+    return str(fields.get("prompt") or made_of)
+
+
+def _is_open(entry: Entry) -> bool:
+    return any(attempt.closed is None for attempt in entry.attempts)
 
 
 def _summary(records: Iterable[Mapping[str, Any]]) -> str:

@@ -83,6 +83,13 @@ class Crowd(Board):
             self._failures.append(f"{detail} ({shortened(row.title, TITLE)})")
         self.change(row, state, detail)
 
+    def again(self, row: Worker, why: str) -> None:
+        """
+        Take down a row whose line gets another one: its task failed.
+        """
+        self.rows.remove(row)
+        self.say(f"{why}: it is bought again ({shortened(row.title, TITLE)})")
+
     def _tell(self, row: Row, *words: str) -> None:
         super()._tell(Row(f"[{self._ended()}/{self.total}] {row.title}"), *words)
 
