@@ -252,16 +252,17 @@ class Tracker:
         Ask about those again that wait for an answer which is long in coming; about one alone not a third time.
         """
         now, gate = self.lane.now(), self.lane.gate
-        if self._twice.issuperset(held):
-            return
         if gate.opens_at(now) is None:  # nothing may go before that answer, so it is no fault of their number
             gate.overdue(now)
             self.lane.changed()
             self.schedule.unanswered(held, now)
-        else:
+        elif len(held) > 1:
             self.schedule.overlong(held, now)
-        if len(held) == 1:
+        elif self._twice.isdisjoint(held):
             self._twice.update(held)
+            self.schedule.unreadable(held, now)
+        else:
+            return
         held.clear()
         self._wake_in_time()
 
@@ -274,8 +275,6 @@ class Tracker:
             self._refused(batch, error)
         elif isinstance(error, ProtocolError):
             self.schedule.spoilt(batch, now, too_large=error.too_large)
-        elif self._twice.issuperset(batch):  # it is slow whenever it is asked about
-            self.schedule.spoilt(batch, now)
         else:
             self.schedule.unanswered(batch, now, declined=_is_let_pass(error))
 
