@@ -218,6 +218,16 @@ class Schedule:
         task = self._tasks.get(task_id)
         return task.looks if task else 0
 
+    def expected_at(self, task_id: str) -> float | None:
+        """
+        Return when tasks of its kind that began with it have mostly ended; None where its beginning is not known.
+        """
+        task = self._tasks.get(task_id)
+        if task is None or task.found:
+            return None
+        outlook = self._durations.outlook(task.kind, self._price)
+        return task.started_at + outlook.mostly * self._policy._scale
+
     # --- tasks come and go -----------------------------------------------------------------------------
 
     def add(
