@@ -40,15 +40,15 @@ async def make_video(request: web.Request) -> web.StreamResponse:
     await stream.prepare(request)
     # Should the visitor leave, this handler ends; the job does not, and the key finds it again.
     async for update in job.updates():
-        await stream.write(_line(state=update.state, task=update.task_id, looks=update.looks))
+        await stream.write(_line(update.to_dict()))
     try:
-        await stream.write(_line(url=(await job).video.url))
+        await stream.write(_line({"url": (await job).video.url}))
     except VeoError as error:
-        await stream.write(_line(error=str(error)))
+        await stream.write(_line({"error": str(error)}))
     return stream
 
 
-def _line(**fields: object) -> bytes:
+def _line(fields: dict[str, object]) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 

@@ -67,8 +67,7 @@ async def called_back(secret: str, request: Request) -> Response:
 @app.post("/videos")
 async def make_video(prompt: str, request: Request) -> dict[str, Any]:
     wish = TextToVideo(prompt, callback_url=f"{PUBLIC_URL}/veo/{SECRET}")
-    result = await request.app.state.veo.submit(wish)
-    return {"prompt": prompt, "url": result.video.url}
+    return (await request.app.state.veo.submit(wish)).to_dict()
 
 
 async def main() -> None:

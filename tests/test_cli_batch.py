@@ -20,8 +20,10 @@ from attrs import evolve
 from rich.console import Console
 
 from veo_async import Job, JobState
+from veo_async.cli._batching import title_of
 from veo_async.cli._crowd import Crowd
 from veo_async.cli._display import DOWNLOADING, SAVED
+from veo_async.cli._input import read_items
 from veo_async.cli._run import new_session
 from veo_async.simulator import Faults
 
@@ -123,15 +125,19 @@ def test_failed_tasks_are_tried_again(server: Served) -> None:
 
 
 def test_what_is_taken_up_is_said() -> None:
-    """A run that was interrupted has left accepted tasks: the next one says how many, and what it makes of videos."""
-    video = '{"kind": "get1080p", "video_id": "0a4b7c2d9e1f43a8b5c6d7e8f9012345"}'
-    with served(speed=0.01) as slow, signalled(signal.SIGINT, when=lambda: slow.core.accepted == 2):
-        batch(slow, "-", "--format", "jsonl", given=f'"a whale"\n{video}')
+    """A run that was interrupted has left accepted tasks: the next one says how many."""
+    with served(speed=0.01) as slow:
+        with signalled(signal.SIGINT, when=lambda: slow.core.accepted == 3):
+            batch(slow)
         for task_id in slow.core.tasks:
             slow.core.finish(task_id)
-        result = batch(slow, "-", "--format", "jsonl", given=f'"a whale"\n{video}')
-    assert "2 accepted tasks taken up" in result.err
-    assert "1080p of 0a4b7c2d9e1f43a8b5c6d7e8f9012345" in result.err
+        assert "3 accepted tasks taken up" in batch(slow).err
+
+
+def test_a_line_without_a_prompt_is_called_by_what_it_makes() -> None:
+    """The display speaks of "1080p of" a video, and not of a class or a file."""
+    [item] = read_items('{"kind": "get1080p", "video_id": "v"}', "jsonl").items
+    assert "1080p of v" == title_of(item)
 
 
 def test_a_file_that_was_cut_is_fetched_again(server: Served) -> None:

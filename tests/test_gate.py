@@ -404,6 +404,32 @@ class TestPauses:
 
         assert ("paused", 2.0) == (gate.state, gate.opens_at(2.0))
 
+    def test_a_probe_that_is_not_answered_soon_is_followed_by_another(self) -> None:
+        """The lane is paused as by a failure, and the answer that comes in the end is a late one."""
+        gate = gate_of()
+        throttle(gate, 0.0)
+        slow = send(gate, 1.0)
+
+        gate.overdue(6.0)
+
+        assert 8.0 == gate.opens_at(6.0)
+        quick = send(gate, 8.0)
+        assert (2, 2) == (gate.probes, gate.requests_out)
+        states = []
+        for sent_at in (slow, quick):
+            gate.succeeded(9.0, sent_at=sent_at)
+            states.append(gate.state)
+        assert ["probing", "widening"] == states
+
+    def test_a_lane_with_room_does_not_mind_a_slow_answer(self) -> None:
+        """Others may go beside it, so nothing changes."""
+        gate = gate_of()
+        send(gate, 0.0)
+
+        gate.overdue(5.0)
+
+        assert ("open", 5.0, 0) == (gate.state, gate.opens_at(5.0), gate.pauses)
+
     def test_two_gates_do_not_probe_in_step(self) -> None:
         """Gates of processes that failed together come back at different times."""
         one, other = Gate(retry=RetryPolicy()), Gate(retry=RetryPolicy())

@@ -150,6 +150,15 @@ class GateMachine(RuleBasedStateMachine):
             )
             assert opens_at is None or opens_at >= self.now + max(RETRY.first / 2, floor)
 
+    @precondition(lambda self: self.out and self.read is None)
+    @rule()
+    def an_answer_is_long_in_coming(self) -> None:
+        """Where nothing may go before it, the lane is paused and probed anew; else nothing changes."""
+        before, full = self.gate.pauses, self.gate._window is not None and self.gate._out >= self.gate._window
+        self.gate.overdue(self.now)
+        assert full == self.gate.pauses - before
+        self.outage = self.outage or full
+
     @precondition(lambda self: self.read is not None)
     @rule(end=st.sampled_from(["ok", "failed", "withdrawn"]))
     def answer_the_read(self, end: str) -> None:

@@ -22,15 +22,18 @@ from veo_async import (
     ConfigurationError,
     ConnectionFailed,
     Limits,
+    PollPolicy,
     ProtocolError,
     RateLimited,
     RetryPolicy,
     ServerError,
     SessionClosed,
+    TextToVideo,
     TransportError,
     TransportTimedOut,
     UsageError,
     VeoError,
+    VeoSession,
     _outage,
 )
 from veo_async._clock import ServerClock
@@ -357,6 +360,43 @@ async def test_a_token_in_the_escapes_of_json_is_struck_out() -> None:
     await link.close()
     said = {"detail": "[token]", "more": {"error": {"message": "[token] is wrong"}}}
     assert said == json.loads(answer.body)
+
+
+async def test_the_tasks_of_a_poll_that_drips_are_asked_about_beside_it() -> None:
+    """
+    One byte every 0.2 s trips no time-out of a silence; the jobs end long before that answer is there.
+    """
+    polls = 0
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal polls
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                body = json.loads((await request_of(reader)).partition(b"\r\n\r\n")[2])
+                if "prompt" in body:
+                    answer: dict[str, Any] = {"task_id": f"task of {body['prompt']}"}
+                elif "ids" in body:
+                    answer = {"items": list(map(finished, body["ids"]))}
+                else:
+                    answer = finished(body["id"])
+                data = json.dumps(answer).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data))
+                polls += "prompt" not in body
+                if polls == 1 and "prompt" not in body:
+                    for byte in data:
+                        writer.write(bytes([byte]))
+                        await asyncio.sleep(0.2)
+                writer.write(data)
+
+    def finished(task_id: str) -> dict[str, Any]:
+        video = {"id": "v", "video_url": "https://cdn.example/v.mp4", "state": "succeeded"}
+        return {"id": task_id, "response": {"success": True, "data": [video]}}
+
+    polling = PollPolicy(first_look=10.0, deadline=1800.0).scaled(0.01)
+    async with raw_server(peer) as url, VeoSession(TOKEN, base_url=url, polling=polling) as veo:
+        results = await asyncio.gather(*veo.submit_many(TextToVideo(prompt) for prompt in "abc"))
+    assert ["task of a", "task of b", "task of c"] == [result.task_id for result in results]
+    assert 3 == polls
 
 
 async def test_an_answer_before_the_question_is_anothers() -> None:

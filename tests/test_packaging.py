@@ -201,7 +201,7 @@ def test_a_job_and_its_updates_show_what_the_design_says() -> None:
     """The attributes of a job and the fields of an update are there under their names."""
     attributes = {"key", "request", "task_id", "trace_id", "state", *JOB}
     assert attributes <= set(dir(Job))
-    assert ["state", "at", "task_id", "looks"] == list(inspect.signature(JobUpdate).parameters)
+    assert ["state", "at", "task_id", "looks", "expected_at"] == list(inspect.signature(JobUpdate).parameters)
 
 
 @pytest.mark.parametrize(("policy", "defaults"), DEFAULTS, ids=[policy.__name__ for policy, _ in DEFAULTS])

@@ -961,6 +961,32 @@ class TestUnreadableAnswers:
         batches = [made.take_batch(11.0) for _ in range(4)]
         assert [[], ["task-0", "task-1"], ["task-2", "task-3"], ["x", "y"]] == sorted(batches)
 
+    def test_an_answer_that_is_long_in_coming_is_asked_for_again_by_halves(self) -> None:
+        """
+        At once, each half apart, a suspect alone; the first answer still counts when it comes.
+        """
+        made = watched(names(5), mode="fixed", interval=10.0)
+        made.missing(["task-4"], 0.0)
+        assert ["task-4"] == made.take_batch(10.0)
+        batch = made.take_batch(10.0)
+        made.overlong([*batch, "task-4"], 15.0)
+        halves = [made.take_batch(15.0) for _ in range(4)]
+        assert [[], ["task-0", "task-1", "task-2"], ["task-3"], ["task-4"]] == sorted(halves)
+        made.overlong(["task-3"], 20.0)
+        assert ["task-3"] == made.waiting([*batch, "unknown"])
+        made.looked(batch, 20.0)
+        assert [] == made.take_batch(29.0)
+        assert batch == made.take_batch(30.0)
+
+    def test_what_is_slow_does_not_scale_below_a_second(self) -> None:
+        """
+        Five seconds, times the scale of the policy; the network is as fast as ever.
+        """
+        slow = [
+            Schedule(PollPolicy().scaled(by), durations=Durations()).slow_after for by in (1, 2, 0.5, 0.01)
+        ]
+        assert [5.0, 10.0, 2.5, 1.0] == slow
+
     def test_an_answer_that_is_too_large_makes_batches_small(self) -> None:
         """
         What fits is remembered, as where the server refuses.

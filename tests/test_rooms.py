@@ -91,6 +91,7 @@ PART_OF: Final[Mapping[str, str]] = {
     "_outage": "_http",
     "_shown": "_reconcile",
     "_part": "_download",
+    "_plain": "_models",
     "_results": "_models",
     "_rules": "_models",
     "_secret": "_http",

@@ -30,6 +30,7 @@ from veo_async import (
     TransportTimedOut,
     UsageError,
     VeoError,
+    VeoSession,
 )
 from veo_async._gate import Gate
 from veo_async._http import Outgoing, Reply
@@ -785,6 +786,119 @@ async def test_a_slow_look_holds_up_nobody() -> None:
         times = [now() async for _ in veo.as_completed(jobs)]
     assert times[19] < 90
     assert 40 == len(times)
+
+
+class Dripping(InMemoryTransport):
+    """
+    Lets answers to questions drip in, as slowly as the time-out of the whole allows, or ever so slowly.
+
+    Attributes:
+        drips: tells from a question's number, from 1, and its body whether the answer to it does.
+        seconds: how long that takes.
+        fails: whether it is not there by then.
+    """
+
+    seconds = 130.0
+    fails = True
+    asked = 0
+
+    def drips(self, number: int, body: bytes) -> bool:
+        return number == 1
+
+    async def send(self, method: str, url: str, outgoing: Outgoing) -> Reply:
+        reply = await super().send(method, url, outgoing)
+        if url.endswith("/veo/tasks"):
+            self.asked += 1
+            if self.drips(self.asked, outgoing.data):
+                await asyncio.sleep(self.seconds)
+                if self.fails:
+                    raise TransportTimedOut("no answer in time")
+        return reply
+
+
+def dripping(world: World, **options: Any) -> tuple[VeoSession, Any]:
+    session = world.session(**options)
+    transport = Dripping(world.core, TOKEN)
+    session._transport = transport
+    return session, transport
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+@in_virtual_time
+async def test_an_answer_that_drips_holds_up_nobody_whom_it_is_about(count: int) -> None:
+    """
+    After a few seconds they are asked about again beside it, be it one task or many, and the jobs end in time.
+    """
+    world = World(Settings(duration=lambda body: 60.0))
+    session, transport = dripping(world)
+    async with session as veo:
+        jobs = veo.submit_many(whales(count))
+        assert {JobState.SUCCEEDED} == {await ended(job) for job in jobs}
+        assert 75.0 > now()
+    assert transport.asked <= 10
+
+
+@in_virtual_time
+async def test_a_task_whose_answers_always_drip_is_soon_asked_about_alone() -> None:
+    """
+    Halves of halves find it, so the others end in time; it is asked about alone from then on, and seldom.
+    """
+    lives = {"whale 1": 1500.0}
+    world = World(Settings(duration=lambda body: lives.get(body["prompt"], 60.0)))
+    session, transport = dripping(world)
+    about: list[int] = []
+
+    def drips(number: int, body: bytes) -> bool:
+        if culprit.task_id is None or culprit.task_id.encode() not in body:
+            return False
+        about.append(len(json.loads(body).get("ids", "1")))
+        return True
+
+    transport.drips = drips
+    async with session as veo:
+        culprit, last, *others = veo.submit_many(whales(50))
+        assert {JobState.SUCCEEDED} == {await ended(job) for job in others}
+        assert 100.0 > now()
+        assert JobState.SUCCEEDED is await ended(last)
+        with pytest.raises(JobTimedOut):
+            await culprit
+    assert [50, 25, 13] == about[:3]
+    assert {1} == set(about[7:])
+    assert 40 > len(about)
+
+
+@in_virtual_time
+async def test_a_server_that_is_always_slow_is_asked_hardly_more_often() -> None:
+    """
+    That its answers take long is learned from the first few, and then they are waited for.
+    """
+    world = World(Settings(duration=lambda body: 300.0))
+    session, transport = dripping(world)
+    transport.drips, transport.seconds, transport.fails = lambda number, body: True, 20.0, False
+    async with session as veo:
+        jobs = veo.submit_many(whales(50))
+        assert {JobState.SUCCEEDED} == {await ended(job) for job in jobs}
+        assert 350.0 > now()
+    assert 35 > transport.asked  # 12 without any impatience
+
+
+@in_virtual_time
+async def test_a_probe_that_drips_does_not_keep_the_lane_shut() -> None:
+    """
+    While one question is to find out whether an outage is over, and is not answered, another one finds it out.
+    """
+    faults = Faults().add("status_before", on=("retrieve", "retrieve_batch"), status=503)
+    world = World(Settings(duration=lambda body: 60.0), faults=faults)
+    session, transport = dripping(world)
+    transport.drips = lambda number, body: False
+    async with session as veo:
+        jobs = veo.submit_many(whales(30))
+        await asyncio.sleep(50.0)
+        assert "paused" == veo._engine.tracker.lane.gate.state  # type: ignore[union-attr]
+        faults.on, first = False, transport.asked + 1
+        transport.drips = lambda number, body: number == first
+        assert {JobState.SUCCEEDED} == {await ended(job) for job in jobs}
+        assert 75.0 > now()
 
 
 def test_a_record_with_an_absurd_number_harms_nobody() -> None:

@@ -56,6 +56,7 @@ async def sessions(http: aiohttp.ClientSession) -> None:
     async with VeoSession() as veo:
         assert_type(veo, VeoSession)
         assert_type(veo.stats, SessionStats)
+        assert_type(veo.stats.to_dict(), dict[str, Any])
     VeoSession("token")
     VeoSession(
         token="token",
@@ -170,9 +171,10 @@ async def jobs(job: Job) -> None:
     async for update in job.updates():
         assert_type(update, JobUpdate)
         assert_type(
-            (update.state, update.at, update.task_id, update.looks),
-            tuple[JobState, datetime, str | None, int],
+            (update.state, update.at, update.task_id, update.looks, update.expected_at),
+            tuple[JobState, datetime, str | None, int, datetime | None],
         )
+        assert_type(update.to_dict(), dict[str, Any])
     job.add_done_callback(lambda settled: print(settled.key))
     job.abandon()
     async with asyncio.timeout(60):
@@ -195,6 +197,7 @@ async def asking(veo: VeoSession, at: datetime) -> None:
         assert_type(record.error, TaskError | None)
         assert_type(record.request, Mapping[str, Any])
         assert_type(record.finished_at, datetime | None)
+        assert_type(record.to_dict(raw=True), dict[str, Any])
 
 
 async def results(veo: VeoSession, result: VideoResult, progress: list[tuple[int, int | None]]) -> None:
@@ -208,6 +211,7 @@ async def results(veo: VeoSession, result: VideoResult, progress: list[tuple[int
     assert_type((result.video.id, result.video.url), tuple[str, str])
     assert_type(result.video.completed_at, datetime | None)
     assert_type(result.raw, Mapping[str, Any])
+    assert_type(result.to_dict(raw=True), dict[str, Any])
     assert_type(await veo.download(result.video, "whale.mp4"), Path)
     await veo.download(
         result.video, Path("videos"), progress=lambda done, total: progress.append((done, total))

@@ -41,6 +41,7 @@ LEAST_ALIVE: Final = 0.01  # share of the prior's lives that stays in bins which
 SMOOTHINGS: Final = 2  # each spreads a count by less than a bin
 MEMORY: Final = 500.0  # lives; older ones fade, so that the table follows a server that changes
 REFRESH: Final = 0.1  # of what the table holds: so much must be new before the outlook is worked out again
+MOSTLY: Final = 0.8  # of the tasks
 CERTAIN: Final = 0.95  # the largest chance to end within a bin that is believed
 
 
@@ -61,10 +62,12 @@ class Outlook:
     Attributes:
         price: the lag that a look must be expected to end.
         median: the age by which half of them have ended.
+        mostly: the age by which `MOSTLY` of them have.
     """
 
     price: float
     median: float
+    mostly: float
     _hazards: Sequence[float]  # a second, for each bin
     _gaps: dict[int, float] = field(init=False, factory=dict, eq=False, repr=False)
 
@@ -234,10 +237,12 @@ def _outlook(chances: Sequence[float], price: float) -> Outlook:
     hazards = [
         -math.log(1 - min(chance, CERTAIN)) / width for chance, width in zip(chances, WIDTHS, strict=True)
     ]
-    half = sum(share > 0.5 for share in _survival(chances))
+    alive = _survival(chances)
+    half = sum(share > 0.5 for share in alive)
     # It falls into that bin; in the first one, which begins at 0, its end serves: who is late is measured by it.
     median = max(EDGES[min(half, BINS - 1)], FIRST_EDGE)
-    return Outlook(price, median, hazards)
+    mostly = EDGES[min(sum(share > 1 - MOSTLY for share in alive) + 1, BINS - 1)]  # the end of its bin
+    return Outlook(price, median, mostly, hazards)
 
 
 def _wait(start: int, hazards: Sequence[float], price: float) -> float:

@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
-from datetime import datetime
+from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final
 
@@ -424,6 +424,13 @@ class Engine:
         if job.task_id is not None and self.registry.by_task.get(job.task_id) is job:
             self.tracker.forget(job.task_id)
         self.stop(job, JobAbandoned("abandoned; what was accepted goes on at the server"))
+
+    def expected_at(self, task_id: str) -> datetime | None:
+        """
+        Say when a pending task will probably have ended, where that is known.
+        """
+        at = self.tracker.schedule.expected_at(task_id)
+        return None if at is None else datetime.fromtimestamp(self.clock.wall() + at - self.loop.time(), UTC)
 
     def owner_of(self, task_id: str) -> Job | None:
         """

@@ -335,6 +335,15 @@ class Gate:
         if self.probe is not None or self._failures >= FAILURES or retry_after is not None:
             self._pause(now, self._next_delay(), probe="read", retry_after=retry_after)
 
+    def overdue(self, now: float) -> None:
+        """
+        The answer to a request is long in coming: where nothing may go before it, the lane is paused, and probed anew.
+
+        The request is still out, and ends as any other. To be told of no read that probes.
+        """
+        if self._window is not None and self._out >= self._window:
+            self._pause(now, self._next_delay(), probe="read")
+
     def withdrawn(self, now: float, *, sent_at: float) -> None:
         """
         A request that was taken, or the read that probes, was never made: its place is free again.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 from attrs import define, field, frozen
 
 from ._models import Request, VideoResult
+from ._plain import plain
 from .errors import UsageError, VeoError
 
 __all__ = ["Job", "JobOwner", "JobState", "JobUpdate", "advance", "as_completed", "looked", "settle"]
@@ -64,12 +65,23 @@ class JobUpdate:
         at: when it got there, or was last looked at; an aware datetime in UTC.
         task_id: the server's id of the task, once it is known.
         looks: how many times the server was asked about it.
+        expected_at: when four in five tasks of that kind have ended, as far as the session knows; an aware datetime
+            in UTC, and in the past for a task that is late. None while the task is not pending, or where nobody here
+            saw it begin.
     """
 
     state: JobState
     at: datetime
     task_id: str | None
     looks: int
+    expected_at: datetime | None = field(default=None, eq=False)  # what is learned meanwhile is no step
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Give the update as plain values, ready for JSON, with times in ISO 8601.
+        """
+        told: dict[str, Any] = plain(self)
+        return told
 
 
 class _OfTheResult(property):
@@ -106,6 +118,12 @@ class JobOwner(Protocol):
     def abandon(self, job: Job) -> None:
         """
         Stop waiting for a job.
+        """
+        ...
+
+    def expected_at(self, task_id: str) -> datetime | None:
+        """
+        Say when a pending task will probably have ended, where that is known.
         """
         ...
 
@@ -253,6 +271,10 @@ class Job:
             at=datetime.fromtimestamp(self._changed_at, UTC),
             task_id=self.task_id,
             looks=self._looks,
+            # Worked out here, where somebody watches: a look costs nothing more.
+            expected_at=None
+            if self.task_id is None or self.done()
+            else self._owner.expected_at(self.task_id),
         )
 
     async def _change(self) -> None:

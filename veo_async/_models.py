@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 from attrs import field, fields, frozen
 
 from ._cautions import RequestWarning, model_cautions, ratio_cautions, warn_of
+from ._plain import plain
 from ._results import TaskError, TaskRecord, TaskState, Video
 from ._rules import (
     ASPECT_RATIOS,
@@ -432,3 +433,15 @@ class VideoResult:
         if len(self.videos) != 1:
             raise ValueError(f"task {self.task_id} has {len(self.videos)} videos, not one: use .videos")
         return self.videos[0]
+
+    def to_dict(self, *, raw: bool = False) -> dict[str, Any]:
+        """
+        Give the result as plain values, ready for JSON, with times in ISO 8601; the request has its class as `kind`.
+
+        Args:
+            raw: also the server's answer, under `raw`.
+        """
+        told: dict[str, Any] = plain(self)
+        if self.request is not None:
+            told["request"] = {"kind": type(self.request).__name__} | told["request"]
+        return told | {"raw": self.raw} if raw else told

@@ -88,6 +88,9 @@ class RetryPolicy:
     def scaled(self, factor: float, /) -> RetryPolicy:
         """
         The same policy with every duration multiplied, to match a simulator that runs faster than life.
+
+        `Limits` does not scale: the network runs as fast as ever, so an answer may keep silent for `Limits.read`
+        seconds, which may be longer than all that is scaled. Where that matters, give `Limits` shorter times.
         """
         if not _fits(factor, 0, above=True, whole=False):
             raise ConfigurationError(f"a policy is scaled by a finite number above 0, not {factor!r}")
@@ -184,6 +187,9 @@ class PollPolicy:
     def scaled(self, factor: float, /) -> Self:
         """
         Return the policy for a server that is slower by `factor`: durations times it, rates divided by it.
+
+        Counts stay, and so does `Limits`, as for `RetryPolicy.scaled`. An answer counts as slow, so that those it is
+        about are asked about again beside it, after 5 seconds times the scale, and never before 1 second.
         """
         if not 0 < factor < math.inf:
             raise ConfigurationError(f"factor must be a finite number above 0, not {factor!r}")

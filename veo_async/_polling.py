@@ -36,6 +36,9 @@ A task that a callback speaks of gets a head start of fixed length, which starve
 again by halves, each in a request of its own (*apart*), until it is found or all is well; who is to blame, or is
 left out of a reply, is asked about alone from then on (`_suspects`).
 
+**When an answer is long in coming**, those asked about must not wait for it. They are asked about again, by halves
+as well, so that who makes answers long is soon alone; the answer still counts when it comes.
+
 **When callbacks come** (`_hints`), each is a reason to look at its task at once, or when its window closes, or with
 the next request that goes anyway. What room there is in that request is filled as always, so it does the work of
 polling as well; and as long as callbacks announce nearly every end, gaps are longer, up to `EVEN_GAP`.
@@ -76,6 +79,8 @@ LEAST_ALIKE: Final = 1e-3  # seconds
 RETRY: Final = 1.0  # seconds until the tasks of a failed poll are asked again; the gate does the backing off
 DECLINED_STEPS: Final = 9  # doublings of that, past any maximum
 SURELY_FITS: Final = 12  # [D] the default of `limit`: a question about no more is not refused for its size
+SLOW: Final = 5.0  # seconds; an answer that takes longer is not waited for
+LEAST_SLOW: Final = 1.0  # seconds, also of a scaled policy: the network does not scale
 NUDGED: Final = "nudged"  # no kind of request is called so
 HEAD_START: Final = 60.0  # seconds; a task known to have ended passes looks that are overdue by less
 BACKOFF_FIRST: Final = 2.0  # seconds
@@ -199,12 +204,29 @@ class Schedule:
         """
         return self._batch_size
 
+    @property
+    def slow_after(self) -> float:
+        """
+        After how many seconds an answer is long in coming, from a server that is quick as a rule.
+        """
+        return max(SLOW * self._policy._scale, LEAST_SLOW)
+
     def looks(self, task_id: str) -> int:
         """
         Return how often the task was seen pending; 0 for an unknown one.
         """
         task = self._tasks.get(task_id)
         return task.looks if task else 0
+
+    def expected_at(self, task_id: str) -> float | None:
+        """
+        Return when tasks of its kind that began with it have mostly ended; None where its beginning is not known.
+        """
+        task = self._tasks.get(task_id)
+        if task is None or task.found:
+            return None
+        outlook = self._durations.outlook(task.kind, self._price)
+        return task.started_at + outlook.mostly * self._policy._scale
 
     # --- tasks come and go -----------------------------------------------------------------------------
 
@@ -506,14 +528,34 @@ class Schedule:
         if len(task_ids) == 1:
             self.unreadable(task_ids, now)
             return
-        half = (len(task_ids) + 1) // 2
         if too_large:
-            self._batch_size = min(self._batch_size, half)
-        tasks = [task for task in self._known(task_ids) if task.id not in self._suspects]
-        for some in filter(None, (tasks[:half], tasks[half:])):
-            self._put(some, now + RETRY * self._policy._scale).apart = True
+            self._batch_size = min(self._batch_size, (len(task_ids) + 1) // 2)
+        tasks = self._known(task_ids)
+        self._halve(tasks, now + RETRY * self._policy._scale)
         self.unreadable([task_id for task_id in task_ids if task_id in self._suspects], now)
         self._renew_nudges(tasks, now)
+
+    def overlong(self, task_ids: Iterable[str], now: float) -> None:
+        """
+        Ask about these again at once, in two halves, beside the question whose answer is long in coming.
+        """
+        tasks = self._known(task_ids)
+        self._halve(tasks, now)
+        for task in tasks:
+            if task.id in self._suspects:
+                self._suspects.ask_at(task.id, now)
+
+    def waiting(self, task_ids: Iterable[str]) -> list[str]:
+        """
+        Return those of these that nobody is asking about right now.
+        """
+        return [task.id for task in self._known(task_ids) if task.group is not None]
+
+    def _halve(self, tasks: list[_Task], due_at: float) -> None:
+        half = (len(tasks) + 1) // 2
+        tasks = [task for task in tasks if task.id not in self._suspects]
+        for some in filter(None, (tasks[:half], tasks[half:])):
+            self._put(some, due_at).apart = True
 
     def unreadable(self, task_ids: Iterable[str], now: float) -> None:
         """

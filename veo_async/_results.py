@@ -12,6 +12,8 @@ from typing import Any, Final, TypeGuard
 
 from attrs import field, frozen
 
+from ._plain import plain
+
 __all__ = ["TaskError", "TaskRecord", "TaskState", "Video", "is_id", "is_task_id"]
 
 MAX_ID: Final = 256  # characters; ids are UUIDs of 36
@@ -89,6 +91,16 @@ class TaskRecord:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+    def to_dict(self, *, raw: bool = False) -> dict[str, Any]:
+        """
+        Give the record as plain values, ready for JSON, with times in ISO 8601.
+
+        Args:
+            raw: also the record as the server sent it, under `raw`.
+        """
+        told: dict[str, Any] = plain(self)
+        return told | {"raw": self.raw} if raw else told
 
 
 def is_task_id(value: object) -> TypeGuard[str]:

@@ -30,6 +30,7 @@ from ._models import (
     VideoResult,
     in_short,
 )
+from ._plain import plain
 from ._policies import Limits, PollPolicy, RetryPolicy
 from ._results import is_id
 from ._short import ShortMethods
@@ -69,6 +70,13 @@ class SessionStats:
     retries: int
     looks: int
     notice_lag: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Give the counts as plain values, ready for JSON.
+        """
+        told: dict[str, Any] = plain(self)
+        return told
 
 
 def _journal_at(place: Journal | str | os.PathLike[str] | None) -> Journal | None:

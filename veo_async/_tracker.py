@@ -5,7 +5,8 @@ It asks the schedule when the next look is due and whom to ask about, sleeps unt
 polls, and hands what the answer says to the session.
 It holds no job: tasks are known by their ids, and outcomes leave through `settle`.
 
-One look is a short task of its own, so that a slow answer holds up nobody; their number is bounded.
+One look is a short task of its own, so that a slow answer holds up nobody: not the others, whose looks go on, and
+not those that it is about, who are asked about again meanwhile. The number of looks is bounded.
 What a look may end in, and what follows, stands in `_look`; a failed look never ends a task, only
 the server's record, the deadline, lasting silence about an id, or a dead token do.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import define, field
@@ -41,6 +42,8 @@ from .errors import (
 __all__ = ["Outcome", "Tracker"]
 
 AT_ONCE: Final = 16  # looks under way; a server that answers in a second is still asked ten times a second
+SLOW: Final = 3.0  # times the usual: an answer that takes longer is not waited for
+NEWEST: Final = 0.25  # weight of the newest answer in what is usual
 DEAD_PROBES: Final = 3  # a gateway that hiccups says 401 once or twice
 
 Outcome = Mapping[str, Any] | JobError
@@ -74,6 +77,8 @@ class Tracker:
     _patience: asyncio.Timeout | None = field(init=False, default=None)  # of the wait at the gate
     _failure: BaseException | None = field(init=False, default=None)
     _was_refused: bool = field(init=False, default=False)
+    _usual: float = field(init=False, default=0.0)  # seconds that an answer takes
+    _twice: set[str] = field(init=False, factory=set)  # asked about alone, and again beside that
     _linkless: set[str] = field(init=False, factory=set)  # successes by their last record, without a link
     _dead_probes: int = field(init=False, default=0)
     _dead_since: float = field(init=False, default=0.0)
@@ -211,28 +216,67 @@ class Tracker:
         self._wake_in_time()
 
     async def _look(self, batch: list[str], entered_at: float) -> None:
+        held = list(batch)  # who waits for the answer; nobody, once it is too long in coming
         try:
-            standings = await self.poll(batch, entered_at)
-        except BadRequest as error:
-            self._refused(batch, error)
+            standings = await self._ask(batch, entered_at, held)
         except UsageError:
             raise  # the caller closed the aiohttp session: nobody can ask any more, and that is no secret
         except asyncio.CancelledError:
             # Not at the end only: what a caller's session is hooked up with may do it.
-            self.schedule.unanswered(batch, self.lane.now())
+            self.schedule.unanswered(held, self.lane.now())
             raise
-        except ProtocolError as error:
-            log.debug("nothing was learned of %d tasks: %s", len(batch), error)
-            self.schedule.spoilt(batch, self.lane.now(), too_large=error.too_large)
         except VeoError as error:
             log.debug("a look at %d tasks failed: %s", len(batch), error)
-            self.schedule.unanswered(batch, self.lane.now(), declined=_is_let_pass(error))
+            if held:
+                self._report(held, error)
             if is_dead_token(error):
                 await self._suspect_the_token(error, entered_at)
         else:
             self._dead_probes = 0
+            self._usual += NEWEST * (self.lane.now() - entered_at - self._usual)
             self.schedule.answered(len(batch))
-            await self._learn(batch, standings)
+            await self._learn(batch, standings, is_late=not held)
+
+    async def _ask(self, batch: list[str], entered_at: float, held: list[str]) -> Standings:
+        patience = max(self.schedule.slow_after, SLOW * self._usual)
+        timer = asyncio.get_running_loop().call_at(entered_at + patience, self._let_go, held)
+        try:
+            return await self.poll(batch, entered_at)
+        finally:
+            timer.cancel()
+            if not held:
+                self._twice.difference_update(batch)
+
+    def _let_go(self, held: list[str]) -> None:
+        """
+        Ask about those again that wait for an answer which is long in coming; about one alone not a third time.
+        """
+        now, gate = self.lane.now(), self.lane.gate
+        if gate.opens_at(now) is None:  # nothing may go before that answer, so it is no fault of their number
+            gate.overdue(now)
+            self.lane.changed()
+            self.schedule.unanswered(held, now)
+        elif len(held) > 1:
+            self.schedule.overlong(held, now)
+        elif self._twice.isdisjoint(held):
+            self._twice.update(held)
+            self.schedule.unreadable(held, now)
+        else:
+            return
+        held.clear()
+        self._wake_in_time()
+
+    def _report(self, batch: list[str], error: VeoError) -> None:
+        """
+        Tell the schedule what a failed look means for those that were asked about.
+        """
+        now = self.lane.now()
+        if isinstance(error, BadRequest):
+            self._refused(batch, error)
+        elif isinstance(error, ProtocolError):
+            self.schedule.spoilt(batch, now, too_large=error.too_large)
+        else:
+            self.schedule.unanswered(batch, now, declined=_is_let_pass(error))
 
     def _refused(self, batch: list[str], error: BadRequest) -> None:
         level = logging.DEBUG if self._was_refused else logging.WARNING  # once is enough to be seen
@@ -240,20 +284,27 @@ class Tracker:
         self._was_refused = True
         self.schedule.refused(batch, self.lane.now())
 
-    async def _learn(self, batch: Sequence[str], standings: Standings) -> None:
+    async def _learn(self, batch: Sequence[str], standings: Standings, *, is_late: bool) -> None:
         """
         Take in what a well-formed reply says of those asked about.
+
+        If it is late, those who are being asked about again are left to that question, lest there be two for ever.
         """
         now, (pending, ended, unreadable, linkless) = self.lane.now(), standings
         if linkless or self._linkless:
             self._linkless.difference_update(batch)
             self._linkless.update(linkless)
+        missing: Collection[str] = ()
+        if len(pending) + len(ended) < len(batch):
+            seen = {*pending, *ended, *unreadable}
+            missing = [task_id for task_id in batch if task_id not in seen]
+        if is_late:
+            pending, unreadable, missing = map(self.schedule.waiting, (pending, unreadable, missing))
         self.schedule.looked(pending, now)
         if unreadable:
             self.schedule.unreadable(unreadable, now)
-        if len(pending) + len(ended) < len(batch):
-            seen = {*pending, *ended, *unreadable}
-            self.schedule.missing([task_id for task_id in batch if task_id not in seen], now)
+        if missing:
+            self.schedule.missing(missing, now)
         self.looked(batch)
         for task_id, record in ended.items():
             self.schedule.ended(task_id, now, duration=_duration(record))
