@@ -396,7 +396,7 @@ async def test_the_tasks_of_a_poll_that_drips_are_asked_about_beside_it() -> Non
     async with raw_server(peer) as url, VeoSession(TOKEN, base_url=url, polling=polling) as veo:
         results = await asyncio.gather(*veo.submit_many(TextToVideo(prompt) for prompt in "abc"))
     assert ["task of a", "task of b", "task of c"] == [result.task_id for result in results]
-    assert 3 == polls
+    assert polls > 1, "the first answer is not what they ended by"
 
 
 async def test_an_answer_before_the_question_is_anothers() -> None:
