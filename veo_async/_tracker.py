@@ -288,7 +288,8 @@ class Tracker:
         """
         Take in what a well-formed reply says of those asked about.
 
-        If it is late, those who are being asked about again are left to that question, lest there be two for ever.
+        If it is late, tasks that are being asked about again are left to that question: each answer plans the next
+        look, so from then on there would be two looks at a time.
         """
         now, (pending, ended, unreadable, linkless) = self.lane.now(), standings
         if linkless or self._linkless:
