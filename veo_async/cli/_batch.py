@@ -78,7 +78,9 @@ def batch(
     reading = _read(source, form, violations)
     plan = Plan(items=reading.items[:limit], **options)
     manifest = _manifest(plan.out, violations)
-    violations += [*reading.faults, *conflicts(plan, manifest), *_callback_violations(plan, base_url)]
+    violations += reading.faults
+    violations += _lost_journal(plan.out) or conflicts(plan, manifest)
+    violations += _callback_violations(plan, base_url)
     journal = Journal(plan.out / JOURNAL)
     if dry_run:
         refuse(violations)
@@ -123,6 +125,19 @@ def _manifest(out: Path, violations: list[str]) -> Manifest:
     elif not os.access(where, os.W_OK | os.X_OK):
         violations.append(f"--out {out}: you may not write to {where}")
     return Manifest(out / MANIFEST)
+
+
+def _lost_journal(out: Path) -> list[str]:
+    """
+    Tell whether an earlier run has been here whose journal is gone: nobody knows any more what it bought.
+    """
+    journal = out / JOURNAL
+    if not (out / MANIFEST).exists() or (journal.exists() and journal.stat().st_size):
+        return []
+    return [
+        f"--out {out} has the {MANIFEST} of an earlier run, but its {JOURNAL} is lost: nobody knows what that "
+        "run bought. --look-first looks for each line's task before it buys; another --out begins anew"
+    ]
 
 
 def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:
