@@ -1,7 +1,7 @@
 """
 One call of each client that buys a video, with its default settings, in a process of its own.
 
-    python benchmarks/_peers.py openai --url http://127.0.0.1:8080 --timeout 1.0
+    python benchmarks/_peers.py magic-hour --url http://127.0.0.1:8080 --timeout 1.0
 
 Where `--timeout` is given, it goes to the client by its own public setting. Prints as JSON how the call ended.
 Each client but our own and the vendor's talks another API; only what it does with its POST is looked at.
@@ -50,11 +50,6 @@ def acedatacloud(url: str, token: str, timeout: float | None) -> object:
     return answer["task_id"]
 
 
-def openai(url: str, token: str, timeout: float | None) -> object:
-    sdk = import_module("openai")
-    return sdk.OpenAI(api_key=token, base_url=url, **options(timeout)).videos.create(prompt=PROMPT)
-
-
 def runwayml(url: str, token: str, timeout: float | None) -> object:
     client = import_module("runwayml").RunwayML(api_key=token, base_url=url, **options(timeout))
     return client.image_to_video.create(
@@ -88,6 +83,11 @@ def google_genai(url: str, token: str, timeout: float | None) -> object:
     return asyncio.run(call())
 
 
+def magic_hour(url: str, token: str, timeout: float | None) -> object:
+    client = import_module("magic_hour").Client(token=token, base_url=url, **options(timeout))
+    return client.v1.text_to_video.create(end_seconds=8.0, model="veo3.1", style={"prompt": PROMPT})
+
+
 def replicate(url: str, token: str, timeout: float | None) -> object:
     # Without `wait` it would hang for ever: a prediction heeds no other time-out, the client's own neither.
     wait = {} if timeout is None else {"wait": round(timeout)}
@@ -98,11 +98,11 @@ def replicate(url: str, token: str, timeout: float | None) -> object:
 CALLS: Final[dict[str, Callable[[str, str, float | None], object]]] = {  # by distribution
     "veo-async": veo_async,
     "acedatacloud": acedatacloud,
-    "openai": openai,
     "runwayml": runwayml,
     "lumaai": lumaai,
     "fal-client": fal_client,
     "google-genai": google_genai,
+    "magic-hour": magic_hour,
     "replicate": replicate,
 }
 

@@ -7,7 +7,9 @@ How fast anything was is none of a test's business.
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
+import re
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -169,6 +171,19 @@ def test_our_client_buys_once() -> None:
     """This package's row of the comparison counts one purchase for each mishap."""
     [row] = asyncio.run(paid_twice.measure(peers=False, clients=("veo-async",)))
     assert [1, 1, 1] == [row[mishap]["paid"] for mishap in paid_twice.MISHAPS]
+
+
+def test_the_readme_tells_which_versions_were_compared() -> None:
+    """The README's table has a row with a version for each client of the comparison, and no other, and a date."""
+    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+    [(date, table)] = re.findall(
+        r"on (\d{4}-\d\d-\d\d):\n\n\| client \| version (.*?)\n\n", readme, re.DOTALL
+    )
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()[2:]]
+    versions = {name.split()[0].replace("_", "-"): version for _, name, version, *_ in rows}
+    assert {*paid_twice.OF_THIS_API, *paid_twice.PEERS} == versions.keys()
+    assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in versions.values())
+    assert date == datetime.date.fromisoformat(date).isoformat()
 
 
 def test_seeds_of_chaos_are_played() -> None:

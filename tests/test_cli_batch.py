@@ -57,6 +57,13 @@ def videos() -> set[str]:
     return {path.name for path in Path("out").glob("*.mp4")}
 
 
+def lose_the_journal(*, empty: bool) -> None:
+    for path in Path("out").glob("journal.db*"):
+        path.unlink()
+    if empty:
+        Path("out/journal.db").touch()
+
+
 # --- a good end ------------------------------------------------------------------------------------------
 
 
@@ -100,15 +107,11 @@ def test_a_batch_whose_directory_was_lost_is_continued() -> None:
         assert (3, 3) == (fresh.core.accepted, len(videos()))
 
 
-def test_a_directory_that_lost_its_journal_is_not_bought_again(server: Served) -> None:
-    """Nothing is sent, and --look-first is named as the way on."""
+def test_a_directory_that_lost_its_journal_is_continued(server: Served) -> None:
+    """With --look-first what was bought is found, and its files are kept."""
     batch(server)
     before = server.core.accepted
     Path("out/journal.db").unlink()
-    result = batch(server)
-    assert (2, before) == (result.status, server.core.accepted)
-    assert "has the manifest.jsonl of an earlier run, and not its journal.db" in result.err
-    assert "pass --look-first" in result.err
     assert (0, before) == (batch(server, "--look-first").status, server.core.accepted)
 
 
@@ -148,6 +151,34 @@ def test_a_file_that_was_cut_is_fetched_again(server: Served) -> None:
     Path("out", name).write_bytes(whole[:100])
     assert 0 == batch(server).status
     assert len(whole) == len(Path("out", name).read_bytes())
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("files", [False, True])
+@pytest.mark.parametrize("option", [(), ("--dry-run",), ("--retry-failed",)])
+def test_without_its_journal_a_directory_buys_nothing(
+    server: Served, option: tuple[str, ...], *, files: bool, empty: bool
+) -> None:
+    """Where a manifest tells of an earlier run whose journal is lost, no line is bought, and that is said."""
+    batch(server)
+    before, told = server.core.accepted, Path("out/manifest.jsonl").read_bytes()
+    lose_the_journal(empty=empty)
+    for name in videos() if not files else ():
+        Path("out", name).unlink()
+    result = batch(server, *option)
+
+    assert (2, before) == (result.status, server.core.accepted)
+    assert "- --out out has the manifest.jsonl of an earlier run, but its journal.db is lost" in result.err
+    assert "--look-first looks for each line's task before it buys" in result.err
+    assert "from elsewhere" not in result.err
+    assert told == Path("out/manifest.jsonl").read_bytes()
+
+
+def test_a_run_that_settled_nothing_is_known_too(server: Served) -> None:
+    """An empty manifest tells of a run, too: what it had bought was in the journal alone."""
+    Path("out").mkdir()
+    Path("out/manifest.jsonl").touch()
+    assert (2, True) == (batch(server).status, Path("out/manifest.jsonl").exists())
 
 
 def test_without_its_manifest_a_directory_is_still_known(server: Served) -> None:
@@ -287,7 +318,7 @@ def test_a_key_stays_with_its_request(server: Served) -> None:
 
 def test_a_key_of_a_record_that_nobody_can_read(server: Served) -> None:
     """Where another hand has been at the manifest, a conflict is still one, and no crash."""
-    Path("out").mkdir()
+    assert 0 == batch(server, "-", given='{"prompt": "b", "key": "k"}').status
     Path("out/manifest.jsonl").write_text('{"key": "k", "request": 7}\n', encoding="utf-8")
     result = batch(server, "-", given='{"prompt": "b", "key": "k"}')
     assert 2 == result.status

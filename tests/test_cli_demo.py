@@ -21,6 +21,10 @@ from .terminal import CHROMIUM, Browser, Process, invoke, signalled, wait_for
 
 FAST = ("--speed", "400")
 PLAYING = "[...document.querySelectorAll('video')].filter(one => !one.paused && one.currentTime > 0).length"
+MARKED = (
+    "[...document.querySelectorAll('.frame')].filter("
+    "one => one.querySelector('video') && getComputedStyle(one, '::after').opacity == 1).length"
+)
 VIDEOS = 12  # the demo's, of which one is a GIF
 
 needs_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -282,7 +286,7 @@ async def test_the_videos_of_the_demo_play(demo: Path) -> None:
     """In a browser the videos that are seen play, muted, and nothing is asked of any network."""
     async with Browser() as browser:
         await browser.open(demo / "index.html")
-        await browser.wait_for(f"{PLAYING} >= 5")
+        await browser.wait_for(f"{PLAYING} >= 4")
         await browser.run("scrollTo(0, document.body.scrollHeight)")
         await browser.wait_for("!document.querySelectorAll('video')[10].paused")
         assert await browser.run(
@@ -291,6 +295,54 @@ async def test_the_videos_of_the_demo_play(demo: Path) -> None:
         assert await browser.run("document.querySelector('img').naturalWidth > 0")
         assert {"file"} == {urlsplit(address).scheme for address in browser.addresses()} - {"about", "data"}
         assert [] == browser.complaints()
+
+
+def _videos(count: str) -> str:
+    return f"[...document.querySelectorAll('video')].filter(one => {count}).length"
+
+
+@needs_a_browser
+async def test_no_video_is_a_black_rectangle(demo: Path) -> None:
+    """When the page has loaded each video shows a picture, though no script runs in this browser."""
+    async with Browser() as browser:
+        await browser.call("Emulation.setScriptExecutionDisabled", value=True)
+        await browser.call("Page.navigate", url=(demo / "index.html").as_uri())
+        loaded = "document.readyState === 'complete' && document.querySelector('video') !== null"
+        while not await browser.run(loaded):  # nothing in a page without scripts can tell
+            pass
+        assert (VIDEOS - 1) == await browser.run(_videos("one.readyState >= 2 && one.controls"))
+
+
+@needs_a_browser
+async def test_a_portrait_is_shown_in_portrait(demo: Path) -> None:
+    """A video has the shape that it was made in, also when it is far from the window again."""
+    ratio = "one.style.aspectRatio.split('/').reduce((width, height) => width / height)"
+    shapes = _videos(f"Math.abs(one.clientWidth / one.clientHeight - {ratio}) < 0.01")
+    async with Browser() as browser:
+        await browser.call(
+            "Emulation.setDeviceMetricsOverride", width=1280, height=900, deviceScaleFactor=1, mobile=False
+        )
+        await browser.open(demo / "index.html")
+        await browser.run("scrollTo(0, document.body.scrollHeight)")
+        await browser.wait_for("!document.querySelector('video').hasAttribute('src')")
+        await browser.wait_for(f"{shapes} == {VIDEOS - 1}")
+        portraits = await browser.run("document.querySelectorAll('.tall video').length")
+        assert portraits == await browser.run(_videos("one.clientHeight > one.clientWidth"))
+        assert 0 < portraits < VIDEOS - 1
+
+
+@needs_a_browser
+async def test_who_wants_no_motion_gets_none(demo: Path) -> None:
+    """Where motion is not wanted, pictures with a play mark are shown, and a click plays one."""
+    async with Browser() as browser:
+        await browser.call(
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}]
+        )
+        await browser.open(demo / "index.html")
+        await browser.wait_for(f"{MARKED} == {VIDEOS - 1}")
+        assert 0 == await browser.run(PLAYING)
+        await browser.run("document.querySelector('video').click()")
+        await browser.wait_for(f"{PLAYING} == 1 && {MARKED} == {VIDEOS - 2}")
 
 
 @needs_a_browser
@@ -323,9 +375,11 @@ async def test_a_click_stops_a_video(demo: Path) -> None:
         await browser.wait_for(f"{PLAYING} > 0")
         await browser.run("document.querySelector('video').click()")
         await browser.wait_for("document.querySelector('video').paused")
+        await browser.wait_for("getComputedStyle(document.querySelector('.frame'), '::after').opacity == 1")
         key = "new KeyboardEvent('keydown', {key: ' '})"
         await browser.run(f"document.querySelector('video').dispatchEvent({key}) && null")
         await browser.wait_for("!document.querySelector('video').paused")
+        await browser.wait_for("getComputedStyle(document.querySelector('.frame'), '::after').opacity == 0")
 
 
 # --- in this process -------------------------------------------------------------------------------------

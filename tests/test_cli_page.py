@@ -107,13 +107,19 @@ def test_addresses_stay_beside_the_page(name: str, address: str) -> None:
     assert [address] == [link["href"] for link in reader.all("a")]
 
 
-def test_a_video_waits_until_it_is_seen() -> None:
-    """Videos are muted, loop, and load nothing by themselves; pictures are lazy."""
+def test_a_video_shows_its_first_picture_before_it_plays() -> None:
+    """Videos are muted, loop, and load enough to show something; pictures are lazy."""
     reader = read(succeeded(), succeeded(file="kettle.GIF"))
     [video] = reader.all("video")
     [picture] = reader.all("img")
     assert {"muted", "loop", "playsinline", "preload"} <= set(video)
-    assert ("none", "lazy") == (video["preload"], picture["loading"])
+    assert ("metadata", "lazy") == (video["preload"], picture["loading"])
+
+
+def test_no_browser_opens_a_thousand_videos() -> None:
+    """Only the videos that fill a window are opened at once; the others wait until they are near it."""
+    reader = read(*[succeeded()] * 1000)
+    assert ["metadata"] * 24 + ["none"] * 976 == [video["preload"] for video in reader.all("video")]
 
 
 def test_a_failure_tells_why() -> None:

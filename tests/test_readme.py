@@ -151,7 +151,7 @@ def test_the_batch_buys_nothing_twice(server: Simulator, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("column", "kind", "details"),
-    [(1, "drop_after", {}), (2, "status_after", {"status": 502}), (3, "stall_after", {})],
+    [(2, "drop_after", {}), (3, "status_after", {"status": 502}), (4, "stall_after", {})],
 )
 async def test_our_row_is_true(column: int, kind: str, details: dict[str, Any]) -> None:
     """One call, whose submit is accepted and then not answered: one submit is sent, and its video arrives."""
@@ -168,6 +168,7 @@ async def test_our_row_is_true(column: int, kind: str, details: dict[str, Any]) 
         assert [result.task_id] == list(simulator.core.tasks)
         (row,) = (row for row in _rows("| client |") if row[0] == "veo_async")
         assert f"{simulator.core.requests['submit']}, and the id is kept" == row[column]
+        assert veo_async.__version__ == row[1]
 
 
 # --- the tables ------------------------------------------------------------------------------------------

@@ -32,11 +32,6 @@ __all__ = ["batch"]
 
 ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-FORGOTTEN: Final = (
-    "--out {out} has the {manifest} of an earlier run, and not its {journal}, which knows what was bought:"
-    " everything would be bought again; put the journal back, or pass --look-first, which finds what was bought"
-    " in the last day at the API"
-)
 TOLD: Final = 5  # failures and ids that are listed; the manifest and the journal have them all
 
 
@@ -91,9 +86,9 @@ def batch(
     reading = _read(source, form, violations)
     plan = Plan(items=reading.items[:limit], **options)
     manifest = _manifest(plan.out, violations)
-    if manifest.records and not plan.look_first and not (plan.out / JOURNAL).exists():
-        violations.append(FORGOTTEN.format(out=plan.out, journal=JOURNAL, manifest=MANIFEST))
-    violations += [*reading.faults, *conflicts(plan, manifest), *_callback_violations(plan, base_url)]
+    violations += reading.faults
+    violations += _lost_journal(plan) or conflicts(plan, manifest)
+    violations += _callback_violations(plan, base_url)
     journal = Journal(plan.out / JOURNAL)
     if dry_run:
         refuse(violations)
@@ -143,6 +138,19 @@ def _manifest(out: Path, violations: list[str]) -> Manifest:
     elif trouble := unwritable(where):
         violations.append(f"--out {out}: {where} cannot be written to: {trouble}")
     return Manifest(out / MANIFEST)
+
+
+def _lost_journal(plan: Plan) -> list[str]:
+    """
+    Tell whether an earlier run has been here whose journal is gone: nobody knows any more what it bought.
+    """
+    out, journal = plan.out, plan.out / JOURNAL
+    if plan.look_first or not (out / MANIFEST).exists() or (journal.exists() and journal.stat().st_size):
+        return []
+    return [
+        f"--out {out} has the {MANIFEST} of an earlier run, but its {JOURNAL} is lost: nobody knows what that "
+        "run bought. --look-first looks for each line's task before it buys; another --out begins anew"
+    ]
 
 
 def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:

@@ -24,6 +24,7 @@ __all__ = ["Entry", "Note", "page"]
 
 FILTER_FROM: Final = 2  # entries; there is nothing to choose from fewer
 STATES: Final = {"succeeded": "succeeded", "failed": "failed"}  # every other state reads as it is written
+PREVIEWS: Final = 24  # videos that fill a large window; a browser opens a few dozen at most
 PICTURES: Final = (".gif", ".webp", ".png", ".jpg", ".jpeg")  # shown by <img>, which a browser loops itself
 
 _FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters that are no white space
@@ -194,7 +195,8 @@ def _frame(entry: Entry, number: int) -> str:
     if entry.file.lower().endswith(PICTURES):
         return f'<div class="frame"><img loading="lazy" src="{address}" alt="{label}"></div>'
     # The controls are for a browser without scripts; the script takes them away, and plays what is seen.
-    attributes = f'src="{address}" aria-label="{label}" preload="none" muted loop playsinline controls'
+    preload = "metadata" if number <= PREVIEWS else "none"
+    attributes = f'src="{address}" aria-label="{label}" preload="{preload}" muted loop playsinline controls'
     return f'<div class="frame"><video {attributes}></video></div>'
 
 

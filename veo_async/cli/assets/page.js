@@ -5,13 +5,13 @@
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const opened = new Set(); // has a player: a browser has a few dozen at most, so only what is near the window
   const seen = new Set();
-  const stopped = new Set(); // by hand
+  const stopped = new Set(still ? videos : []); // by hand, or from the start for who wants no motion
 
   // One rule for all events, since they come in any order: loading an address undoes an earlier play().
   const settle = (video) => {
-    if (seen.has(video) && opened.has(video) && !still && !stopped.has(video)) {
+    if (seen.has(video) && opened.has(video) && !stopped.has(video)) {
       video.play().catch(() => {}); // refused or interrupted: the picture stays, no harm
-    } else if (!still) {
+    } else {
       video.pause();
     }
   };
@@ -44,14 +44,29 @@
     settle(video);
   };
 
+  // A video that is closed has no shape of its own any more, so the shape is written down.
+  const keepShape = (shown) => {
+    const width = shown.videoWidth ?? shown.naturalWidth;
+    const height = shown.videoHeight ?? shown.naturalHeight;
+    if (!width) return; // not known yet
+    shown.style.aspectRatio = `${width} / ${height}`;
+    shown.closest(".card").classList.toggle("tall", height > width);
+  };
+  for (const shown of document.querySelectorAll(".frame video, .frame img")) {
+    keepShape(shown);
+    for (const event of ["load", "loadedmetadata"]) shown.addEventListener(event, () => keepShape(shown));
+  }
+
   for (const video of videos) {
+    const mark = () => video.parentElement.classList.toggle("paused", video.paused);
+    mark();
+    for (const event of ["play", "pause", "emptied"]) video.addEventListener(event, mark);
     video.muted = true; // the attribute alone does not count everywhere, and sound would forbid playing
-    video.controls = still;
+    video.controls = false;
     video.tabIndex = 0;
     near.observe(video);
     inWindow.observe(video);
     video.addEventListener("canplay", () => settle(video));
-    if (still) continue; // the browser's own controls do the rest
     video.addEventListener("click", () => toggle(video));
     video.addEventListener("keydown", (event) => {
       if (event.key !== " " && event.key !== "Enter") return;
