@@ -555,7 +555,10 @@ def test_ctrl_c_with_many_tasks() -> None:
     """Of many ids the first are told; the journal has them all."""
     with (
         served(duration=lambda body: 1e9) as server,
-        signalled(signal.SIGINT, when=lambda: server.core.accepted == 8),
+        # A look comes only once the answers to the submits are there.
+        signalled(
+            signal.SIGINT, when=lambda: server.core.accepted == 8 and server.core.requests["retrieve_batch"]
+        ),
     ):
         result = batch(server, "-", given="".join(f"{number}\n" for number in range(8)))
     assert "and 3 more, all in" in result.err
