@@ -67,7 +67,8 @@ async def called_back(secret: str, request: Request) -> Response:
 @app.post("/videos")
 async def make_video(prompt: str, request: Request) -> dict[str, Any]:
     wish = TextToVideo(prompt, callback_url=f"{PUBLIC_URL}/veo/{SECRET}")
-    return (await request.app.state.veo.submit(wish)).to_dict()
+    result: VideoResult = await request.app.state.veo.submit(wish)
+    return result.to_dict()
 
 
 async def main() -> None:
