@@ -26,7 +26,7 @@ from typing import Any
 from _sandbox import open_session
 from aiohttp import ClientSession
 
-from veo_async import TextToVideo
+from veo_async import TextToVideo, VideoResult
 
 try:
     import uvicorn
