@@ -374,7 +374,7 @@ async def test_the_tasks_of_a_poll_that_drips_are_asked_about_beside_it() -> Non
             while True:
                 body = json.loads((await request_of(reader)).partition(b"\r\n\r\n")[2])
                 if "prompt" in body:
-                    answer: dict[str, Any] = {"task_id": f"task of {body['prompt']}"}
+                    answer: dict[str, Any] = {"task_id": f"task-of-{body['prompt']}"}
                 elif "ids" in body:
                     answer = {"items": list(map(finished, body["ids"]))}
                 else:
@@ -386,7 +386,8 @@ async def test_the_tasks_of_a_poll_that_drips_are_asked_about_beside_it() -> Non
                     for byte in data:
                         writer.write(bytes([byte]))
                         await asyncio.sleep(0.2)
-                writer.write(data)
+                else:
+                    writer.write(data)
 
     def finished(task_id: str) -> dict[str, Any]:
         video = {"id": "v", "video_url": "https://cdn.example/v.mp4", "state": "succeeded"}
@@ -395,7 +396,7 @@ async def test_the_tasks_of_a_poll_that_drips_are_asked_about_beside_it() -> Non
     polling = PollPolicy(first_look=10.0, deadline=1800.0).scaled(0.01)
     async with raw_server(peer) as url, VeoSession(TOKEN, base_url=url, polling=polling) as veo:
         results = await asyncio.gather(*veo.submit_many(TextToVideo(prompt) for prompt in "abc"))
-    assert ["task of a", "task of b", "task of c"] == [result.task_id for result in results]
+    assert ["task-of-a", "task-of-b", "task-of-c"] == [result.task_id for result in results]
     assert polls > 1, "the first answer is not what they ended by"
 
 
