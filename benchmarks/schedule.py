@@ -25,7 +25,7 @@ from _workload import AT_ONCE, BATCH, FASTER, TICK, lives
 from attrs import define, field
 
 from veo_async import PollPolicy
-from veo_async._polling import Durations, Schedule
+from veo_async._track.schedule import Durations, Schedule
 
 KIND: Final = "text2video"
 

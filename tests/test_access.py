@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from veo_async import ConfigurationError, VeoSession
-from veo_async._access import PUBLIC_ADDRESS, base_url_from, token_from
+from veo_async._session.credentials import PUBLIC_ADDRESS, base_url_from, token_from
 
 SECRET = "sk-very-secret"
 

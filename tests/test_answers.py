@@ -20,7 +20,7 @@ from veo_async import (
     RateLimited,
     ServerError,
 )
-from veo_async._answers import (
+from veo_async._api.replies import (
     Accepted,
     NotSent,
     Refused,

@@ -367,7 +367,7 @@ def test_an_unreachable_server_is_told_while_waiting(
     server: Served, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nobody listens, a line says what the command is waiting for, and why, long before it gives up."""
-    monkeypatch.setattr("veo_async._outage.PATIENCE", 0.01)
+    monkeypatch.setattr("veo_async._http.outage.PATIENCE", 0.01)
     more = ("--timeout", "0.3") if command[0] == "generate" else ()
     address = "http://127.0.0.1:9"
     environment = server.environment | {"ACEDATACLOUD_API_BASE_URL": address, "VEO_ASYNC_SPEED": "40"}

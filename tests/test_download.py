@@ -27,9 +27,10 @@ from attrs import define, evolve, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veo_async import _download, _part
-from veo_async._download import FRUITLESS, LOOK_UPS, Downloader, Progress
-from veo_async._models import TaskRecord, TaskState, Video
+from veo_async._api.requests import TaskRecord, TaskState, Video
+from veo_async._download import downloader as downloader_room
+from veo_async._download import part_file
+from veo_async._download.downloader import FRUITLESS, LOOK_UPS, Downloader, Progress
 from veo_async._policies import RetryPolicy
 from veo_async.errors import ConnectionFailed, DownloadError, TaskNotFound, TransportTimedOut
 
@@ -204,7 +205,7 @@ class Watched(Downloader):
 
 @pytest.fixture
 def downloader(http: aiohttp.ClientSession, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Make:
-    monkeypatch.setattr(_download, "FLUSH_EVERY", 0.0)  # each chunk is written when it comes
+    monkeypatch.setattr(downloader_room, "FLUSH_EVERY", 0.0)  # each chunk is written when it comes
 
     def begin(url: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return http.get(url, headers=headers, max_redirects=3)
@@ -374,7 +375,7 @@ async def test_a_cut_is_resumed_where_it_happened(origin: Origin, downloader: Ma
 
 async def test_a_stall_is_resumed(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that goes silent in the middle is left, and the rest is fetched on another connection."""
-    monkeypatch.setattr(_download, "FLUSH_EVERY", 3600.0)
+    monkeypatch.setattr(downloader_room, "FLUSH_EVERY", 3600.0)
     origin.script.append(origin.cut(100_000, silent=True))
     timeout = aiohttp.ClientTimeout(sock_read=0.15)
     async with aiohttp.ClientSession(timeout=timeout) as impatient:
@@ -421,15 +422,15 @@ async def test_a_cancelled_download_is_taken_up_by_the_next(
 PROGRAM = """
 import asyncio, sys
 import aiohttp
-from veo_async import _download
+from veo_async._download import downloader as downloader_room
 from veo_async._policies import RetryPolicy
-from veo_async._models import Video
+from veo_async._api.requests import Video
 
-_download.FLUSH_EVERY = 0.0
+downloader_room.FLUSH_EVERY = 0.0
 
 async def main(url, target):
     async with aiohttp.ClientSession() as http:
-        fetch = _download.Downloader(
+        fetch = downloader_room.Downloader(
             open=lambda url, headers: http.get(url, headers=headers), look_up=None, retry=RetryPolicy()
         )
         video = Video(id="v1", task_id="t1", url=url)
@@ -732,7 +733,7 @@ def test_whatever_happens_a_file_is_whole(faults: list[tuple[str, int]]) -> None
             return origin
 
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_download, "FLUSH_EVERY", 0.0)
+        patch.setattr(downloader_room, "FLUSH_EVERY", 0.0)
         target = Path(directory, "whale.mp4")
         origin = asyncio.run(fetch(target))
         assert origin.content == target.read_bytes()
@@ -1068,7 +1069,7 @@ async def test_a_write_that_fails_is_an_error(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(_part, "_write_all", fail)
+    monkeypatch.setattr(part_file, "_write_all", fail)
     with pytest.raises(DownloadError, match=os.strerror(code)) as caught:
         await downloader().download(origin.video(), target)
     assert isinstance(caught.value.__cause__, OSError)

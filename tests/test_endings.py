@@ -649,7 +649,7 @@ async def test_the_death_of_a_coroutine_is_loud(
             monkeypatch.setattr(type(engine.reconciling.reconciler), "next_due_at", bug)
             engine.reconciling._woken.set()
         else:
-            monkeypatch.setattr("veo_async._submit.encode", bug)
+            monkeypatch.setattr("veo_async._submit.submitters.encode", bug)
             veo.submit(whale(1))
         async with asyncio.timeout(100):
             assert JobState.STOPPED is await ended(job)

@@ -25,7 +25,7 @@ from veo_async import (
     UsageError,
     VeoSession,
 )
-from veo_async._registry import Registry
+from veo_async._jobs.registry import Registry
 from veo_async.simulator import Settings
 
 

@@ -16,7 +16,7 @@ import pytest
 from attrs import define, field
 from attrs.exceptions import FrozenInstanceError
 
-from veo_async._gate import Gate
+from veo_async._http.gate import Gate
 from veo_async._policies import Limits, RetryPolicy
 from veo_async.errors import ConfigurationError
 

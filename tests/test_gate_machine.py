@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from veo_async._gate import Gate
+from veo_async._http.gate import Gate
 from veo_async._policies import RetryPolicy
 
 RETRY = RetryPolicy(first=1, factor=2, max_delay=8, max_pause=20)

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from veo_async._durations import Durations
-from veo_async._hints import MOST_HINTS, Hints
 from veo_async._policies import PollPolicy
-from veo_async._polling import Schedule
+from veo_async._track.callbacks import MOST_HINTS, Hints
+from veo_async._track.durations import Durations
+from veo_async._track.schedule import Schedule
 
 KIND = "text2video veo31-fast"
 WINDOW = 0.05

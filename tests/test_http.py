@@ -34,13 +34,13 @@ from veo_async import (
     UsageError,
     VeoError,
     VeoSession,
-    _outage,
 )
-from veo_async._clock import ServerClock
-from veo_async._failures import translated
-from veo_async._gate import Gate
-from veo_async._http import READ_TRIES, AiohttpTransport, Http, Outgoing
-from veo_async._lane import Lane
+from veo_async._http import outage
+from veo_async._http.client import READ_TRIES, AiohttpTransport, Http, Outgoing
+from veo_async._http.clock import ServerClock
+from veo_async._http.failures import translated
+from veo_async._http.gate import Gate
+from veo_async._http.lane import Lane
 
 TOKEN = "sk-very-secret"
 QUICK = Limits(connect=5.0, read=0.2, max_reply=1 << 16)
@@ -295,7 +295,7 @@ async def test_an_answer_that_cannot_be_read_does_not_tell_the_token(
     """
     What aiohttp quotes of a malformed answer is in no word, cause or context of the error, nor in the log.
     """
-    monkeypatch.setattr(_outage, "PATIENCE", 0.0)
+    monkeypatch.setattr(outage, "PATIENCE", 0.0)
     link = AiohttpTransport.over(None, limits=QUICK, token=token)
     async with raw_server(_quoting(where)) as url:
         with pytest.raises(ProtocolError) as caught:

@@ -27,7 +27,7 @@ from veo_async import (
     SessionClosed,
     UsageError,
 )
-from veo_async._job import advance, settle
+from veo_async._jobs.job import advance, settle
 from veo_async.simulator import Settings
 
 

@@ -24,8 +24,9 @@ from typing import Any
 import pytest
 
 from tests.write_ahead import end_of_log
-from veo_async import _journal, _journal_schema, _journal_store
-from veo_async._journal import (
+from veo_async._journal import journal as journal_room
+from veo_async._journal import sqlite_file, sqlite_store
+from veo_async._journal.journal import (
     Accepted,
     AlreadyClaimed,
     Attempt,
@@ -708,14 +709,14 @@ async def test_a_journal_is_used_while_it_is_open(path: Path, *, inline: bool) -
 async def test_a_cancelled_opening_lets_go_of_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is cancelled while the thread opens the file can open it again."""
     reached, go_on = threading.Event(), threading.Event()
-    prepare = _journal_schema._prepare
+    prepare = sqlite_file._prepare
 
     def slow(*args: Any, **options: Any) -> None:
         reached.set()
         go_on.wait(60)
         prepare(*args, **options)
 
-    monkeypatch.setattr(_journal_schema, "_prepare", slow)
+    monkeypatch.setattr(sqlite_file, "_prepare", slow)
     journal = Journal(path)
     opening = asyncio.ensure_future(journal.open(TOKEN))
     await asyncio.to_thread(reached.wait, 60)
@@ -752,7 +753,7 @@ def test_a_loop_that_ends_first_leaves_no_noise(path: Path, caplog: pytest.LogCa
 
     async def leave() -> None:
         await journal.open(TOKEN)
-        journal._add(_journal._Work(read=lambda store: free.wait(60)))
+        journal._add(journal_room._Work(read=lambda store: free.wait(60)))
         await asyncio.sleep(0)
         journal.write_soon(intended())
         closing = asyncio.ensure_future(journal.close())
@@ -804,7 +805,7 @@ async def test_a_second_session_in_this_process_is_told_who_is_in_the_way(path: 
 
 OPENER = """
 import asyncio, sys
-from veo_async._journal import Journal
+from veo_async._journal.journal import Journal
 from veo_async.errors import JournalError
 async def main():
     try:
@@ -978,7 +979,7 @@ async def test_a_crashed_journal_that_was_emptied_is_refused_through_a_link_too(
 async def test_a_newer_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that a later version of the package made is not touched by an earlier one."""
     with monkeypatch.context() as later:
-        later.setattr(_journal_schema, "MIGRATIONS", [*_journal_schema.MIGRATIONS, lambda connection: None])
+        later.setattr(sqlite_file, "MIGRATIONS", [*sqlite_file.MIGRATIONS, lambda connection: None])
         async with opened(path):
             pass
     assert "newer veo_async" in await refusal(path)
@@ -994,7 +995,7 @@ async def test_an_older_file_is_brought_up_to_date(path: Path, monkeypatch: pyte
         connection.execute("ALTER TABLE jobs ADD COLUMN priority INTEGER")
         ran.append(1)
 
-    monkeypatch.setattr(_journal_schema, "MIGRATIONS", [*_journal_schema.MIGRATIONS, migrate])
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", [*sqlite_file.MIGRATIONS, migrate])
     for _ in range(2):
         async with opened(path) as journal:
             assert ["t"] == [entry.task_id for entry in await journal.unsettled()]
@@ -1013,7 +1014,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(
         connection.execute("SELECT * FROM nowhere")
 
     with monkeypatch.context() as later:
-        later.setattr(_journal_schema, "MIGRATIONS", [*_journal_schema.MIGRATIONS, migrate])
+        later.setattr(sqlite_file, "MIGRATIONS", [*sqlite_file.MIGRATIONS, migrate])
         assert "nowhere" in await refusal(path)
     async with opened(path) as journal:
         assert 1 == len(await journal.unsettled())
@@ -1053,7 +1054,7 @@ async def test_a_copy_of_an_open_journal_without_its_log_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch, count: int, *, inline: bool
 ) -> None:
     """Whenever the file alone is copied, it is known for a part, again and again, and is not touched."""
-    monkeypatch.setattr(_journal_store, "MOST_LOG", 1 << 18)  # so that it is tidied up on the way
+    monkeypatch.setattr(sqlite_store, "MOST_LOG", 1 << 18)  # so that it is tidied up on the way
     place = path.with_name("elsewhere")
     place.mkdir()
     async with opened(path, inline=inline) as journal:
@@ -1075,7 +1076,7 @@ async def test_a_log_that_has_grown_is_brought_into_the_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log is used anew from time to time, however much is written, and nothing is lost by that."""
-    monkeypatch.setattr(_journal_store, "MOST_LOG", 1 << 18)
+    monkeypatch.setattr(sqlite_store, "MOST_LOG", 1 << 18)
     async with opened(path) as journal:
         for key in range(500):
             await journal.write(intended(f"{key:03}", request="x" * 10_000))
@@ -1109,7 +1110,7 @@ async def test_a_crash_while_the_log_is_brought_into_the_file_does_no_harm(
     """Where the mark is there because nobody came to take it back, the log is, too."""
     await filled(path)
     with monkeypatch.context() as dying:
-        dying.setattr(_journal_schema, "make_whole", lambda connection: None)
+        dying.setattr(sqlite_file, "make_whole", lambda connection: None)
         left = await crashed(path)
     lost = path.with_name("lost.db")
     shutil.copy(left, lost)
@@ -1152,7 +1153,7 @@ async def test_tidying_up_that_fails_costs_nothing(
     def authorize(action: int, *names: str | None) -> int:
         return sqlite3.SQLITE_DENY if failing in names else sqlite3.SQLITE_OK
 
-    monkeypatch.setattr(_journal_store, "MOST_LOG", 1)
+    monkeypatch.setattr(sqlite_store, "MOST_LOG", 1)
     async with opened(path) as journal:
         await journal._put(read=lambda store: store.connection.set_authorizer(authorize))
         for key in "abc":
@@ -1163,10 +1164,10 @@ async def test_tidying_up_that_fails_costs_nothing(
 async def test_a_journal_of_an_earlier_version_opens(path: Path) -> None:
     """A file that has no mark yet gets one, and keeps its facts."""
     connection = sqlite3.connect(path)
-    for migrate in _journal_schema.MIGRATIONS[:2]:
+    for migrate in sqlite_file.MIGRATIONS[:2]:
         migrate(connection)
     connection.execute("INSERT INTO jobs (key, request, intended_at) VALUES ('a', '{}', 1.0)")
-    connection.execute(f"PRAGMA application_id = {_journal_schema.APPLICATION_ID}")
+    connection.execute(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}")
     connection.execute("PRAGMA user_version = 2")
     connection.commit()
     connection.close()
@@ -1399,7 +1400,7 @@ async def test_what_the_system_says_is_put_into_words(
 
 WRITER = """
 import asyncio, os, sys
-from veo_async._journal import *
+from veo_async._journal.journal import *
 
 def facts(key):
     yield Intended(key=key, request="{}", at=1.0)

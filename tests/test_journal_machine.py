@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from veo_async._journal_facts import (
+from veo_async._journal.facts import (
     Accepted,
     AlreadyClaimed,
     AttemptClosed,
@@ -30,7 +30,7 @@ from veo_async._journal_facts import (
     Settled,
     Withdrawn,
 )
-from veo_async._journal_store import Store, Work
+from veo_async._journal.sqlite_store import Store, Work
 from veo_async.errors import JournalError
 
 # Few values, so that facts meet; among them what text may hold at worst.

@@ -39,8 +39,8 @@ from veo_async import (
     TextToVideo,
     VeoSession,
 )
-from veo_async._http import Reply
-from veo_async._journal import Entry, Sending, Settled
+from veo_async._http.client import Reply
+from veo_async._journal.journal import Entry, Sending, Settled
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo_async._marks import Mark, label, mark_of, marked_url, marks_in
+from veo_async._api.marks import Mark, label, mark_of, marked_url, marks_in
 
 KEY = "order 66"
 TEXT = label(KEY, 3)

@@ -22,8 +22,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from veo_async import _models
-from veo_async._models import (
+from veo_async._api import requests as _models
+from veo_async._api.requests import (
     MODELS,
     REQUEST_TYPES,
     Extend,
@@ -45,7 +45,7 @@ from veo_async._models import (
     VideoResult,
     in_short,
 )
-from veo_async._rules import (
+from veo_async._api.rules import (
     ASPECT_RATIOS,
     DEFAULT_MODEL,
     INGREDIENTS_MODEL,

@@ -16,7 +16,7 @@ import pytest
 from tests.virtual import World, run
 from tests.virtual.scripted import in_virtual_time, whales
 from veo_async import Job, Journal, Limits, RetryPolicy, TaskNotFound, TextToVideo
-from veo_async._marks import mark_of
+from veo_async._api.marks import mark_of
 from veo_async.simulator import Faults, Settings, Simulator
 
 JOBS = 30

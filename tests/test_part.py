@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo_async._models import Video
-from veo_async._part import Mark, Part, on_disk, place_for
+from veo_async._api.requests import Video
+from veo_async._download.part_file import Mark, Part, on_disk, place_for
 from veo_async.errors import DownloadError
 
 MARK = Mark(task_id="t1", video_id="v1", link="http://127.0.0.1/", etag='"one"', total=10)

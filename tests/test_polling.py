@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from veo_async._durations import BINS, Durations
 from veo_async._policies import MOST_AT_ONCE, PollPolicy
-from veo_async._polling import Schedule
+from veo_async._track.durations import BINS, Durations
+from veo_async._track.schedule import Schedule
 from veo_async.errors import ConfigurationError
 
 KIND = "text2video veo31-fast"

@@ -31,7 +31,7 @@ from veo_async import (
     VeoSession,
 )
 from veo_async import receiver as module
-from veo_async._marks import label
+from veo_async._api.marks import label
 from veo_async.receiver import MOST, CallbackReceiver
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 

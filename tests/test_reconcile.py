@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from attrs import define, evolve, field
 
-from veo_async._marks import label, mark_of
-from veo_async._reconcile import (
+from veo_async._api.marks import label, mark_of
+from veo_async._submit.reconciler import (
     HIDDEN,
     NAMED,
     NEVER_SEEN,
@@ -29,7 +29,7 @@ from veo_async._reconcile import (
     Reconciler,
     SendAgain,
 )
-from veo_async._shown import HOUR
+from veo_async._submit.shown import HOUR
 
 EPOCH = 1_700_000_000.0
 GRACE = 60.0

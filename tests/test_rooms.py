@@ -332,8 +332,8 @@ def test_programs_use_the_public_package_only() -> None:
     [
         ("_models", "from ._wire import decode", "_models may not import _wire"),
         ("_models", "from . import _wire", "_models may not import _wire"),
-        ("_models", "import veo_async._wire", "_models may not import _wire"),
-        ("_models", "from veo_async._wire import decode", "_models may not import _wire"),
+        ("_models", "import veo_async._api.wire", "_models may not import _wire"),
+        ("_models", "from veo_async._api.wire import decode", "_models may not import _wire"),
         ("_models", "def late():\n    from ._http import Http", "_models may not import _http"),
         ("_job", "from . import VeoSession", "_job may not import __init__"),
         ("_job", "import veo_async", "_job may not import __init__"),

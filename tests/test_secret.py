@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 
 from veo_async import PollPolicy, RetryPolicy, TaskRecord, TextToVideo, VeoSession
-from veo_async._failures import WITHHELD, translated
-from veo_async._secret import Secret
+from veo_async._http.failures import WITHHELD, translated
+from veo_async._http.secret import Secret
 from veo_async.simulator import Faults, Settings, Simulator
 
 SPEED = 200.0

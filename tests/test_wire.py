@@ -29,8 +29,8 @@ from veo_async import (
     Upsample,
     VideoResult,
 )
-from veo_async._results import is_id
-from veo_async._wire import (
+from veo_async._api.records import is_id
+from veo_async._api.wire import (
     MAX_DEPTH,
     Standings,
     classify,

@@ -8,8 +8,7 @@ Await videos from Google's Veo on Ace Data Cloud.
 
 import typing as _typing
 
-from ._job import Job, JobState, JobUpdate
-from ._models import (
+from ._api.requests import (
     MODELS,
     Extend,
     Get1080p,
@@ -29,8 +28,9 @@ from ._models import (
     Video,
     VideoResult,
 )
+from ._jobs.job import Job, JobState, JobUpdate
 from ._policies import Limits, PollPolicy, RetryPolicy
-from ._session import SessionStats, VeoSession
+from ._session.session import SessionStats, VeoSession
 from .errors import (
     ApiError,
     AuthenticationError,
@@ -63,7 +63,7 @@ from .errors import (
 )
 
 if _typing.TYPE_CHECKING:
-    from ._journal import Journal
+    from ._journal.journal import Journal
 
 __version__ = "0.1.0"
 
@@ -130,7 +130,7 @@ if not _typing.TYPE_CHECKING:  # a type checker would believe that every name is
     def __getattr__(name: str) -> _typing.Any:
         # With the journal comes SQLite, and not everybody needs one.
         if name == "Journal":
-            from ._journal import Journal  # noqa: PLC0415
+            from ._journal.journal import Journal  # noqa: PLC0415
 
             return Journal
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from veo_async import Journal
-from veo_async._marks import mark_of
+from veo_async._api.marks import mark_of
 from veo_async.simulator import Faults, Settings, Simulator
 
 __all__ = ["Kill", "Series"]

@@ -23,8 +23,8 @@ from typing import Any
 from attrs import define, field
 
 from veo_async import Job, JobState, Journal, TextToVideo, VeoSession
-from veo_async._http import Outgoing, Reply
-from veo_async._marks import mark_of
+from veo_async._api.marks import mark_of
+from veo_async._http.client import Outgoing, Reply
 from veo_async.simulator import TOKEN, Faults, Settings
 
 from .loop import VirtualLoop, run

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import click
 
 from .. import Journal, SessionClosed, VeoSession
-from .._journal_facts import Entry
+from .._journal.facts import Entry
 from ._advice import lines
 from ._batching import JOURNAL, MANIFEST, PAGE, Batch, Plan, conflicts
 from ._crowd import Crowd

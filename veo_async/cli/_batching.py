@@ -35,7 +35,7 @@ from .. import (
     VeoSession,
     Video,
 )
-from .._journal_facts import Entry
+from .._journal.facts import Entry
 from ..receiver import CallbackReceiver
 from ._advice import reason
 from ._crowd import Crowd, Worker

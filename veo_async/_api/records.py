@@ -1,0 +1,117 @@
+"""
+What comes back: tasks as the server keeps them, and their videos, as immutable records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, TypeGuard
+
+from attrs import field, frozen
+
+from .plain import plain
+
+__all__ = ["TaskError", "TaskRecord", "TaskState", "Video", "is_id", "is_task_id"]
+
+MAX_ID: Final = 256  # characters; ids are UUIDs of 36
+_TASK_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+
+
+class TaskState(StrEnum):
+    """
+    How a task stands; one that has succeeded is pending until its record shows a link that can be used.
+    """
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@frozen(kw_only=True)
+class Video:
+    """
+    One finished file of a task.
+
+    Attributes:
+        id: the video's id; post-processing asks for it.
+        task_id: the task it came from.
+        url: where the file lies; said to work for 30 days (low confidence).
+        state: the server's own word.
+        created_at, completed_at: aware datetimes, or None.
+        raw: the item as the server sent it.
+    """
+
+    id: str
+    task_id: str
+    url: str
+    state: str | None = None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+
+@frozen(kw_only=True)
+class TaskError:
+    """
+    Why a task failed, in the server's words.
+    """
+
+    code: str | None = None
+    message: str = ""
+
+
+@frozen(kw_only=True)
+class TaskRecord:
+    """
+    The server's record of a task.
+
+    Attributes:
+        id: the task's id.
+        trace_id: what the vendor's support asks for, or None.
+        type: the server's word for the kind of task, such as `videos`, or None.
+        state: pending, succeeded or failed.
+        request: the submitted body, as the server echoes it.
+        videos: the finished files; empty unless it succeeded.
+        error: why it failed, or None.
+        created_at, started_at, finished_at: aware datetimes, or None.
+        raw: the record as the server sent it.
+    """
+
+    id: str
+    trace_id: str | None = None
+    type: str | None = None
+    state: TaskState
+    request: Mapping[str, Any] = field(factory=dict, eq=False)
+    videos: tuple[Video, ...] = ()
+    error: TaskError | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+    def to_dict(self, *, raw: bool = False) -> dict[str, Any]:
+        """
+        Give the record as plain values, ready for JSON, with times in ISO 8601.
+
+        Args:
+            raw: also the record as the server sent it, under `raw`.
+        """
+        told: dict[str, Any] = plain(self)
+        return told | {"raw": self.raw} if raw else told
+
+
+def is_task_id(value: object) -> TypeGuard[str]:
+    """
+    Tell whether a value may be a task's id: letters and digits, and what joins them [I]; `../../x` is none.
+    """
+    return is_id(value) and _TASK_ID.fullmatch(value) is not None
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """
+    Tell whether a value may be the id of a task, or of anything else that the server names.
+    """
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable()

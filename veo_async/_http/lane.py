@@ -1,0 +1,90 @@
+"""
+The event loop's side of a gate: waiting for it to open, in order of arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from attrs import define, field
+
+from .gate import Gate
+
+__all__ = ["Lane", "sleep"]
+
+
+@define(eq=False)
+class Lane:
+    """
+    Lets coroutines through a gate one after the other; tell the gate what came of it, then call `changed`.
+
+    Attributes:
+        trouble: what the last request ended with, in words, where that may be why nothing goes; else None.
+    """
+
+    gate: Gate
+    trouble: str | None = field(init=False, default=None)
+    _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    _change: asyncio.Event = field(init=False, factory=asyncio.Event)
+
+    def now(self) -> float:
+        """
+        The clock that all gates and schedules run on, in seconds.
+        """
+        return asyncio.get_running_loop().time()
+
+    async def enter(self) -> float:
+        """
+        Wait until a request may go, and count it as gone; returns when that was.
+        """
+        async with self._turn:  # a lock is fair: who came first goes first
+            while (now := self.open_now()) is None:
+                await self.wait_for_change()
+            self.gate.take(now)
+            return now
+
+    def enter_at_once(self) -> float | None:
+        """
+        Count a request as gone if it may go now and nobody waits before it; returns when that was, else None.
+        """
+        now = None if self._turn.locked() else self.open_now()
+        if now is not None:
+            self.gate.take(now)
+        return now
+
+    def open_now(self) -> float | None:
+        """
+        Return what time it is if a request may go at once, else None.
+        """
+        now = self.now()
+        opens_at = self.gate.opens_at(now)
+        return now if opens_at is not None and opens_at <= now else None
+
+    async def wait_for_change(self, until: float | None = None) -> None:
+        """
+        Wait until the gate may have opened, or `until` has come.
+        """
+        times = [at for at in (self.gate.opens_at(self.now()), until) if at is not None]
+        await sleep(self._change, until=min(times, default=None))
+
+    def changed(self) -> None:
+        """
+        Have those who wait look at the gate again.
+        """
+        self._change.set()
+
+
+async def sleep(woken: asyncio.Event, *, until: float | None) -> None:
+    """
+    Sleep until the event is set, or the time has come and sets it; None: for as long as that takes.
+
+    No cancellation is at work here, as in `asyncio.timeout`: up to Python 3.11.3 that ends in a `CancelledError`
+    in a task which was cancelled before, and goes on to clean up.
+    """
+    woken.clear()
+    timer = None if until is None else asyncio.get_running_loop().call_at(until, woken.set)
+    try:
+        await woken.wait()
+    finally:
+        if timer is not None:
+            timer.cancel()

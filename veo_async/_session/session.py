@@ -1,0 +1,548 @@
+"""
+`VeoSession`: builds the rooms below, joins them, and closes them in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from secrets import token_hex
+from types import EllipsisType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import aiohttp
+from attrs import define, field, frozen
+
+from .._api.plain import plain
+from .._api.records import is_id
+from .._api.requests import (
+    Request,
+    TaskRecord,
+    Video,
+    VideoResult,
+    in_short,
+)
+from .._http.clock import ServerClock
+from .._jobs.job import Job, JobState, as_completed
+from .._jobs.streams import Item, feed
+from .._policies import Limits, PollPolicy, RetryPolicy
+from ..errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageError
+from .credentials import base_url_from, check_placeholder, token_from
+from .shortcuts import ShortMethods
+
+if TYPE_CHECKING:  # what runs is loaded where a session is entered: to name a session takes far less
+    from .._http.client import Transport
+    from .._journal.journal import Journal
+    from .._submit.submitters import CallbackUrl
+    from .engine import Engine
+
+__all__ = ["SessionStats", "VeoSession"]
+
+MOST_SECONDS: Final = 1e11  # of a deadline; an event loop's clock cannot count much further
+
+CALLBACK_WINDOW: Final = 0.05  # seconds; a batch for many, and nobody notices
+
+log = logging.getLogger("veo_async")
+
+
+@frozen(kw_only=True)
+class SessionStats:
+    """
+    What a session has done so far.
+
+    Attributes:
+        jobs: how many jobs are in each state.
+        requests: how many requests were sent, by kind: `submit`, `retrieve`, `retrieve_batch`, `list`.
+        retries: how many of them repeated an earlier one.
+        looks: how often a task was asked about; one request may look at many.
+        notice_lag: seconds from a task's end to its being seen, the mean over the tasks whose records tell
+            when they ended; None where none did.
+    """
+
+    jobs: Mapping[JobState, int]
+    requests: Mapping[str, int]
+    retries: int
+    looks: int
+    notice_lag: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Give the counts as plain values, ready for JSON.
+        """
+        told: dict[str, Any] = plain(self)
+        return told
+
+
+def _journal_at(place: Journal | str | os.PathLike[str] | None) -> Journal | None:
+    if place is None:
+        return None
+    from .._journal.journal import Journal  # noqa: PLC0415 - see above
+
+    return place if isinstance(place, Journal) else Journal(place)
+
+
+@define(eq=False, repr=False)
+class VeoSession(ShortMethods):
+    """
+    An async context manager through which videos are asked for.
+
+        async with VeoSession() as veo:
+            result = await veo.text_to_video("a whale breaching at golden hour")
+
+    Args:
+        token: falls back to `ACEDATACLOUD_API_TOKEN`.
+        base_url: falls back to `ACEDATACLOUD_API_BASE_URL`, then to the public address.
+        http: the caller's own `aiohttp.ClientSession`; it is not closed here.
+        polling: when tasks are asked about.
+        retry: how long to wait after failures.
+        limits: what this session allows itself.
+        journal: a `Journal`, or the path of its SQLite file: what makes a paid video survive this process.
+        placeholder: the callback URL that carries the mark of a submit which has no other; by default the API's
+            own `/health`; None for no marks, so that what a lost answer has bought cannot be found.
+
+    Raises:
+        ConfigurationError: the token or the base URL cannot be used.
+    """
+
+    _token: str | None = field(alias="token", default=None, converter=token_from)
+    _base_url: str | None = field(alias="base_url", default=None, converter=base_url_from, kw_only=True)
+    _http: aiohttp.ClientSession | None = field(alias="http", default=None, kw_only=True)
+    _polling: PollPolicy = field(alias="polling", factory=PollPolicy, kw_only=True)
+    _retry: RetryPolicy = field(alias="retry", factory=RetryPolicy, kw_only=True)
+    _limits: Limits = field(alias="limits", factory=Limits, kw_only=True)
+    _journal: Journal | None = field(alias="journal", default=None, converter=_journal_at, kw_only=True)
+    _placeholder: str | EllipsisType | None = field(
+        alias="placeholder", default=..., validator=check_placeholder, kw_only=True
+    )
+    _transport: Transport | None = field(init=False, default=None)  # a test's, in place of aiohttp
+    _clock: ServerClock = field(init=False, factory=ServerClock)
+    _random: Random = field(init=False, factory=Random)  # of the jitter
+    _engine: Engine | None = field(init=False, default=None)
+    _callback_url: CallbackUrl | None = field(init=False, default=None)  # a receiver's
+
+    def __repr__(self) -> str:
+        state = "open" if self._engine and not self._engine.closing else "closed"
+        counts = [f"{state.value}={count}" for state, count in self._counts.items() if count]
+        return f"<{' '.join(['VeoSession', str(self._base_url), state, *counts])}>"
+
+    @property
+    def _counts(self) -> Counter[JobState]:
+        return self._engine.registry.counts if self._engine else Counter()
+
+    # --- entering and leaving ---------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._engine is not None:
+            raise UsageError("a VeoSession is entered once: make a new one for another `async with`")
+        from .._http.client import AiohttpTransport  # noqa: PLC0415
+        from .engine import Engine  # noqa: PLC0415 - see above
+
+        token = self._token or ""
+        transport = self._transport or AiohttpTransport.over(self._http, limits=self._limits, token=token)
+        try:
+            if self._journal is not None:
+                await self._journal.open(token)
+            self._engine = Engine(
+                loop=asyncio.get_running_loop(),
+                transport=transport,
+                base_url=self._base_url or "",
+                polling=self._polling,
+                retry=self._retry,
+                limits=self._limits,
+                journal=self._journal,
+                placeholder=self._placeholder_url(),
+                clock=self._clock,
+                random=self._random,
+            )
+            self._engine.submitters.callback_url = self._callback_url
+            await self._engine.start()
+        except BaseException as error:
+            await transport.close()
+            await self._close_journal(error)
+            raise
+        return self
+
+    def _placeholder_url(self) -> str | None:
+        # [D] the vendor's own guide names it, and its clients send it with every submit.
+        return (
+            f"{self._base_url}/health" if isinstance(self._placeholder, EllipsisType) else self._placeholder
+        )
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._engine is not None
+        self._engine.begin_to_close()  # in this very turn: nothing more is sent
+        await _see_through(asyncio.create_task(self._close(self._engine, error), name="veo_async closing"))
+
+    async def _close(self, engine: Engine, error: BaseException | None) -> None:
+        try:
+            await engine.close()
+        finally:
+            try:
+                await engine.transport.close()
+            finally:
+                await self._close_journal(error)
+
+    async def _close_journal(self, error: BaseException | None) -> None:
+        try:
+            if self._journal is not None:
+                await self._journal.close()
+        except JournalError as failure:
+            if error is None:
+                raise
+            log.error("the journal failed: %s", failure)  # the body's own exception comes first
+
+    def _entered(self) -> Engine:
+        """
+        What runs, for a method that needs it.
+
+        Raises:
+            UsageError: the session is not entered, or is entered in another event loop.
+        """
+        if self._engine is None:
+            raise UsageError(
+                "a VeoSession is used inside `async with VeoSession() as veo:`, and this one is not"
+            )
+        if self._engine.closing:
+            raise UsageError("this VeoSession is closed: make a new one, and use it inside its `async with`")
+        try:
+            here = asyncio.get_running_loop() is self._engine.loop
+        except RuntimeError:  # no event loop at all
+            here = False
+        if not here:
+            raise UsageError(
+                "a VeoSession is used in the event loop it was entered in, and no other: make one in each"
+                " asyncio.run(); from another thread there is asyncio.run_coroutine_threadsafe()"
+            )
+        return self._engine
+
+    # --- submitting -------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        request: Request,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        retry_failed: bool = False,
+        look_first: bool = False,
+    ) -> Job:
+        """
+        Ask for a video; returns at once, the sending happens in the background.
+
+        Args:
+            key: an idempotency key: the same key is the same job.
+            timeout: the job's deadline in seconds after acceptance; None leaves it to `PollPolicy.deadline`.
+            retry_failed: whether to buy again under a key whose task failed.
+            look_first: whether another process may have bought this key: its task is looked for among those that
+                the account has had for `RetryPolicy.recall`, and only where there is none is one bought. That
+                takes `RetryPolicy.grace`, a minute, as a task may be late to show.
+
+        Raises:
+            JournalError: the journal has failed, so nothing new is bought.
+            KeyConflict: the key belongs to a different request; where only the journal knows, the job says so.
+            UsageError: the session is not entered.
+        """
+        engine = self._entered()
+        _check(request, key, timeout)
+        known = engine.registry.find(key, request) if key is not None else None
+        if known and not (retry_failed and known.state is JobState.FAILED):
+            return known
+        return engine.submit(
+            request,
+            key=MADE_UP[0] + token_hex(16) if key is None else key,
+            keyed=key is not None,
+            timeout=timeout,
+            retry_failed=retry_failed,
+            look_first=look_first and key is not None,  # a key that is made up is nobody else's
+        )
+
+    def submit_many(self, requests: Iterable[Item], *, look_first: bool = False) -> list[Job]:
+        """
+        Ask for many videos; all requests are read and checked before any is submitted.
+
+        Args:
+            requests: requests, or pairs of an idempotency key and a request.
+            look_first: whether another process may have bought these keys, see `submit`; they share their listings.
+
+        Raises:
+            KeyConflict: a key belongs to a different request.
+            UsageError: the session is not entered.
+        """
+        engine = self._entered()
+        items = [_pair(item) for item in requests]
+        keyed: dict[str, Request] = {}
+        for key, request in items:
+            _check(request, key, None)
+            if key is not None:
+                engine.registry.find(key, request)
+                if (first := keyed.setdefault(key, request)) != request:
+                    both = f"{in_short(first)}, then {in_short(request)}"
+                    raise KeyConflict(f"the key {key!r} comes twice, for {both}", key=key)
+        return [self.submit(request, key=key, look_first=look_first) for key, request in items]
+
+    def map(
+        self,
+        requests: Iterable[Item] | AsyncIterable[Item],
+        *,
+        window: int = 1000,
+        ordered: bool = False,
+        look_first: bool = False,
+    ) -> AsyncGenerator[Job, None]:
+        """
+        Submit requests only as fast as their jobs settle, and yield the settled jobs.
+
+        Leaving the loop ends the reading; what was submitted goes on.
+
+        Args:
+            requests: requests, or pairs of an idempotency key and a request; an endless iterable will do.
+            window: how many jobs may be read and not yet yielded.
+            ordered: yield in the order of the requests, not in that of settling.
+            look_first: whether another process may have bought these keys, see `submit`.
+        """
+        self._entered()
+        if window < 1:
+            raise InvalidRequest(f"window must be at least 1, not {window}")
+
+        def submit(item: Item) -> Job:
+            key, request = _pair(item)
+            return self.submit(request, key=key, look_first=look_first)
+
+        return feed(requests, submit, window=window, ordered=ordered)
+
+    def as_completed(self, jobs: Iterable[Job]) -> AsyncGenerator[Job, None]:
+        """
+        Yield each job once it is settled, in the order in which they settle.
+
+        A failed job is yielded, never raised: ask `job.exception()`.
+        """
+        return as_completed(jobs)
+
+    def attach(
+        self, task_id: str | None = None, *, key: str | None = None, timeout: float | None = None
+    ) -> Job:
+        """
+        Wait for a task that exists already, by its id or by the key that some process has bought it with.
+
+        Where no task of that key is found, the job ends with `TaskNotFound`.
+
+        Args:
+            timeout: the job's deadline in seconds from now; None leaves it to `PollPolicy.deadline`.
+        """
+        engine = self._entered()
+        if (task_id is None) == (key is None):
+            raise InvalidRequest("give a task_id or a key, and not both")
+        _check_timeout(timeout)
+        if key is not None:
+            _check_key(key)
+            return engine.attach_key(key, timeout=timeout)
+        if not is_id(task_id):
+            raise InvalidRequest("task_id must be a task's id")
+        return engine.attach(task_id, timeout=timeout)
+
+    async def find(self, keys: Iterable[str]) -> dict[str, TaskRecord]:
+        """
+        Find the tasks that any process has bought with these keys in the last `RetryPolicy.recall` seconds.
+
+        Keys without one are absent. Of several tasks of one key, one that has not failed counts, then the latest.
+
+        Raises:
+            ApiError: the server answered with an error.
+            TransportError: no answer came.
+        """
+        engine, wanted = self._entered(), list(keys)
+        for key in wanted:
+            _check_key(key)
+        return await engine.find(wanted)
+
+    async def resume(self) -> list[Job]:
+        """
+        Take up the unsettled jobs of the journal, in the order in which they were asked for.
+
+        What was only intended is sent, what was being sent is reconciled, what was accepted is tracked.
+
+        Raises:
+            JournalError: the journal cannot be read.
+            UsageError: the session has no journal.
+        """
+        engine = self._entered()
+        if engine.journal is None:
+            raise UsageError("this session has no journal to resume from: VeoSession(journal=...)")
+        return await engine.resume()
+
+    # --- asking -----------------------------------------------------------------------------------------
+
+    async def retrieve(self, task_id: str | None = None, *, trace_id: str | None = None) -> TaskRecord:
+        """
+        Ask about one task, by its id or its trace id.
+
+        Raises:
+            TaskNotFound: there is none.
+            ApiError: the server answered with an error.
+            TransportError: no answer came.
+        """
+        return await self._entered().retrieve(task_id, trace_id=trace_id)
+
+    async def retrieve_many(self, task_ids: Iterable[str]) -> dict[str, TaskRecord]:
+        """
+        Ask about many tasks; ids that the server does not know are absent.
+
+        Raises:
+            ApiError: the server answered with an error.
+            TransportError: no answer came.
+        """
+        return await self._entered().retrieve_many(task_ids)
+
+    def list_tasks(
+        self,
+        *,
+        created_from: datetime | float | None = None,
+        created_to: datetime | float | None = None,
+        type: str | None = None,  # noqa: A002 - the API's own word
+        limit: int | None = None,
+    ) -> AsyncGenerator[TaskRecord, None]:
+        """
+        Go through the caller's own tasks, page by page.
+
+        Args:
+            created_from, created_to: aware datetimes or Unix seconds; whether the bounds belong to the range
+                is not documented.
+            type: the server's word for the kind of task, such as `videos`.
+            limit: how many at most.
+        """
+        return self._entered().list_tasks(
+            created_from=created_from,
+            created_to=created_to,
+            type=type,
+            limit=limit,
+        )
+
+    async def download(
+        self,
+        video: Video,
+        destination: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int | None], object] | None = None,
+    ) -> Path:
+        """
+        Fetch a video's file; one that is at its destination already is replaced, once the new one is whole.
+
+        Neither the token nor cookies go to the host of the file.
+
+        Args:
+            destination: a file, or an existing directory, where the file is named after the ids of its task and
+                video.
+            progress: called with the bytes done and the bytes in all, or None where that is not known.
+
+        Raises:
+            DownloadError: the file could not be fetched whole, or could not be written.
+            JournalError: the file is whole, and the journal could not write down where it lies.
+        """
+        engine = self._entered()
+        if not isinstance(video, Video):
+            raise InvalidRequest(f"download takes a Video, not {type(video).__name__}{_video_in(video)}")
+        path = await engine.downloader.download(video, destination, progress=progress)
+        await engine.endings.note_download(video, path)
+        return path
+
+    def notify(self, payload: object) -> bool:
+        """
+        Take a callback's parsed body as a hint to look at its task now; tells whether anybody waits for it.
+
+        Never raises on what is in it, and never believes it: only the API's own record settles a job.
+        It may be called from any thread. Hints that come within 50 ms share a request.
+        """
+        return self._called_back(payload, window=CALLBACK_WINDOW)
+
+    def _called_back(self, payload: object, *, window: float, path: str = "") -> bool:
+        task_id = payload.get("task_id") if isinstance(payload, dict) else None
+        engine = self._engine
+        if engine is None or engine.closing or not is_id(task_id):
+            return False
+        return engine.called_back(task_id, window=window, path=path)
+
+    def _call_back_at(self, callback_url: CallbackUrl | None) -> None:
+        """
+        Have each attempt carry the callback URL that is made for it, or the placeholder's from now on.
+        """
+        self._callback_url = callback_url
+        if self._engine is not None:
+            self._engine.submitters.callback_url = callback_url
+
+    @property
+    def stats(self) -> SessionStats:
+        """
+        What the session has done so far.
+        """
+        engine = self._engine
+        return SessionStats(
+            jobs={state: self._counts[state] for state in JobState},
+            requests=dict(engine.http.requests) if engine else {},
+            retries=engine.http.retries if engine else 0,
+            looks=engine.looks if engine else 0,
+            notice_lag=engine.endings.notice_lag if engine else None,
+        )
+
+
+def _pair(item: Any) -> tuple[str | None, Request]:
+    match item:
+        case Request():
+            return None, item
+        case (key, request):
+            return key, request
+    raise InvalidRequest(f"neither a request nor a pair of a key and a request: {item!r}")
+
+
+def _check(request: object, key: object, timeout: object) -> None:
+    if not isinstance(request, Request):
+        raise InvalidRequest(f"a request is a TextToVideo or the like, not {type(request).__name__}")
+    if key is not None:
+        _check_key(key)
+    _check_timeout(timeout)
+
+
+def _check_key(key: object) -> None:
+    if not (isinstance(key, str) and key):
+        raise InvalidRequest(f"key must be a string that is not empty, not {key!r}")
+
+
+async def _see_through(closing: asyncio.Task[None]) -> None:
+    """
+    Wait for the end of the closing, whatever comes: a cancellation hurries it, once, and comes out at its end.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not closing.done():
+        try:
+            await asyncio.wait([closing])
+        except asyncio.CancelledError as cancellation:
+            if cancelled is None:
+                closing.cancel()
+            cancelled = cancellation
+    if cancelled is not None:
+        if not closing.cancelled() and (failure := closing.exception()):
+            log.error("the session did not end well: %s", failure)
+        raise cancelled
+    closing.result()
+
+
+def _video_in(value: object) -> str:
+    """
+    Tell where the video is that somebody means with something else.
+    """
+    found = {Job: "(await job).video", VideoResult: "result.video", str: "(await veo.attach(task_id)).video"}
+    return next((f": that is {place}" for kind, place in found.items() if isinstance(value, kind)), "")
+
+
+def _check_timeout(timeout: object) -> None:
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < MOST_SECONDS):
+        raise InvalidRequest(f"timeout must be seconds above 0, not {timeout!r}")

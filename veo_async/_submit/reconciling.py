@@ -1,0 +1,215 @@
+"""
+The driver of `_reconcile`: asks the listings it wants, and carries out what it decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from attrs import define, field
+
+from .._api.marks import Mark, mark_of
+from .._api.replies import Accepted
+from .._http.client import Http
+from .._http.lane import sleep
+from .._http.listing import or_none, read_all
+from .._jobs.job import JobState, advance
+from .._journal.journal import AlreadyClaimed
+from ..errors import ApiError, BadRequest, TaskNotFound, TransportError, VeoError
+from .reconciler import Adopt, Decision, GiveUp, Listing, Reconciler, SendAgain
+from .shown import HOUR
+from .submission import Submission, SubmitterHost
+from .submitters import Submitters
+
+__all__ = ["Reconciling"]
+
+DENIED: Final = "no task of the account shows the mark of this key"
+
+log = logging.getLogger("veo_async")
+
+
+@define(eq=False)
+class Reconciling:
+    """
+    Finds out what became of attempts that nobody answered.
+    """
+
+    http: Http
+    reconciler: Reconciler
+    submitters: Submitters
+    host: SubmitterHost
+    _unknown: dict[str, Submission] = field(init=False, factory=dict)
+    _decisions: deque[Decision] = field(init=False, factory=deque)
+    _called: deque[str] = field(init=False, factory=deque)  # tasks that callbacks have named
+    _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _answered: int = field(init=False, default=0)  # questions, when the listing was last asked for
+
+    def add(self, submission: Submission, *, trace_id: str | None = None, named: str | None = None) -> None:
+        """
+        Take up an attempt of unknown outcome.
+
+        Args:
+            named: the task that its answer named, where that is in doubt.
+        """
+        attempt = submission.attempt
+        assert attempt is not None, "only what may have been sent can be unknown"
+        if not submission.job.done() and submission.job.state is not JobState.UNKNOWN:
+            advance(submission.job, JobState.UNKNOWN)
+        self._unknown[attempt.key] = submission
+        self._decisions += self.reconciler.unknown(attempt, now=self._now(), trace_id=trace_id, named=named)
+        if submission.called is not None:
+            self._called.append(submission.called)
+        self._woken.set()
+
+    def find(self, key: str) -> Submission | None:
+        """
+        Find the submission of a key whose attempt has an unknown outcome.
+        """
+        return self._unknown.get(key)
+
+    def called_back(self, marks: Iterable[Mark], task_id: str) -> None:
+        """
+        Take a callback that carries marks: where the outcome of such an attempt is unknown, its task is looked up.
+        """
+        names = {mark.name for mark in marks}
+        for submission in self._unknown.values():
+            if mark_of(submission.job.key) in names:
+                self._called.append(task_id)
+                self._woken.set()
+        for submission in self.submitters.all_in_flight() if names else ():
+            if mark_of(submission.job.key) in names:
+                submission.called = task_id
+
+    async def run(self) -> None:
+        """
+        Reconcile until cancelled.
+        """
+        while True:
+            while self._decisions:
+                await self._carry_out(self._decisions.popleft())
+            due_at = self.reconciler.next_due_at()
+            if self._called:
+                await self._look_up({"id": self._called.popleft()})
+            elif due_at is not None and due_at <= self._now():
+                await self._ask()
+            else:
+                await sleep(self._woken, until=due_at)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    # --- asking -----------------------------------------------------------------------------------------
+
+    async def _ask(self) -> None:
+        """
+        Look up what can be looked up, list the rest, and decide.
+        """
+        for trace_id in self.reconciler.trace_ids():
+            await self._look_up({"trace_id": trace_id})
+        if self.reconciler.next_due_at() is None:
+            return
+        now = self._now()
+        listing = self.reconciler.listing(now, unix=self.http.clock.earliest(now))
+        try:
+            records, complete = await read_all(self.http, self._created_from(listing))
+        except BadRequest as error:
+            self._useless(listing, error)
+        except (ApiError, TransportError) as error:
+            # While nothing else is answered either, this is an outage, and says nothing of the listing.
+            if self.http.answered > self._answered:
+                self._useless(listing, error)
+            else:
+                log.info("a listing failed, and is asked for again: %s", error)
+        else:
+            self._decisions += self.reconciler.listed(listing, records, complete=complete)
+        self._answered = self.http.answered
+
+    @staticmethod
+    def _created_from(listing: Listing) -> float | None:
+        if listing.since is None:
+            return listing.created_from
+        return listing.asked_at_unix - (listing.asked_at - listing.since)
+
+    async def _look_up(self, by: Mapping[str, Any]) -> None:
+        """
+        Ask for one task, once: the listing will tell, too.
+        """
+        try:
+            record = await or_none(self.http.ask({"action": "retrieve", **by}))
+        except (ApiError, TransportError) as error:
+            log.info("a look-up failed: %s", error)
+        else:
+            self._decisions += self.reconciler.looked_up(record)
+
+    def _useless(self, listing: Listing, error: Exception) -> None:
+        log.warning("the listing is off: %s", error)
+        self._decisions += self.reconciler.unanswered(listing)
+
+    # --- deciding ---------------------------------------------------------------------------------------
+
+    async def _carry_out(self, decision: Decision) -> None:
+        submission = self._unknown.get(decision.attempt.key)
+        if submission is None or submission.attempt != decision.attempt:
+            return
+        match decision:
+            case Adopt():
+                await self._adopt(submission, decision)
+            case SendAgain() if submission.request is None:
+                self._end(submission, TaskNotFound(DENIED))
+            case SendAgain():
+                self._renumber(submission, decision)
+                await self.submitters.close_attempt(decision.attempt, "not_sent")
+                # Not before: who uses the key meanwhile must find this submission, and not begin another.
+                del self._unknown[decision.attempt.key]
+                self.submitters.send_again(submission, "the server has no such task")
+            case GiveUp():
+                error = decision.error()
+                error.sent_at = submission.sent_at  # by the caller's own clock, as everywhere
+                self._end(submission, TaskNotFound(decision.reason) if submission.request is None else error)
+
+    @staticmethod
+    def _renumber(submission: Submission, again: SendAgain) -> None:
+        job = submission.job
+        job.attempts = max(job.attempts, again.last)
+        if again.attempt.skip_failed:  # what has failed so far is not this purchase's
+            job.first_attempt = job.attempts + 1
+
+    def _end(self, submission: Submission, error: VeoError) -> None:
+        if not submission.job.done():
+            self.host.stop(submission.job, error)
+        del self._unknown[submission.job.key]  # last, as the session remembers its attempt
+
+    async def _adopt(self, submission: Submission, adopt: Adopt) -> None:
+        found = Accepted(task_id=adopt.task_id)
+        await self.host.release(adopt.task_id)
+        if not await self._claim(submission, adopt, found):
+            self._decisions += self.reconciler.rejected(adopt)
+            return
+        self.reconciler.adopted(adopt, now=self._now())
+        del self._unknown[adopt.attempt.key]
+        log.info("job %s has task %s after all", adopt.attempt.key, adopt.task_id)
+        if adopt.others:
+            also = " ".join(adopt.others)
+            log.error(
+                "the key of job %s was bought more than once; also paid for: %s", adopt.attempt.key, also
+            )
+        self.submitters.lane.gate.entered()
+        await self.host.accepted(submission.job, found, found=adopt.attempt.reach > HOUR)
+
+    async def _claim(self, submission: Submission, adopt: Adopt, found: Accepted) -> bool:
+        """
+        Make the task the job's own; tell whether no other purchase has it.
+        """
+        if submission.request is None:  # a mere handle, whoever has bought the task
+            return True
+        if self.host.owner_of(found.task_id) is not None or self.reconciler.knows(found.task_id):
+            return False
+        try:
+            await self.submitters.claim(adopt.attempt, found)
+        except AlreadyClaimed:
+            return False
+        return True

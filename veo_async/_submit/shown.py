@@ -1,0 +1,209 @@
+"""
+What listings have shown of the account's tasks, by their marks.
+
+A listing is read once: what it has shown is kept, and the next one begins before the newest record of the last, by
+as much as a record may be late to show.
+That newest record must come again, or the next listing is not the continuation of the last, and all is read anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from attrs import define, field, frozen
+
+from .._api.marks import marks_in
+from .._api.records import TaskState
+from .._api.states import classify
+from .._api.wire import task_id_of
+
+__all__ = ["Listing", "ShownTask", "ShownTasks"]
+
+HOUR: Final = (
+    3600.0  # seconds by which the clock of the records may differ from ours, and from the one that filters
+)
+INSTANT: Final = 1.0  # seconds, so that a bound that is not part of the range leaves the newest record in
+# Unix seconds: a `created_at` beyond it, or of 0, is none (milliseconds, an infinity, a default, a hoax).
+FARTHEST: Final = 1e11
+
+
+@frozen(kw_only=True)
+class Listing:
+    """
+    A question to ask: the account's tasks, all of them, or those since a moment.
+
+    Attributes:
+        asked_at: by the caller's clock.
+        asked_at_unix: the same in Unix seconds, as far as is known.
+        since: the moment by the caller's clock from which on the tasks are wanted.
+        created_from: where it begins by the clock of the records, in Unix seconds, as it continues an earlier one.
+    """
+
+    asked_at: float
+    asked_at_unix: float = 0.0
+    since: float | None = None
+    created_from: float | None = None
+
+
+class ShownTask(NamedTuple):
+    """
+    A task as its record shows it.
+
+    Attributes:
+        id: the task's id.
+        number: of the attempt whose mark it shows.
+        created_at: by the clock of the records; minus infinity where it has no usable one.
+        failed: whether it has failed.
+    """
+
+    id: str
+    number: int
+    created_at: float
+    failed: bool
+
+
+@define(eq=False)
+class ShownTasks:
+    """
+    Keeps what records have shown.
+
+    Attributes:
+        lateness: how many seconds after its creation a record may begin to show.
+        reaches_back_to: the moment from which on all tasks have been listed, by the caller's clock.
+    """
+
+    lateness: float
+    reaches_back_to: float = field(init=False, default=math.inf)
+    _by_name: dict[str, dict[str, ShownTask]] = field(init=False, factory=dict)
+    _marked: set[str] = field(init=False, factory=set)  # ids that a listing has shown with a mark
+    _unmarked: dict[str, float] = field(
+        init=False, factory=dict
+    )  # ids without one, and when they were created
+    _newest: tuple[float, str] | None = field(init=False, default=None)
+    _read_at: float = field(init=False, default=-math.inf)  # when that was asked for, in Unix seconds
+
+    def __len__(self) -> int:
+        return len(self._marked) + len(self._unmarked)
+
+    # --- taking in ---
+
+    def add(self, record: object) -> str | None:
+        """
+        Take in a record, however it came; returns its task's id, or None where it is no record.
+        """
+        task_id = task_id_of(record)
+        if task_id is None or not isinstance(record, Mapping):
+            return None
+        created_at, failed = _created_at(record), classify(record) is TaskState.FAILED
+        for name, number in marks_in(record):
+            shown = ShownTask(task_id, number, created_at, failed)
+            self._by_name.setdefault(name, {})[task_id] = shown
+        return task_id
+
+    def take(self, listing: Listing, records: Sequence[object], *, complete: bool) -> bool:
+        """
+        Take in a listing; tell whether it is whole: all of it was read, and each item was a task and came once.
+        """
+        ids = {self._listed(record) for record in records} - {None}
+        whole = complete and len(ids) == len(records)
+        if listing.created_from is not None and self._newest and self._newest[1] not in ids:
+            self.read_anew()
+            return False
+        if not whole:
+            return False
+        if listing.created_from is None:
+            since = -math.inf if listing.since is None else listing.since
+            self.reaches_back_to = min(self.reaches_back_to, since)
+        newest = max(((_created_at(record), task_id_of(record) or "") for record in records), default=None)
+        if newest is not None and newest[0] > -math.inf:
+            self._newest, self._read_at = newest, listing.asked_at_unix
+        return True
+
+    def _listed(self, record: object) -> str | None:
+        task_id = self.add(record)
+        if task_id is None or not isinstance(record, Mapping):
+            return None
+        if marks_in(record):
+            self._marked.add(task_id)
+            self._unmarked.pop(task_id, None)
+        elif task_id not in self._marked:
+            self._unmarked[task_id] = _created_at(record)
+        return task_id
+
+    def read_anew(self) -> None:
+        """
+        Let the next listing begin where the need is, and not where the last one ended.
+        """
+        self.reaches_back_to, self._newest = math.inf, None
+
+    def clear(self) -> None:
+        """
+        Forget everything.
+        """
+        self.read_anew()
+        self._by_name.clear()
+        self._marked.clear()
+        self._unmarked.clear()
+
+    # --- looking up ---
+
+    def continues_from(self, *, sure: bool) -> float | None:
+        """
+        Where the next listing may begin, by the clock of the records; None where it must begin anew.
+
+        Args:
+            sure: whether that clock differs from ours by less than `HOUR`, as far as is known.
+        """
+        if self._newest is None:
+            return None
+        newest_at = self._newest[0]
+        # What was not shown yet is younger than that: nothing is in between if the newest is older.
+        is_old = sure and newest_at < self._read_at - HOUR - self.lateness
+        return newest_at - (INSTANT if is_old else 2 * self.lateness)
+
+    @property
+    def any_marked(self) -> bool:
+        """
+        Whether a listing has ever shown a mark of this library.
+        """
+        return bool(self._marked)
+
+    def shows(self, task_id: str) -> bool | None:
+        """
+        Tell whether listings have shown a task with a mark; None where they have not shown it at all.
+        """
+        if task_id in self._marked:
+            return True
+        return False if task_id in self._unmarked else None
+
+    def of_name(self, name: str, *, first: int, skip_failed: bool) -> list[ShownTask]:
+        """
+        Return the tasks that show this name, from the attempt `first` on, the one that counts before the others.
+
+        A task that is pending or has succeeded counts before one that has failed, then the latest.
+        """
+        tasks = (task for task in self._by_name.get(name, {}).values() if task.number >= first)
+        kept = [task for task in tasks if not (skip_failed and task.failed)]
+        return sorted(kept, key=lambda task: (not task.failed, task.number, task.created_at), reverse=True)
+
+    def last_number(self, name: str) -> int:
+        """
+        Return the highest number that this name was shown with, or 0.
+        """
+        return max((task.number for task in self._by_name.get(name, {}).values()), default=0)
+
+    def unmarked(self, seconds: float) -> tuple[str, ...]:
+        """
+        Return the tasks without a mark that were created in the last so many seconds, by the clock of the records.
+        """
+        now = max(self._newest[0], self._read_at - HOUR) if self._newest else -math.inf
+        since = now - seconds
+        return tuple(task_id for task_id, at in self._unmarked.items() if at == -math.inf or at >= since)
+
+
+def _created_at(record: object) -> float:
+    value: Any = record.get("created_at") if isinstance(record, Mapping) else None
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < FARTHEST
+    return float(value) if usable else -math.inf
