@@ -25,7 +25,7 @@ from veo_async.cli._group import command
 from veo_async.cli._run import run
 from veo_async.cli._words import duration, plural, printable, shortened, size
 
-from .terminal import invoke
+from ..terminal import invoke
 
 _WITHOUT_EXTRA = """
 import sys

@@ -14,7 +14,7 @@ import pytest
 
 from veo_async.simulator import Faults
 
-from .terminal import CHROMIUM, Browser, Process, Served, served, wait_for
+from ..terminal import CHROMIUM, Browser, Process, Served, served, wait_for
 
 LINES = 500
 SHARE = 0.2  # of the requests, on each endpoint

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests._journal.write_ahead import end_of_log
 from tests.virtual import World
 from tests.virtual.chaos import MortalJournal, MortalTransport
 from tests.virtual.scripted import answer, ended, in_virtual_time, scripted, whale, whales
-from tests.write_ahead import end_of_log
 from veo_async import (
     Job,
     JobAbandoned,

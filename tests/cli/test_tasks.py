@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .terminal import Finished, Served, invoke, served, signalled
+from ..terminal import Finished, Served, invoke, served, signalled
 
 MP4 = b"ftyp"
 VIDEO = "0123456789abcdef0123456789abcdef"

@@ -50,7 +50,7 @@ from veo_async._api.wire import (
     video_result,
 )
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parent.parent / "samples"
 IMAGE = "https://example.com/a.png"
 PENDING, SUCCEEDED, FAILED = TaskState.PENDING, TaskState.SUCCEEDED, TaskState.FAILED
 

@@ -74,7 +74,7 @@ async def test_two_processes_with_one_prompt_share_nothing() -> None:
         processes = [
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", PROGRAM, sim.url, name),
-                cwd=Path(__file__).parent.parent,
+                cwd=Path(__file__).parent.parent.parent,
                 stdout=asyncio.subprocess.PIPE,
             )
             for name in ("one", "other")

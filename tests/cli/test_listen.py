@@ -21,7 +21,7 @@ import pytest
 
 from veo_async.cli._listen import _gist
 
-from .terminal import Process, invoke, wait_for
+from ..terminal import Process, invoke, wait_for
 
 VIDEO = {"id": "v", "video_url": "https://cdn.example/whale.mp4", "state": "succeeded"}
 

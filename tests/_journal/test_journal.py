@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from tests.write_ahead import end_of_log
+from tests._journal.write_ahead import end_of_log
 from veo_async._journal import journal as journal_room
 from veo_async._journal import sqlite_file, sqlite_store
 from veo_async._journal.journal import (

@@ -27,7 +27,7 @@ from veo_async.cli._input import read_items
 from veo_async.cli._run import new_session
 from veo_async.simulator import Faults
 
-from .terminal import Finished, Process, Served, invoke, served, signalled, wait_for
+from ..terminal import Finished, Process, Served, invoke, served, signalled, wait_for
 
 THREE = "a whale\na walrus\na seal\n"
 

@@ -16,7 +16,7 @@ import pytest
 
 from veo_async.simulator import Faults
 
-from .terminal import Finished, Process, Served, invoke, served, signalled, wait_for
+from ..terminal import Finished, Process, Served, invoke, served, signalled, wait_for
 
 MP4 = b"ftyp"
 IMAGE = "https://example.com/a.png"

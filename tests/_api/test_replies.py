@@ -32,7 +32,7 @@ from veo_async._api.replies import (
     server_time,
 )
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parent.parent / "samples"
 DATE = "Sat, 21 Nov 2026 03:00:00 GMT"
 LATER = "Sat, 21 Nov 2026 03:00:07 GMT"
 

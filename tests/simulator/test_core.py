@@ -21,7 +21,7 @@ from veo_async.simulator import TOKEN, Core, Faults, Settings
 from veo_async.simulator._replies import http_date
 from veo_async.simulator._settings import FailedForm, PendingForm
 
-SAMPLES: Final = Path(__file__).parent / "samples"
+SAMPLES: Final = Path(__file__).parent.parent / "samples"
 WHALE: Final = {"action": "text2video", "prompt": "a whale", "async": True}
 IMAGE: Final = "https://example.com/a.jpg"
 START: Final = 1_790_000_000.0

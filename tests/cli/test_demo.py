@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import pytest
 
-from .terminal import CHROMIUM, Browser, Process, invoke, signalled, wait_for
+from ..terminal import CHROMIUM, Browser, Process, invoke, signalled, wait_for
 
 FAST = ("--speed", "400")
 PLAYING = "[...document.querySelectorAll('video')].filter(one => !one.paused && one.currentTime > 0).length"
