@@ -21,7 +21,7 @@ import pytest
 
 import veo_async
 from veo_async import Job, JobUpdate, Limits, PollPolicy, RetryPolicy, VeoSession, errors
-from veo_async.cli._group import command
+from veo_async.cli.group import command
 
 ROOT: Final = Path(__file__).parent.parent
 PYPROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -22,8 +22,8 @@ from attrs import fields_dict
 
 import veo_async
 from veo_async import MODELS, JobState, Limits, Model, PollPolicy, RetryPolicy, VeoSession, errors
-from veo_async.cli._group import command
-from veo_async.cli._input import read_items
+from veo_async.cli.batch.input import read_items
+from veo_async.cli.group import command
 from veo_async.simulator import Faults, Settings, Simulator
 
 ROOT: Final = Path(__file__).parent.parent

@@ -20,11 +20,11 @@ from attrs import evolve
 from rich.console import Console
 
 from veo_async import Job, JobState
-from veo_async.cli._batching import title_of
-from veo_async.cli._crowd import Crowd
-from veo_async.cli._display import DOWNLOADING, SAVED
-from veo_async.cli._input import read_items
-from veo_async.cli._run import new_session
+from veo_async.cli.batch.input import read_items
+from veo_async.cli.batch.run import title_of
+from veo_async.cli.display.board import DOWNLOADING, SAVED
+from veo_async.cli.display.crowd import Crowd
+from veo_async.cli.ending import new_session
 from veo_async.simulator import Faults
 
 from ..terminal import Finished, Process, Served, invoke, served, signalled, wait_for
@@ -457,7 +457,7 @@ def test_what_concerns_every_job_stops_the_run() -> None:
 
 def test_a_wrong_token_stops_a_long_batch(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more lines than are submitted at once, those that were not are left alone once it is known to be hopeless."""
-    monkeypatch.setattr("veo_async.cli._batching.WINDOW", 1)
+    monkeypatch.setattr("veo_async.cli.batch.run.WINDOW", 1)
     before = server.core.requests["submit"]
     result = batch(server, ACEDATACLOUD_API_TOKEN="wrong")
     assert (1, before) == (result.status, server.core.requests["submit"])
@@ -483,7 +483,7 @@ def test_a_full_disk_is_told(server: Served, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("veo_async.cli._manifest.Manifest.add", full)
+    monkeypatch.setattr("veo_async.cli.batch.manifest.Manifest.add", full)
     result = batch(server)
     assert 1 == result.status
     assert "No space left on device" in result.err
@@ -497,7 +497,7 @@ def overtaken(monkeypatch: pytest.MonkeyPatch, other: Callable[[], Finished]) ->
     """
     Have another run begin and end after the next one has read its input and the directory, and before it opens that.
     """
-    place = "veo_async.cli._batch.new_session"
+    place = "veo_async.cli.commands.batch.new_session"
 
     def late(*arguments: Any, **options: Any) -> Any:
         monkeypatch.setattr(place, new_session)

@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 
 import veo_async
 from veo_async import MODELS, errors
-from veo_async.cli import _advice, main
-from veo_async.cli import _run as ending
-from veo_async.cli._group import command
-from veo_async.cli._run import run
-from veo_async.cli._words import duration, plural, printable, shortened, size
+from veo_async.cli import advice, ending, main
+from veo_async.cli.ending import run
+from veo_async.cli.group import command
+from veo_async.cli.words import duration, plural, printable, shortened, size
 
 from ..terminal import invoke
 
@@ -190,28 +189,28 @@ def test_every_error_comes_with_advice(kind: type[errors.VeoError]) -> None:
     if kind in (errors.ConfigurationError, errors.UsageError, errors.JobAbandoned):
         pytest.skip("told in its own words, or never seen at a terminal")
     error = kind("it went wrong", key="a-made-up-key", task_id="1234")
-    words, advice = _advice.lines(error)
+    words, told = advice.lines(error)
     unknown = kind in (errors.JobVanished, errors.TaskNotFound)
     expected = "the server does not know the task 1234" if unknown else "it went wrong (task 1234)"
     assert expected == words.replace("api_error: ", "")
-    assert advice.endswith(".")
-    assert "a-made-up-key" not in words + advice
-    assert "{" not in advice
+    assert told.endswith(".")
+    assert "a-made-up-key" not in words + told
+    assert "{" not in told
 
 
 def test_advice_that_needs_an_id_is_not_given_without_one() -> None:
     """Where no task is known, no command with an empty place for its id is suggested."""
-    assert ["gone"] == _advice.lines(errors.SessionClosed("gone"))
+    assert ["gone"] == advice.lines(errors.SessionClosed("gone"))
 
 
 @pytest.mark.parametrize("kind", [errors.JobVanished, errors.TaskNotFound])
 def test_an_unknown_task_is_no_reason_to_buy(kind: type[errors.VeoError]) -> None:
     """Whoever mistyped an id is told to check it, and not to pay again."""
-    [_, advice] = _advice.lines(kind("gone", task_id="1234"))
-    assert "Check the id" in advice
-    assert "the token is of the account that bought it" in advice
-    assert not {"again", "buy"} & set(advice.split())
-    assert "gone" == _advice.lines(kind("gone"))[0]
+    [_, told] = advice.lines(kind("gone", task_id="1234"))
+    assert "Check the id" in told
+    assert "the token is of the account that bought it" in told
+    assert not {"again", "buy"} & set(told.split())
+    assert "gone" == advice.lines(kind("gone"))[0]
 
 
 def test_the_command_starts_where_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

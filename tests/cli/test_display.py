@@ -14,8 +14,8 @@ from attrs import define
 from rich.console import Console
 
 from veo_async import JobFailed, JobState, SessionClosed
-from veo_async.cli import _display
-from veo_async.cli._display import DOWNLOADING, SAVED, Board, Notes
+from veo_async.cli.display import board as _display
+from veo_async.cli.display.board import DOWNLOADING, SAVED, Board, Notes
 
 
 @define

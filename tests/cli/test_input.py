@@ -24,8 +24,8 @@ from veo_async import (
     TextToVideo,
     Upsample,
 )
-from veo_async.cli._input import KINDS, Item, fields_of, format_of, read_items
-from veo_async.cli._manifest import Manifest
+from veo_async.cli.batch.input import KINDS, Item, fields_of, format_of, read_items
+from veo_async.cli.batch.manifest import Manifest
 
 IMAGE = "https://example.com/a.png"
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from veo_async.cli._listen import _gist
+from veo_async.cli.commands.listen import _gist
 
 from ..terminal import Process, invoke, wait_for
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo_async.cli._page import Entry, Note, page
+from veo_async.cli.display.gallery import Entry, Note, page
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

@@ -17,7 +17,7 @@ from typing import IO, Self
 from attrs import define, field, frozen
 from click.testing import CliRunner
 
-from veo_async.cli._group import command
+from veo_async.cli.group import command
 
 from .served import wait_for
 

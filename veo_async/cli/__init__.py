@@ -21,7 +21,7 @@ def main() -> None:
     Run the command with the arguments of this process, and exit.
     """
     try:
-        from ._group import command  # noqa: PLC0415 - only here can its absence be told
+        from .group import command  # noqa: PLC0415 - only here can its absence be told
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise

@@ -20,7 +20,7 @@ from typing import Any, Final
 import click
 from attrs import define, field, frozen
 
-from .. import (
+from ... import (
     AuthenticationError,
     InsufficientBalance,
     Job,
@@ -35,19 +35,19 @@ from .. import (
     VeoSession,
     Video,
 )
-from .._journal.facts import Entry
-from ..receiver import CallbackReceiver
-from ._advice import reason
-from ._crowd import Crowd, Worker
-from ._display import DOWNLOADING, SAVED
-from ._fetch import ON_THE_WAY, STOPPING
-from ._input import Item, fields_of
-from ._manifest import Manifest
-from ._options import numbered
-from ._page import page
-from ._records import entry_of, record_of
-from ._run import listening
-from ._words import READ_AS, plural, shortened
+from ..._journal.facts import Entry
+from ...receiver import CallbackReceiver
+from ..advice import reason
+from ..display.board import DOWNLOADING, SAVED
+from ..display.crowd import Crowd, Worker
+from ..display.gallery import page
+from ..display.records import entry_of, record_of
+from ..ending import listening
+from ..fetch import ON_THE_WAY, STOPPING
+from ..options import numbered
+from ..words import READ_AS, plural, shortened
+from .input import Item, fields_of
+from .manifest import Manifest
 
 __all__ = ["JOURNAL", "MANIFEST", "PAGE", "Batch", "Plan", "conflicts"]
 

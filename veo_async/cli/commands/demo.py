@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 from attrs import frozen
 
-from .. import (
+from ... import (
     Extend,
     Get1080p,
     ImageToVideo,
@@ -30,15 +30,15 @@ from .. import (
     TextToVideo,
     VeoSession,
 )
-from ..simulator import Settings, Simulator
-from ._advice import reason
-from ._display import Board
-from ._fetch import Piece, fetch
-from ._options import Target, positive
-from ._page import Entry, Note, page
-from ._records import entry_of, record_of
-from ._run import FAILED, FINE, complain, refuse, run
-from ._words import duration, plural, printable
+from ...simulator import Settings, Simulator
+from ..advice import reason
+from ..display.board import Board
+from ..display.gallery import Entry, Note, page
+from ..display.records import entry_of, record_of
+from ..ending import FAILED, FINE, complain, refuse, run
+from ..fetch import Piece, fetch
+from ..options import Target, positive
+from ..words import duration, plural, printable
 
 __all__ = ["demo"]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 from attrs import evolve
 
-from .. import (
+from ... import (
     Extend,
     Get1080p,
     InsertObject,
@@ -22,10 +22,10 @@ from .. import (
     Upsample,
     VeoSession,
 )
-from ..errors import JobError
-from ._generate import order
-from ._options import as_typed, checked, local_masks, submitting
-from ._words import READ_AS
+from ...errors import JobError
+from ..options import as_typed, checked, local_masks, submitting
+from ..words import READ_AS
+from .generate import order
 
 __all__ = ["REWORKING"]
 

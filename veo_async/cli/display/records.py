@@ -9,12 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from .. import Job, JobState, Video
-from ..errors import VeoError
-from ._advice import reason
-from ._input import KINDS, fields_of
-from ._page import Entry
-from ._words import duration
+from ... import Job, JobState, Video
+from ...errors import VeoError
+from ..advice import reason
+from ..batch.input import KINDS, fields_of
+from ..words import duration
+from .gallery import Entry
 
 __all__ = ["UNSAVED", "entry_of", "record_of"]
 

@@ -15,12 +15,12 @@ from attrs import define, field
 
 from .. import Job, JobState, VeoSession
 from ..errors import SessionClosed, VeoError
-from ._advice import BAD_INPUT, lines
-from ._display import DOWNLOADING, SAVED, Board, follow
-from ._options import Target
-from ._records import record_of
-from ._run import FAILED, FINE, REFUSED, complain
-from ._words import printable
+from .advice import BAD_INPUT, lines
+from .display.board import DOWNLOADING, SAVED, Board, follow
+from .display.records import record_of
+from .ending import FAILED, FINE, REFUSED, complain
+from .options import Target
+from .words import printable
 
 __all__ = ["NO_CANCEL", "ON_THE_WAY", "STOPPING", "Piece", "fetch", "interrupted", "see_through", "tell"]
 

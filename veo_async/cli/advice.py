@@ -31,7 +31,7 @@ from ..errors import (
     TransportError,
     VeoError,
 )
-from ._words import printable
+from .words import printable
 
 __all__ = ["BAD_INPUT", "CHECK_THE_ID", "advice", "lines", "reason", "unknown_task"]
 

@@ -20,7 +20,7 @@ from attrs import frozen
 
 from .. import Request
 from ..errors import InvalidRequest
-from ._run import complain
+from .ending import complain
 
 __all__ = [
     "Target",

@@ -16,9 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .. import Job, JobState
-from ._display import DOWNLOADING, SAVED, TITLE, Board, Row
-from ._words import duration, printable, shortened
+from ... import Job, JobState
+from ..words import duration, printable, shortened
+from .board import DOWNLOADING, SAVED, TITLE, Board, Row
 
 __all__ = ["Crowd", "Worker"]
 

@@ -12,11 +12,12 @@ from typing import Any, Final, TypeAlias
 
 import click
 
-from .. import ImageToVideo, IngredientsToVideo, Job, Request, TextToVideo, VeoSession
-from ._display import Board
-from ._fetch import Piece, fetch, interrupted, tell
-from ._input import fields_of
-from ._options import (
+from ... import ImageToVideo, IngredientsToVideo, Job, Request, TextToVideo, VeoSession
+from ..batch.input import fields_of
+from ..display.board import Board
+from ..ending import new_session, refuse, run
+from ..fetch import Piece, fetch, interrupted, tell
+from ..options import (
     Target,
     as_typed,
     checked,
@@ -26,8 +27,7 @@ from ._options import (
     target_violations,
     web_address,
 )
-from ._run import new_session, refuse, run
-from ._words import printable
+from ..words import printable
 
 __all__ = ["generate", "order"]
 

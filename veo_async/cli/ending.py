@@ -21,9 +21,9 @@ from attrs import define, field
 
 from .. import Journal, Limits, PollPolicy, RetryPolicy, VeoSession
 from ..errors import ConfigurationError, VeoError
-from ._advice import BAD_INPUT, lines
-from ._display import Notes
-from ._words import printable
+from .advice import BAD_INPUT, lines
+from .display.board import Notes
+from .words import printable
 
 __all__ = ["FAILED", "FINE", "REFUSED", "TOKEN", "complain", "listening", "new_session", "refuse", "run"]
 

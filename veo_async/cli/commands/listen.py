@@ -15,10 +15,10 @@ import click
 from aiohttp import web
 from attrs import define
 
-from ..receiver import read_payload
-from ._options import port_number
-from ._run import FINE, listening, run
-from ._words import printable, shortened
+from ...receiver import read_payload
+from ..ending import FINE, listening, run
+from ..options import port_number
+from ..words import printable, shortened
 
 __all__ = ["listen"]
 

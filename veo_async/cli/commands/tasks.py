@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .. import Job, TaskRecord, TaskState, VeoSession
-from ..errors import JobError, VeoError
-from ._advice import CHECK_THE_ID, unknown_task
-from ._display import Board
-from ._fetch import Piece, interrupted, see_through, tell
-from ._options import Target, connecting, make_directory, target_violations, waiting, whole
-from ._run import FAILED, FINE, complain, new_session, refuse, run
-from ._words import plural, printable, shortened
+from ... import Job, TaskRecord, TaskState, VeoSession
+from ...errors import JobError, VeoError
+from ..advice import CHECK_THE_ID, unknown_task
+from ..display.board import Board
+from ..ending import FAILED, FINE, complain, new_session, refuse, run
+from ..fetch import Piece, interrupted, see_through, tell
+from ..options import Target, connecting, make_directory, target_violations, waiting, whole
+from ..words import plural, printable, shortened
 
 __all__ = ["download", "list_", "resume", "status", "wait"]
 

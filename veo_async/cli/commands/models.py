@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .. import MODELS, Model
+from ... import MODELS, Model
 
 __all__ = ["models"]
 

@@ -15,10 +15,10 @@ from typing import Any, Final
 import click
 from attrs import define, field
 
-from ..simulator import Core, Reply, Settings, Simulator
-from ._options import fraction, port_number, positive, whole
-from ._run import FINE, listening, run
-from ._words import plural, printable, shortened
+from ...simulator import Core, Reply, Settings, Simulator
+from ..ending import FINE, listening, run
+from ..options import fraction, port_number, positive, whole
+from ..words import plural, printable, shortened
 
 __all__ = ["simulate"]
 

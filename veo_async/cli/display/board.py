@@ -21,9 +21,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .. import Job, JobFailed, JobState, VeoError
-from ._advice import reason
-from ._words import duration, printable, shortened, size
+from ... import Job, JobFailed, JobState, VeoError
+from ..advice import reason
+from ..words import duration, printable, shortened, size
 
 __all__ = ["DOWNLOADING", "SAVED", "Board", "Notes", "Row", "follow"]
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 import attrs
 from attrs import frozen
 
-from .. import (
+from ... import (
     Extend,
     Get1080p,
     ImageToVideo,
@@ -37,7 +37,7 @@ from .. import (
     TextToVideo,
     Upsample,
 )
-from ._options import local_images, web_address
+from ..options import local_images, web_address
 
 __all__ = ["FORMATS", "KINDS", "Item", "Reading", "fields_of", "format_of", "read_items"]
 

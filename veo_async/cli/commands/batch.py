@@ -16,17 +16,17 @@ from urllib.parse import urlsplit
 
 import click
 
-from .. import Journal, SessionClosed, VeoSession
-from .._journal.facts import Entry
-from ._advice import lines
-from ._batching import JOURNAL, MANIFEST, PAGE, Batch, Plan, conflicts
-from ._crowd import Crowd
-from ._fetch import NO_CANCEL
-from ._input import FORMATS, Item, Reading, fields_of, format_of, read_items
-from ._manifest import Manifest
-from ._options import connecting, port_number, positive, unwritable, whole
-from ._run import FAILED, FINE, TOKEN, complain, new_session, refuse, run
-from ._words import duration, plural, printable
+from ... import Journal, SessionClosed, VeoSession
+from ..._journal.facts import Entry
+from ..advice import lines
+from ..batch.input import FORMATS, Item, Reading, fields_of, format_of, read_items
+from ..batch.manifest import Manifest
+from ..batch.run import JOURNAL, MANIFEST, PAGE, Batch, Plan, conflicts
+from ..display.crowd import Crowd
+from ..ending import FAILED, FINE, TOKEN, complain, new_session, refuse, run
+from ..fetch import NO_CANCEL
+from ..options import connecting, port_number, positive, unwritable, whole
+from ..words import duration, plural, printable
 
 __all__ = ["batch"]
 

@@ -9,15 +9,15 @@ from typing import Final
 import click
 
 from .. import __version__
-from ._batch import batch
-from ._completion import completion
-from ._demo import demo
-from ._generate import generate
-from ._listen import listen
-from ._models import models
-from ._rework import REWORKING
-from ._simulate import simulate
-from ._tasks import download, list_, resume, status, wait
+from .commands.batch import batch
+from .commands.completion import completion
+from .commands.demo import demo
+from .commands.generate import generate
+from .commands.listen import listen
+from .commands.models import models
+from .commands.rework import REWORKING
+from .commands.simulate import simulate
+from .commands.tasks import download, list_, resume, status, wait
 
 __all__ = ["command"]
 
