@@ -1,0 +1,69 @@
+"""
+The gate of the house: who may import whom, and what stays pure. The rooms are the files themselves.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib.util import resolve_name
+
+MAY_IMPORT = {  # a wing takes from itself, and from these; all of them stand above it, so there is no circle
+    "errors": "",
+    "_policies": "errors",
+    "_api": "errors",
+    "_journal": "errors _api",
+    "_http": "errors _policies _api",
+    "_jobs": "errors _api _journal",
+    "_track": "errors _policies _api _http",
+    "_download": "errors _policies _api _http",
+    "_submit": "errors _policies _api _journal _http _jobs _track",
+    "_session": "errors _policies _api _journal _http _jobs _track _download _submit",
+    "__init__": "errors _policies _api _journal _jobs _session",
+    "receiver": "errors __init__",
+    "simulator": "_api.rules.MODELS _api.rules.Model",  # the table alone: it shares no mistake of a decoder
+    "cli": "errors __init__ _journal receiver simulator",
+}
+PURE = re.compile(r"errors|_policies|_api\..*|_http\.gate|_submit\.(reconciler|shown)|_track\.(?!tracker).*")
+IMPURE = re.compile(r"(aiohttp|asyncio|select|socket|sqlite3|subprocess|threading|time)\b")
+
+
+def breaches(room: str, source: str) -> Iterator[str]:
+    """
+    Tell what a room, in dotted form such as `_http.gate` or `_http.__init__`, does against the table.
+    """
+    wing, tree, is_pure = room.split(".", maxsplit=1)[0], ast.parse(source), PURE.fullmatch(room)
+    own = re.findall(r"(?:def |class |self\.|cls\.|sys\.|os\.|^ *)(_[a-z]\w*)", source, re.MULTILINE)
+    allowed = tuple(f"{name}." for name in [wing, *MAY_IMPORT.get(wing, "").split()])
+    for name in _imported(tree, room):  # such as `_http.gate.Gate.`, or `:asyncio.sleep.`
+        if not name.startswith((":", *allowed)) or wing not in MAY_IMPORT:
+            yield f"{wing} may not import {name}"
+        if is_pure and IMPURE.match(name, 1):
+            yield f"pure code may not import {name}"
+    for node in ast.walk(tree):
+        match node:
+            case ast.AsyncFunctionDef(name=name) if is_pure:
+                yield f"pure code has the coroutine {name}"
+            case ast.Attribute(attr="now" | "today" | "utcnow" as name) | ast.Name(id="open" as name) if (
+                is_pure
+            ):
+                yield f"pure code calls {name}"
+            case ast.Attribute(attr=name) if re.match("_[a-z]", name) and name not in own:
+                yield f"{ast.unparse(node)} is private to another room"
+    if room.endswith(".__init__") and wing.startswith("_") and len(tree.body) > 1:
+        yield "a front door holds code"
+
+
+def _imported(tree: ast.AST, room: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = f"{'.' * node.level}{node.module or ''}" if isinstance(node, ast.ImportFrom) else ""
+            origin = resolve_name(module, f"veo_async.{room}".rpartition(".")[0]) if module else ""
+            for alias in node.names:
+                yield _placed(f"{origin}.{alias.name}".strip("."))
+
+
+def _placed(name: str) -> str:
+    if name.split(".", maxsplit=1)[0] != "veo_async":
+        return f":{name}."
+    ours = name.removeprefix("veo_async").strip(".")
+    return f"{ours}." if ours.split(".")[0] in MAY_IMPORT else f"__init__.{ours}."
