@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 # A session makes the facts, so they are no part of the public package; here they are measured without one.
-from veo_async._journal.journal import Accepted, Fact, Intended, Journal, Sending, Settled
+from veo_async._journal.facts import Accepted, Fact, Intended, Sending, Settled
+from veo_async._journal.sqlite import Journal
 
 REQUEST = json.dumps({"prompt": "a whale breaching at golden hour", "model": "veo31-fast", "async": True})
 OUTCOME = json.dumps(

@@ -63,7 +63,7 @@ from .errors import (
 )
 
 if _typing.TYPE_CHECKING:
-    from ._journal.journal import Journal
+    from ._journal.sqlite import Journal
 
 __version__ = "0.1.0"
 
@@ -130,7 +130,7 @@ if not _typing.TYPE_CHECKING:  # a type checker would believe that every name is
     def __getattr__(name: str) -> _typing.Any:
         # With the journal comes SQLite, and not everybody needs one.
         if name == "Journal":
-            from ._journal.journal import Journal  # noqa: PLC0415
+            from ._journal.sqlite import Journal  # noqa: PLC0415
 
             return Journal
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

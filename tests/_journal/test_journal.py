@@ -18,15 +18,16 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests._journal.write_ahead import end_of_log
-from veo_async._journal import journal as journal_room
 from veo_async._journal import sqlite_file, sqlite_store
-from veo_async._journal.journal import (
+from veo_async._journal.batching import Work
+from veo_async._journal.facts import (
     Accepted,
     AlreadyClaimed,
     Attempt,
@@ -35,13 +36,17 @@ from veo_async._journal.journal import (
     Downloaded,
     Entry,
     Fact,
+    Fresh,
     Intended,
-    Journal,
+    Known,
     Learned,
     Sending,
     Settled,
+    TakeIn,
     Withdrawn,
 )
+from veo_async._journal.sqlite import Journal
+from veo_async._journal.sqlite_store import Store
 from veo_async.errors import ConfigurationError, JournalError, UsageError
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -121,9 +126,9 @@ async def statements(journal: Journal, doing: Callable[[], Any]) -> list[tuple[s
     def trace(sql: str) -> None:
         seen.append((sql, threading.get_ident()))
 
-    await journal._put(read=lambda store: store.connection.set_trace_callback(trace))
+    await journal._ask(lambda store: store.connection.set_trace_callback(trace))
     await doing()
-    await journal._put(read=lambda store: store.connection.set_trace_callback(None))
+    await journal._ask(lambda store: store.connection.set_trace_callback(None))
     return list(dict.fromkeys(seen))  # those in triggers are traced as the statement that set them off
 
 
@@ -133,7 +138,7 @@ async def statements(journal: Journal, doing: Callable[[], Any]) -> list[tuple[s
 async def test_an_unknown_key_has_no_entry(journal: Journal) -> None:
     """A key or a task that was never written is None, and nothing is unsettled or learned."""
     assert None is await journal.find("k")
-    assert None is await journal.find_task("t")
+    assert None is (await journal.find_tasks(["t"])).get("t")
     assert [] == await journal.unsettled()
     assert {} == await journal.learned()
 
@@ -158,7 +163,7 @@ async def test_every_fact_shows_in_the_entry(journal: Journal) -> None:
         downloads={"v": "/v.mp4"},
     )
     assert expected == await journal.find("k")
-    assert expected == await journal.find_task("t")
+    assert expected == (await journal.find_tasks(["t"])).get("t")
 
 
 async def test_entries_outlive_the_session(path: Path) -> None:
@@ -227,7 +232,7 @@ async def test_a_failed_purchase_can_be_bought_again(journal: Journal) -> None:
     with pytest.raises(AlreadyClaimed):
         await journal.write(accepted(task_id="old"))
     await journal.write(accepted(task_id="new"), settled())
-    latest, before = await journal.find("k"), await journal.find_task("old")
+    latest, before = await journal.find("k"), (await journal.find_tasks(["old"])).get("old")
     assert latest is not None
     assert before is not None
     assert (latest.task_id, latest.outcome) == ("new", RESULT)
@@ -404,7 +409,7 @@ async def test_an_accepted_task_needs_no_open_attempt(journal: Journal) -> None:
     """A task that turns up for an attempt said not to have been sent is remembered all the same."""
     await journal.write(intended(), sending(), not_sent())
     await journal.write(accepted())
-    assert await journal.find_task("t") is not None
+    assert (await journal.find_tasks(["t"])).get("t") is not None
 
 
 async def test_the_facts_of_one_write_stand_or_fall_together(journal: Journal) -> None:
@@ -471,6 +476,58 @@ ODD_TEXTS = [
 ]
 
 
+async def test_many_are_found_at_once(journal: Journal) -> None:
+    """More keys and tasks than fit into one statement are found, each with its own attempts and files."""
+    keys = [f"key {number}" for number in range(300)]
+    for key in keys:
+        journal.write_soon(intended(key), sending(key), accepted(key, task_id=f"task of {key}"))
+        journal.write_soon(settled(key), downloaded(key, path=key))
+    found = await journal.find_many([*keys, "another"])
+    assert keys == list(found)
+    assert [{"v": key} for key in keys] == [dict(entry.downloads) for entry in found.values()]
+    tasks = await journal.find_tasks([*(f"task of {key}" for key in keys), "another"])
+    assert [*found.values()] == [*tasks.values()]
+
+
+async def test_keys_are_taken_in_together(journal: Journal) -> None:
+    """New keys are intended, known ones are told, and what is to be looked for first counts as sent elsewhere."""
+    await journal.write(intended("open"), sending("open"))
+    await journal.write(
+        intended("failed"),
+        sending("failed"),
+        accepted("failed"),
+        Settled(key="failed", failed=True, outcome="{}", at=5.0),
+    )
+    old = await journal.find_many(["open", "failed"])
+    items = [
+        TakeIn(key="new", request="{}", at=9.0),
+        TakeIn(key="elsewhere", request="{}", at=9.0, look_first=True),
+        TakeIn(key="open", request="{}", at=9.0),
+        TakeIn(key="failed", request="{}", at=9.0),
+    ]
+    assert [Fresh(), Fresh(), Known(old["open"]), Known(old["failed"])] == await journal.take_in(items)
+    again = TakeIn(key="failed", request="{}", at=9.0, retry_failed=True, look_first=True)
+    assert [Fresh(1, 1)] == await journal.take_in([again])
+    now = await journal.find_many(["new", "elsewhere", "failed"])
+    numbers = {key: [attempt.number for attempt in entry.attempts] for key, entry in now.items()}
+    assert {"new": [], "elsewhere": [0], "failed": [2]} == numbers
+
+
+async def test_taking_in_is_all_or_nothing(path: Path) -> None:
+    """Where the disk fails, no key was taken in, and the journal says so from then on."""
+    journal = Journal(path)
+    await journal.open(TOKEN)
+    await journal._ask(partial(ask, "PRAGMA max_page_count = 1"))
+    with pytest.raises(JournalError, match="full"):
+        await journal.take_in([TakeIn(key="k" * 100_000, request="{}", at=1.0)])
+    with pytest.raises(JournalError, match="full"):
+        await journal.take_in([])
+    with pytest.raises(JournalError, match="full"):
+        await journal.close()
+    async with opened(path) as journal:
+        assert await journal.find("k" * 100_000) is None
+
+
 async def test_any_text_is_a_key(journal: Journal) -> None:
     """Empty text, NULs, lone surrogates, quotes and long ones come back as they were, each its own key."""
     await asyncio.gather(*(journal.write(intended(text, request=text), sending(text)) for text in ODD_TEXTS))
@@ -482,7 +539,7 @@ async def test_any_text_is_a_key(journal: Journal) -> None:
     for text in ODD_TEXTS:
         entry = await journal.find(text)
         assert entry is not None
-        assert entry == await journal.find_task(text)
+        assert entry == (await journal.find_tasks([text])).get(text)
         assert (text, text, text, text) == (entry.key, entry.request, entry.outcome, entry.downloads["v"])
     assert {text: text for text in ODD_TEXTS} == await journal.learned()
 
@@ -548,7 +605,7 @@ async def test_writing_nothing_waits_for_what_went_before(journal: Journal) -> N
     """An empty write is a barrier."""
     journal.write_soon(intended())
     await journal.write()
-    assert [] == journal._waiting
+    assert [] == journal._batching.waiting
     assert await journal.find("k") is not None
 
 
@@ -607,7 +664,7 @@ async def test_a_loop_that_is_never_idle_gives_way(path: Path, monkeypatch: pyte
     gave_way = threading.Event()
     monkeypatch.setattr(time, "sleep", lambda seconds: gave_way.set())
     async with opened(path) as journal:
-        assert await journal._put(read=lambda store: gave_way.wait(60))
+        assert await journal._ask(lambda store: gave_way.wait(60))
         assert journal._courtesy is not None
         assert journal._courtesy.cancelled()
 
@@ -639,14 +696,19 @@ async def test_only_the_owner_may_read_the_file(path: Path) -> None:
     assert modes == {"batch.db": 0o600, "batch.db-wal": 0o600}
 
 
+def ask(query: str, store: Store) -> Any:
+    """
+    Ask SQLite itself for one row.
+    """
+    return store.connection.execute(query).fetchone()
+
+
 async def test_commits_are_synchronised(path: Path) -> None:
     """The file uses a write-ahead log, syncs every commit, and is locked against all others."""
     async with opened(path) as journal:
         for pragma, expected in (("journal_mode", "wal"), ("synchronous", 2), ("locking_mode", "exclusive")):
             query = f"PRAGMA {pragma}"
-            [value] = await journal._put(
-                read=lambda store, query=query: store.connection.execute(query).fetchone()
-            )
+            [value] = await journal._ask(partial(ask, query))
             assert expected == value
 
 
@@ -684,7 +746,7 @@ async def test_the_repr_tells_the_state(path: Path) -> None:
     await journal.open(TOKEN)
     journal.write_soon(intended())
     assert f"<Journal '{path}' open, 1 waiting>" == repr(journal)
-    journal.failure = JournalError("the disk")
+    journal._batching.failure = JournalError("the disk")
     assert f"<Journal '{path}' failed, 1 waiting>" == repr(journal)
     with pytest.raises(JournalError, match="the disk"):
         await journal.close()
@@ -733,7 +795,7 @@ async def test_a_cancelled_closing_goes_on(path: Path) -> None:
     journal = Journal(path)
     await journal.open(TOKEN)
     free = threading.Event()
-    holding = asyncio.ensure_future(journal._put(read=lambda store: free.wait(60)))
+    holding = asyncio.ensure_future(journal._ask(lambda store: free.wait(60)))
     await asyncio.sleep(0)
     journal.write_soon(intended())
     closing = asyncio.ensure_future(journal.close())
@@ -753,7 +815,7 @@ def test_a_loop_that_ends_first_leaves_no_noise(path: Path, caplog: pytest.LogCa
 
     async def leave() -> None:
         await journal.open(TOKEN)
-        journal._add(journal_room._Work(read=lambda store: free.wait(60)))
+        journal._add(Work(ask=lambda store: free.wait(60)))
         await asyncio.sleep(0)
         journal.write_soon(intended())
         closing = asyncio.ensure_future(journal.close())
@@ -805,7 +867,8 @@ async def test_a_second_session_in_this_process_is_told_who_is_in_the_way(path: 
 
 OPENER = """
 import asyncio, sys
-from veo_async._journal.journal import Journal
+from veo_async._journal.sqlite import Journal
+from veo_async._journal.sqlite_store import Store
 from veo_async.errors import JournalError
 async def main():
     try:
@@ -1155,7 +1218,7 @@ async def test_tidying_up_that_fails_costs_nothing(
 
     monkeypatch.setattr(sqlite_store, "MOST_LOG", 1)
     async with opened(path) as journal:
-        await journal._put(read=lambda store: store.connection.set_authorizer(authorize))
+        await journal._ask(lambda store: store.connection.set_authorizer(authorize))
         for key in "abc":
             await journal.write(intended(key))
     assert ["a", "b", "c"] == await keys_in(path)
@@ -1223,7 +1286,7 @@ async def test_damage_that_shows_later_is_an_error(path: Path) -> None:
     """A file that breaks while it is open fails the question at hand, and every write from then on."""
     journal = Journal(path)
     await journal.open(TOKEN)
-    await journal._put(read=lambda store: store.connection.execute("DROP TABLE learned"))
+    await journal._ask(lambda store: store.connection.execute("DROP TABLE learned"))
     with pytest.raises(JournalError, match="no such table"):
         await journal.learned()
     with pytest.raises(JournalError, match="no such table"):
@@ -1238,7 +1301,7 @@ async def test_a_full_disk_fails_every_writer_and_all_later_ones(path: Path, *, 
     journal = Journal(path, inline=inline)
     await journal.open(TOKEN)
     await journal.write(intended())
-    await journal._put(read=lambda store: store.connection.execute("PRAGMA max_page_count = 1").fetchone())
+    await journal._ask(lambda store: store.connection.execute("PRAGMA max_page_count = 1").fetchone())
     big = "x" * 100_000
     journal.write_soon(intended("behind", request=big))
     writes = [journal.write(intended(key, request=big)) for key in "abc"]
@@ -1259,7 +1322,7 @@ async def test_a_full_disk_outweighs_a_wrong_fact(path: Path) -> None:
     """Where a commit holds a wrong fact and the disk fails too, everybody hears of the disk."""
     journal = Journal(path)
     await journal.open(TOKEN)
-    await journal._put(read=lambda store: store.connection.execute("PRAGMA max_page_count = 1").fetchone())
+    await journal._ask(lambda store: store.connection.execute("PRAGMA max_page_count = 1").fetchone())
     writes = [journal.write(settled("x")), journal.write(intended(request="x" * 100_000))]
     results = await asyncio.gather(*writes, return_exceptions=True)
     assert [True, True] == ["disk is full" in str(one) for one in results]
@@ -1271,7 +1334,7 @@ async def test_nothing_is_stored_after_a_failure(path: Path) -> None:
     """Facts that were waiting behind a commit that failed are not stored either: each builds on those before it."""
     journal = Journal(path)
     await journal.open(TOKEN)
-    await journal._put(read=lambda store: store.connection.execute("PRAGMA max_page_count = 1").fetchone())
+    await journal._ask(lambda store: store.connection.execute("PRAGMA max_page_count = 1").fetchone())
     first = asyncio.ensure_future(journal.write(intended("a", request="x" * 100_000)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)  # the first is on its way by now
@@ -1400,7 +1463,8 @@ async def test_what_the_system_says_is_put_into_words(
 
 WRITER = """
 import asyncio, os, sys
-from veo_async._journal.journal import *
+from veo_async._journal.facts import *
+from veo_async._journal.sqlite import *
 
 def facts(key):
     yield Intended(key=key, request="{}", at=1.0)

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from veo_async._journal.batching import Work
 from veo_async._journal.facts import (
     Accepted,
     AlreadyClaimed,
@@ -24,13 +25,15 @@ from veo_async._journal.facts import (
     Downloaded,
     Entry,
     Fact,
+    Fresh,
     Intended,
     Learned,
     Sending,
     Settled,
+    TakeIn,
     Withdrawn,
 )
-from veo_async._journal.sqlite_store import Store, Work
+from veo_async._journal.sqlite_store import Store
 from veo_async.errors import JournalError
 
 # Few values, so that facts meet; among them what text may hold at worst.
@@ -64,6 +67,18 @@ class Model:
     def latest(self, key: str) -> dict[str, Any] | None:
         own = [one for one in self.purchases if one["key"] == key]
         return own[-1] if own else None
+
+    def is_free(self, item: TakeIn) -> bool:
+        """
+        Tell whether nothing that was sent for the key could still buy anything.
+        """
+        latest = self.latest(item.key)
+        if latest is None:
+            return True
+        if latest["failed"]:
+            return item.retry_failed
+        is_open = any(one["closed"] is None for one in latest["attempts"].values())
+        return latest["task_id"] is None and not is_open and latest["request"] == item.request
 
     def write(self, facts: tuple[Fact, ...]) -> type[Exception] | None:
         """
@@ -273,7 +288,7 @@ class JournalMachine(RuleBasedStateMachine):
         """
         Writers who share a commit: each is told what the model says, whatever the others did.
         """
-        works = [Work(facts=facts) for facts in batch]
+        works = [Work[Store](facts=facts) for facts in batch]
         assert None is self.store.do(works)
         expected = [self.model.write(facts) for facts in batch]
         assert expected == [type(work.error) if work.error is not None else None for work in works]
@@ -296,13 +311,29 @@ class JournalMachine(RuleBasedStateMachine):
         settled = Settled(key=key, failed=failed, outcome="{}", at=at)
         self.commit([(Intended(key=key, request="{}", at=at),), (sending, accepted), (settled,)])
 
+    @rule(keys=st.sets(keys, min_size=1), request=texts, at=times, retry=st.booleans(), look=st.booleans())
+    def take_in(self, keys: set[str], request: str, at: float, *, retry: bool, look: bool) -> None:
+        """
+        Keys that stand for nothing yet are intended, the others are left as they are, and each is told.
+        """
+        items = [TakeIn(key=key, request=request, at=at, retry_failed=retry, look_first=look) for key in keys]
+        for item, standing in zip(items, self.store.take_in(items), strict=True):
+            latest = self.model.latest(item.key)
+            assert isinstance(standing, Fresh) == self.model.is_free(item)
+            if not isinstance(standing, Fresh):
+                assert latest == plain(standing.entry)
+                continue
+            self.model.write((Intended(key=item.key, request=request, at=at),))
+            if look and (attempt := item.sending(standing.earlier)):
+                assert None is self.model.write((attempt,))
+
     @rule(key=keys)
     def ask_in_company(self, key: str) -> None:
         """
         A question between two facts sees the first and not the second.
         """
         before, after = (Learned(kind=key, data=text) for text in ("before", "after"))
-        question = Work(read=Store.learned)
+        question = Work[Store](ask=Store.learned)
         self.store.do([Work(facts=(before,)), question, Work(facts=(after,))])
         self.model.write((before,))
         assert self.model.learned == question.result
@@ -338,7 +369,7 @@ class JournalMachine(RuleBasedStateMachine):
             assert self.model.latest(key) == plain(self.store.find(key))
         for task_id in TASKS:
             owner = next((one for one in self.model.purchases if one["task_id"] == task_id), None)
-            assert owner == plain(self.store.find_task(task_id))
+            assert owner == plain(self.store.find_tasks([task_id]).get(task_id))
         unsettled = [one for one in self.model.purchases if one["settled_at"] is None]
         assert unsettled == [plain(entry) for entry in self.store.unsettled()]
         assert self.model.learned == self.store.learned()

@@ -40,7 +40,9 @@ from veo_async import (
     VeoSession,
 )
 from veo_async._http.client import Reply
-from veo_async._journal.journal import Entry, Sending, Settled
+from veo_async._journal.batching import Batching, Work
+from veo_async._journal.facts import Entry, Sending, Settled
+from veo_async._journal.sqlite_store import Store
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
 
@@ -851,25 +853,33 @@ async def test_downloads_are_written_down(tmp_path: Path) -> None:
 # --- anything at any time --------------------------------------------------------------------------------
 
 
-class LaggingJournal(Journal):
+class LaggingBatching(Batching[Store]):
     """
-    Takes a while for each commit, as a disk does, on a clock that jumps.
+    Takes a while for each batch, as a disk does, on a clock that jumps.
     """
 
     lag = 0.01
     _due = False
 
-    def _add(self, work: Any) -> None:
-        assert self._store is not None, "written after its end"
-        assert self._loop is not None
-        self._waiting.append(work)
+    def add(self, work: Work[Store]) -> None:
+        self.waiting.append(work)
         if not self._due:
             self._due = True
-            self._loop.call_later(self.lag, self._commit_late)
+            asyncio.get_running_loop().call_later(self.lag, self._begin_late)
 
-    def _commit_late(self) -> None:
+    def _begin_late(self) -> None:
         self._due = False
-        self._flush()
+        self.flush()
+
+
+class LaggingJournal(Journal):
+    """
+    Has a slow disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, inline=True)
+        self._batching = LaggingBatching(self._begin)
 
 
 @in_virtual_time
@@ -878,13 +888,13 @@ async def test_a_task_that_is_being_written_down_is_named(path: Path) -> None:
     Leaving between the server's answer and its being durable: the error has the task's id all the same.
     """
     world = ten_seconds()
-    journal = LaggingJournal(path, inline=True)
+    journal = LaggingJournal(path)
     async with world.session(journal=journal, retry=RetryPolicy(drain=0)) as veo:
         job = veo.submit(whale(), key="k")
         await reaches(job, JobState.SUBMITTING)
         while not world.core.accepted:  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.001)
-        journal.lag = 1.0
+        LaggingBatching.lag = 1.0
         await asyncio.sleep(0.5)
     error = job.exception()
     assert isinstance(error, SessionClosed)
@@ -933,11 +943,9 @@ async def test_whatever_a_restless_caller_does_nothing_is_bought_twice(
     for _ in range(rng.randint(1, 4)):
         limits = Limits(max_in_flight=rng.choice([None, 1, 3]))
         retry = RetryPolicy(drain=rng.choice([0.0, 0.02, 5.0]))
-        async with world.session(
-            journal=LaggingJournal(path, inline=True), limits=limits, retry=retry
-        ) as veo:
+        async with world.session(journal=LaggingJournal(path), limits=limits, retry=retry) as veo:
             await restless(veo, rng, requests)
-    async with world.session(journal=LaggingJournal(path, inline=True)) as veo:
+    async with world.session(journal=LaggingJournal(path)) as veo:
         jobs = veo.submit_many(requests.items())
         async with asyncio.timeout(100_000):
             states = [await ended(job) for job in jobs]

@@ -25,6 +25,8 @@ from attrs import define, field
 from veo_async import Job, JobState, Journal, TextToVideo, VeoSession
 from veo_async._api.marks import mark_of
 from veo_async._http.client import Outgoing, Reply
+from veo_async._journal.batching import Work
+from veo_async._journal.sqlite_store import Store
 from veo_async.simulator import TOKEN, Faults, Settings
 
 from .loop import VirtualLoop, run
@@ -73,9 +75,9 @@ class MortalJournal(Journal):
 
     dead = False
 
-    def _add(self, work: Any) -> None:
+    def _begin(self, batch: list[Work[Store]]) -> None:
         if not self.dead:
-            super()._add(work)
+            super()._begin(batch)
 
 
 class MortalTransport(InMemoryTransport):

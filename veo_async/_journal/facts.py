@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
+from .._api.marks import label
 from ..errors import JournalError
 
 __all__ = [
@@ -21,13 +22,19 @@ __all__ = [
     "AttemptClosed",
     "Disowned",
     "Downloaded",
+    "Elsewhere",
     "Entry",
     "Fact",
+    "Fresh",
     "Intended",
+    "Known",
     "Learned",
     "Sending",
     "Settled",
+    "Standing",
+    "TakeIn",
     "Withdrawn",
+    "standing",
 ]
 
 
@@ -192,3 +199,79 @@ class Entry:
     failed: bool = False
     outcome: str | None = None
     downloads: Mapping[str, str] = field(factory=dict)
+
+
+# --- keys that are taken in ----------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class TakeIn:
+    """
+    A key that is to stand for this request, unless it stands for something already.
+
+    Attributes:
+        retry_failed: a purchase that has failed is no obstacle.
+        look_first: another process may have bought the key, unknown to this journal.
+    """
+
+    key: str
+    request: str
+    at: float
+    retry_failed: bool = False
+    look_first: bool = False
+
+    def sending(self, earlier: int) -> Sending | None:
+        """
+        Tell the attempt that may have been made elsewhere, where the key is to be looked for first.
+        """
+        number = earlier and earlier + 1
+        mark = label(self.key, number)
+        return Sending(key=self.key, attempt=number, at=self.at, mark=mark) if self.look_first else None
+
+
+@frozen
+class Fresh:
+    """
+    Nothing has been sent for the key that could still buy anything; it is intended now, and this session's.
+
+    Attributes:
+        earlier: the highest number of an attempt that the key has had, or 0.
+        failed: the highest number of one whose purchase has failed, or 0.
+    """
+
+    earlier: int = 0
+    failed: int = 0
+
+
+@frozen
+class Known:
+    """
+    This session goes on with what is known of the key.
+    """
+
+    entry: Entry
+
+
+@frozen
+class Elsewhere:
+    """
+    Another session has the key, and goes on with it.
+    """
+
+    entry: Entry
+
+
+Standing: TypeAlias = Fresh | Known | Elsewhere
+
+
+def standing(item: TakeIn, entry: Entry | None) -> Fresh | Known:
+    """
+    Say how a key stands that no other session has.
+    """
+    if entry is None:
+        return Fresh()
+    earlier = max((entry.earlier, *(attempt.number for attempt in entry.attempts)))
+    if entry.failed and item.retry_failed:
+        return Fresh(earlier, earlier)
+    is_untouched = entry.task_id is None and all(attempt.closed for attempt in entry.attempts)
+    return Fresh(earlier, entry.earlier) if is_untouched and entry.request == item.request else Known(entry)

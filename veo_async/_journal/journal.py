@@ -1,326 +1,80 @@
 """
-The session's memory: facts about jobs, each durable before its effect, in a SQLite file.
-
-The event loop's side gathers what the coroutines of one turn write; a thread of its own commits that at once.
+What a session asks of a journal, whatever keeps it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from attrs import define, field
+from ..errors import JournalError
+from .facts import Entry, Fact, Standing, TakeIn
 
-from ..errors import JournalError, UsageError
-from .facts import (
-    Accepted,
-    AlreadyClaimed,
-    Attempt,
-    AttemptClosed,
-    Disowned,
-    Downloaded,
-    Entry,
-    Fact,
-    Intended,
-    Learned,
-    Sending,
-    Settled,
-    Withdrawn,
-)
-from .sqlite_store import Store, Work
-
-__all__ = [
-    "Accepted",
-    "AlreadyClaimed",
-    "Attempt",
-    "AttemptClosed",
-    "Disowned",
-    "Downloaded",
-    "Entry",
-    "Fact",
-    "Intended",
-    "Journal",
-    "Learned",
-    "Sending",
-    "Settled",
-    "Withdrawn",
-]
-
-# A loop that is never idle keeps the interpreter from the thread for as long as its turns are shorter than the
-# 5 ms after which Python makes it share: measured beside turns of 2 ms, up to 18 s for one commit. So a commit
-# that takes longer than those 5 ms gets the interpreter for an instant every 5 ms; then the longest took 40 ms.
-_PATIENCE: Final = 0.005
-_INSTANT: Final = 0.00002
+__all__ = ["AnyJournal"]
 
 
-def _absolute(path: str | os.PathLike[str]) -> Path:
-    return Path(os.path.abspath(path))  # where it lies must not depend on later changes of directory
-
-
-@define(eq=False)
-class _Work(Work):
+class AnyJournal(Protocol):
     """
-    A work and the caller who waits for it, if one does.
+    Facts about jobs, each durable before its effect; a session opens it, and closes it.
     """
 
-    waiter: asyncio.Future[Any] | None = None
-
-
-@define(eq=False, repr=False)
-class Journal:
-    """
-    A file that remembers, through any crash, what was asked for, sent, accepted and settled.
-
-    Give it, or its path, to `VeoSession(journal=...)`, which opens and closes it; one session holds it at a time.
-    It can be opened again after it was closed, in another event loop too.
-
-    Args:
-        path: the SQLite file; it is created where there is none, its directory is not.
-        inline: work on the caller's own thread, for tests on a clock that jumps;
-            facts then survive the death of the process, but not of the machine.
-
-    Attributes:
-        path: the file, absolute.
-        failure: why nothing can be made durable any more, or None; the next `open` clears it.
-    """
-
-    path: Path = field(converter=_absolute)
-    inline: bool = field(default=False, kw_only=True)
-
-    failure: JournalError | None = field(default=None, init=False)
-    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
-    _store: Store | None = field(default=None, init=False)
-    _thread: ThreadPoolExecutor | None = field(default=None, init=False)
-    _undoing: Future[None] | None = field(default=None, init=False)
-    _waiting: list[_Work] = field(factory=list, init=False)
-    _flushing: bool = field(default=False, init=False)
-    _courtesy: asyncio.TimerHandle | None = field(default=None, init=False)
-
-    def __repr__(self) -> str:
-        state = "failed" if self.failure else "open" if self._store else "closed"
-        return f"<Journal {str(self.path)!r} {state}, {len(self._waiting)} waiting>"
-
-    # --- opening and closing
+    @property
+    def failure(self) -> JournalError | None:
+        """
+        Why nothing can be made durable any more, for ever; None also while an outage is waited for.
+        """
 
     async def open(self, token: str) -> None:
         """
-        Open and lock the file for the account of this token, of which only a salted hash is kept.
-
-        Raises:
-            ConfigurationError: there can be no file at this path.
-            JournalError: the file is in use, damaged, incomplete, foreign, full, read-only, or another token's.
-            UsageError: the journal is open already.
+        Make ready for the account of this token, of which only a salted hash is kept.
         """
-        if self._loop is not None:
-            raise UsageError(f"{self!r} is open already")
-        self._loop = asyncio.get_running_loop()
-        self.failure = None
-        try:
-            self._store = await self._opened(token)
-        except BaseException:
-            self._loop = None
-            raise
-
-    async def _opened(self, token: str) -> Store:
-        if self.inline:
-            return Store.open(self.path, token, durable=False)
-        if self._undoing is not None:  # an opening that was cancelled may still hold the file
-            await asyncio.to_thread(wait, [self._undoing])
-        thread = ThreadPoolExecutor(1, thread_name_prefix="veo-journal")
-        opening = thread.submit(Store.open, self.path, token, durable=True)
-        try:
-            store = await asyncio.wrap_future(opening)
-        except BaseException:
-            self._undoing = thread.submit(_undo, opening)
-            thread.shutdown(wait=False)
-            raise
-        self._thread = thread
-        return store
 
     async def close(self) -> None:
         """
-        Make durable whatever was written, and let go of the file; a closed journal stays closed.
-
-        Raises:
-            JournalError: something could not be made durable.
+        Make durable whatever was written, and let go; raises the failure, if there was one.
         """
-        if self._store is None:
-            return
-        store, thread = self._store, self._thread
-        self._flush()
-        self._store = self._thread = self._loop = None
-        if thread is None:
-            store.close()
-        else:
-            await _finish(thread, store)
-        if self.failure is not None:
-            raise self.failure
 
-    # --- writing and reading
+    async def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
+        """
+        Write down the keys that are new, and say of each how it stands: all at once, or none on an error.
+        """
 
     async def write(self, *facts: Fact) -> None:
         """
         Return once the facts are durable: all of them or, on an error, none.
-
-        Cancelling the caller does not take them back.
-
-        Raises:
-            AlreadyClaimed: the accepted task is another purchase's.
-            JournalError: the disk failed, or the facts cannot follow what the journal knows.
         """
-        if self.failure is not None:
-            raise JournalError(*self.failure.args) from self.failure
-        await self._put(facts=facts)
 
     def write_soon(self, *facts: Fact) -> None:
         """
         Make the facts durable in the background, before anything that is written later.
-
-        Should that fail, `failure` says so, and so do later writes and `close`.
         """
-        if self.failure is None:
-            self._add(_Work(facts=facts))
 
     async def find(self, key: str) -> Entry | None:
         """
         Return what is known of the key's latest purchase.
         """
-        entry: Entry | None = await self._put(read=lambda store: store.find(key))
-        return entry
 
     async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
         """
         Return what is known of the latest purchases of those keys that are known at all.
         """
-        wanted = tuple(keys)
 
-        def look(store: Store) -> dict[str, Entry]:
-            return {key: entry for key in wanted if (entry := store.find(key)) is not None}
-
-        entries: dict[str, Entry] = await self._put(read=look)
-        return entries
-
-    async def find_task(self, task_id: str) -> Entry | None:
+    async def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
         """
-        Return the purchase that this task belongs to, be it its key's latest or a failed one before.
+        Return the purchases that these tasks belong to.
         """
-        entry: Entry | None = await self._put(read=lambda store: store.find_task(task_id))
-        return entry
 
     async def unsettled(self) -> list[Entry]:
         """
         Return the purchases without an outcome, in the order in which they were intended.
         """
-        entries: list[Entry] = await self._put(read=Store.unsettled)
-        return entries
 
     async def learned(self) -> dict[str, str]:
         """
         Return what was learned of each kind of request.
         """
-        learned: dict[str, str] = await self._put(read=Store.learned)
-        return learned
 
-    # --- gathering and committing
-
-    async def _put(self, **what: Any) -> Any:
-        # A future of each caller's own: cancelling it takes nothing out of the batch.
-        waiter = asyncio.get_running_loop().create_future()
-        self._add(_Work(waiter=waiter, **what))
-        return await waiter
-
-    def _add(self, work: _Work) -> None:
-        if self._loop is None or self._store is None:
-            raise UsageError(f"{self!r} is not open")
-        self._waiting.append(work)
-        if self.inline:
-            self._flush()
-        elif not self._flushing:
-            # At the end of the turn: everybody whom the last commit woke gets to add to this one.
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
+    def may_send(self) -> bool:
         """
-        Have committed whatever waits.
+        Tell, as a submit's body begins to leave, whether this session still holds what it is about to spend for.
         """
-        batch, self._waiting = self._waiting, []
-        self._flushing = bool(batch)
-        if not batch or self._loop is None or self._store is None:
-            return
-        if self._thread is None:
-            store = self._store
-            self._landed(batch, store.do(batch))
-            store.tidy()
-        else:
-            self._give_way_later(self._loop)
-            self._thread.submit(self._commit, self._loop, self._store, batch)
-
-    def _commit(self, loop: asyncio.AbstractEventLoop, store: Store, batch: list[_Work]) -> None:
-        failure = store.do(batch)
-        with suppress(RuntimeError):  # the loop is closed: it is durable, but nobody is left to be told
-            loop.call_soon_threadsafe(self._landed, batch, failure)
-        store.tidy()
-
-    def _landed(self, batch: list[_Work], failure: JournalError | None) -> None:
-        self.failure = self.failure or failure
-        for work in batch:
-            self._deliver(work)
-        if self._courtesy is not None:
-            self._courtesy.cancel()
-        # What came in during the commit goes now, and what its end brings about in the next turn.
-        self._flush()
-
-    def _deliver(self, work: _Work) -> None:
-        if work.waiter is None:
-            self.failure = self.failure or work.error
-        elif work.waiter.done():
-            pass  # its caller was cancelled
-        elif work.error is not None:
-            work.waiter.set_exception(work.error)
-        else:
-            work.waiter.set_result(work.result)
-
-    def _give_way_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._courtesy = loop.call_later(_PATIENCE, self._give_way, loop)
-
-    def _give_way(self, loop: asyncio.AbstractEventLoop) -> None:
-        time.sleep(_INSTANT)
-        self._give_way_later(loop)
-
-
-def _undo(opening: Future[Store]) -> None:
-    """
-    Close what was opened when nobody waited for it any more.
-    """
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
-
-
-async def _finish(thread: ThreadPoolExecutor, store: Store) -> None:
-    """
-    Close the file once the thread has done all it was given, also where the caller is cancelled meanwhile.
-    """
-    loop = asyncio.get_running_loop()
-    closed = loop.create_future()
-
-    def close() -> None:
-        store.close()
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(_wake, closed)
-
-    thread.submit(close)
-    thread.shutdown(wait=False)
-    await closed
-    thread.shutdown()  # it has nothing left to do but to end
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

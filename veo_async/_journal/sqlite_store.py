@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from attrs import define, field
 
 from ..errors import JournalError
+from .batching import Work
 from .facts import (
     Accepted,
     AlreadyClaimed,
@@ -28,15 +29,21 @@ from .facts import (
     Downloaded,
     Entry,
     Fact,
+    Fresh,
     Intended,
     Learned,
     Sending,
     Settled,
+    Standing,
+    TakeIn,
     Withdrawn,
+    standing,
 )
 from .sqlite_file import checkpoint, explain, make_whole, open_file
 
-__all__ = ["Store", "Work"]
+__all__ = ["Store"]
+
+_T = TypeVar("_T")
 
 
 # --- the rules -----------------------------------------------------------------------------------------
@@ -148,17 +155,10 @@ _ENTRY: Final = """SELECT id, key, request, intended_at, task_id, trace_id, acce
 (SELECT coalesce(max(number), 0) FROM attempts WHERE job IN
     (SELECT id FROM jobs AS other WHERE other.key = jobs.key AND failed = 1 AND other.id <> jobs.id))
 FROM jobs """
-# The open purchase before the failed ones, and of those the latest.
-_BY_KEY: Final = (
-    _ENTRY + "WHERE key = ? AND failed = 0",
-    _ENTRY + "WHERE key = ? AND failed = 1 ORDER BY id DESC LIMIT 1",
-)
-_BY_TASK: Final = (_ENTRY + "WHERE task_id = ?",)
 _UNSETTLED: Final = _ENTRY + "WHERE settled_at IS NULL ORDER BY id"
-_ATTEMPTS: Final = "SELECT number, at, mark, closed FROM attempts WHERE job = ? ORDER BY number"
-_UNSETTLED_ATTEMPTS: Final = """SELECT job, number, at, mark, closed FROM attempts
-WHERE job IN (SELECT id FROM jobs WHERE settled_at IS NULL) ORDER BY job, number"""
-_DOWNLOADS: Final = "SELECT video_id, path FROM downloads WHERE job = ?"
+_ATTEMPTS: Final = "SELECT job, number, at, mark, closed FROM attempts WHERE job IN ({}) ORDER BY number"
+_DOWNLOADS: Final = "SELECT job, video_id, path FROM downloads WHERE job IN ({})"
+_OF_UNSETTLED: Final = "SELECT id FROM jobs WHERE settled_at IS NULL"
 
 # The log is brought into the file when it has grown by about so many bytes: SQLite's own rule is 4 MB. A fact changes
 # about so many pages of 4096 bytes (its row, and leaves of the indexes), fewer where many are written at once.
@@ -176,18 +176,6 @@ _CALLERS_FAULT: Final = (
     TypeError,
     ValueError,
 )
-
-
-@define(eq=False)
-class Work:
-    """
-    What one caller wants done, facts to store or something to read; and how it went.
-    """
-
-    facts: tuple[Fact, ...] = ()
-    read: Callable[[Store], Any] | None = None
-    result: Any = None
-    error: JournalError | None = None
 
 
 @define(eq=False)
@@ -231,13 +219,13 @@ class Store:
         with suppress(sqlite3.Error):
             checkpoint(self.connection)
 
-    def do(self, batch: Sequence[Work]) -> JournalError | None:
+    def do(self, batch: Sequence[Work[Store]]) -> JournalError | None:
         """
         Do the works in their order, and return what is wrong with the disk, if anything is.
 
         Facts that stand side by side become durable together; each writer's are stored all or not at all.
         """
-        for reading, works in groupby(batch, key=lambda work: work.read is not None):
+        for reading, works in groupby(batch, key=lambda work: work.ask is not None):
             if reading:
                 self._read(works)
             else:
@@ -246,7 +234,7 @@ class Store:
 
     # --- writing
 
-    def _write(self, works: Sequence[Work]) -> None:
+    def _write(self, works: Sequence[Work[Store]]) -> None:
         try:
             # After a failure nothing is stored: a fact must not outlive one that was written before it.
             if self.failure is not None:
@@ -258,7 +246,7 @@ class Store:
         except Exception as error:
             self._give_up(works, error)
 
-    def _give_up(self, works: Iterable[Work], error: Exception) -> None:
+    def _give_up(self, works: Iterable[Work[Store]], error: Exception) -> None:
         self._roll_back()
         self.failure = self.failure or explain(self.path, error)
         for work in works:
@@ -270,7 +258,7 @@ class Store:
             with suppress(sqlite3.Error):  # there is an error already, and it says more
                 self.connection.execute("ROLLBACK")
 
-    def _write_together(self, works: Sequence[Work]) -> None:
+    def _write_together(self, works: Sequence[Work[Store]]) -> None:
         """
         Store all facts at the price of one, provided that every one follows the rules and is new.
         """
@@ -279,11 +267,11 @@ class Store:
             self._insert(rows)  # a transaction by itself
             return
         self._execute("BEGIN")
-        for start in range(0, len(rows), _MOST_ROWS):
-            self._insert(rows[start : start + _MOST_ROWS])
+        for some in _slices(rows, _MOST_ROWS):
+            self._insert([*some])
         self._execute("COMMIT")
 
-    def _write_apart(self, works: Sequence[Work]) -> None:
+    def _write_apart(self, works: Sequence[Work[Store]]) -> None:
         """
         Find out which facts are wrong or known already, and store the rest.
         """
@@ -295,7 +283,7 @@ class Store:
         except Exception as error:
             self._give_up(works, error)
 
-    def _write_one(self, work: Work) -> None:
+    def _write_one(self, work: Work[Store]) -> None:
         self._execute("SAVEPOINT work")
         try:
             for fact in work.facts:
@@ -320,7 +308,7 @@ class Store:
         entry = self.find(fact.key)
         if _REPEATS[type(fact)](fact, entry):
             return
-        owner = self.find_task(fact.task_id) if isinstance(fact, Accepted) else None
+        owner = self.find_tasks([fact.task_id]).get(fact.task_id) if isinstance(fact, Accepted) else None
         if owner is not None:
             raise AlreadyClaimed(
                 f"the task is key {owner.key!r}'s already", key=fact.key, task_id=fact.task_id
@@ -339,13 +327,28 @@ class Store:
     def _execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
         return self.connection.execute(sql, [_bound(value) for value in values])
 
+    def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
+        """
+        Write down the keys that are new, and say of each how it stands: all at once, or none on an error.
+        """
+        known = self.find_many(item.key for item in items)
+        entries = [known.get(item.key) for item in items]
+        standings = [*map(standing, items, entries)]
+        work = Work[Store](facts=tuple(chain.from_iterable(map(_news, items, entries, standings))))
+        self._write([work])
+        if work.error is not None:
+            raise work.error
+        return standings
+
     # --- reading
 
-    def _read(self, works: Iterable[Work]) -> None:
+    def _read(self, works: Iterable[Work[Store]]) -> None:
         for work in works:
-            assert work.read is not None
+            assert work.ask is not None
             try:
-                work.result = work.read(self)
+                work.result = work.ask(self)
+            except JournalError as error:
+                work.error = error
             except _CALLERS_FAULT as error:
                 work.error = _unfit(error)
             except Exception as error:
@@ -355,22 +358,28 @@ class Store:
         """
         Return the key's latest purchase.
         """
-        return self._first(_BY_KEY, key)
+        return self.find_many([key]).get(key)
 
-    def find_task(self, task_id: str) -> Entry | None:
+    def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
         """
-        Return the purchase that this task belongs to.
+        Return the latest purchases of those keys that are known.
         """
-        return self._first(_BY_TASK, task_id)
+        return {entry.key: entry for entry in self._found("key", keys)}
+
+    def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
+        """
+        Return the purchases that these tasks belong to.
+        """
+        return {
+            entry.task_id: entry for entry in self._found("task_id", task_ids) if entry.task_id is not None
+        }
 
     def unsettled(self) -> list[Entry]:
         """
         Return the purchases without an outcome, in the order of intention.
         """
-        attempts: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
-        for job, *attempt in self._execute(_UNSETTLED_ATTEMPTS):
-            attempts[job].append(tuple(attempt))
-        return [_entry(row, attempts.get(row[0], ()), ()) for row in self._execute(_UNSETTLED)]
+        attempts = self._by_job(_ATTEMPTS.format(_OF_UNSETTLED), ())
+        return [_entry(row, attempts[row[0]], ()) for row in self._execute(_UNSETTLED)]
 
     def learned(self) -> dict[str, str]:
         """
@@ -378,12 +387,26 @@ class Store:
         """
         return dict(_texts(self._execute("SELECT kind, data FROM learned")))
 
-    def _first(self, queries: Iterable[str], value: str) -> Entry | None:
-        for query in queries:
-            row = self._execute(query, (value,)).fetchone()
-            if row is not None:
-                return _entry(row, self._execute(_ATTEMPTS, row[:1]), self._execute(_DOWNLOADS, row[:1]))
-        return None
+    def _found(self, column: str, values: Iterable[str]) -> Iterator[Entry]:
+        # The open purchase comes after the failed ones, and of those the latest last.
+        question = _ENTRY + f"WHERE {column} IN ({{}}) ORDER BY failed DESC, id"
+        for some in _slices([*values], _MOST_ROWS):
+            rows = self._rows(question, some)
+            ids = [row[0] for row in rows]
+            attempts, downloads = self._by_job(_ATTEMPTS, ids), self._by_job(_DOWNLOADS, ids)
+            yield from (_entry(row, attempts[row[0]], downloads[row[0]]) for row in rows)
+
+    def _by_job(self, question: str, ids: Sequence[int]) -> Mapping[int, list[tuple[Any, ...]]]:
+        found: Mapping[int, list[tuple[Any, ...]]] = defaultdict(list)
+        for job, *rest in self._rows(question, ids):
+            found[job].append(tuple(rest))
+        return found
+
+    def _rows(self, question: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """
+        Ask with as many values as there are, in place of the braces.
+        """
+        return self._execute(question.format(", ".join("?" * len(values))), values).fetchall()
 
 
 _INSERT: Final = {
@@ -451,3 +474,15 @@ def _entry(
         outcome=outcome,
         downloads=dict(_texts(downloads)),
     )
+
+
+def _news(item: TakeIn, entry: Entry | None, now: Standing) -> Iterator[Fact]:
+    if isinstance(now, Fresh):
+        if entry is None or entry.failed:
+            yield Intended(key=item.key, request=item.request, at=item.at)
+        if sending := item.sending(now.earlier):
+            yield sending
+
+
+def _slices(values: Sequence[_T], length: int) -> Iterator[Sequence[_T]]:
+    return (values[start : start + length] for start in range(0, len(values), length))

@@ -21,7 +21,7 @@ from .._http.clock import ServerClock
 from .._jobs.job import Job, JobState, settle
 from .._jobs.registry import Registry
 from .._journal import facts
-from .._journal.journal import Journal
+from .._journal.sqlite import Journal
 from .._track.durations import Durations
 from .._track.tracker import Outcome
 from ..errors import JobError, JobFailed, JournalError, ProtocolError, VeoError
@@ -134,7 +134,7 @@ class Endings:
         """
         if self.journal is None or self.journal.failure is not None:
             return
-        entry = await self.journal.find_task(video.task_id)
+        entry = (await self.journal.find_tasks([video.task_id])).get(video.task_id)
         if entry is not None and entry.settled_at is not None and not entry.failed:
             now = self.clock.wall()
             await self.journal.write(

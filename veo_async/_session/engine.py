@@ -42,7 +42,7 @@ from .._http.listing import about_many, list_tasks, or_none, retrieve, retrieve_
 from .._jobs.job import Job, JobState, advance, looked, settle
 from .._jobs.registry import Registry, key_conflict, mismatch, read_request, unreadable
 from .._journal import facts
-from .._journal.journal import Journal
+from .._journal.sqlite import Journal
 from .._policies import Limits, PollPolicy, RetryPolicy
 from .._submit.find import find_by_keys
 from .._submit.reconciler import Attempt, Reconciler

@@ -38,7 +38,7 @@ from .shortcuts import ShortMethods
 
 if TYPE_CHECKING:  # what runs is loaded where a session is entered: to name a session takes far less
     from .._http.client import Transport
-    from .._journal.journal import Journal
+    from .._journal.sqlite import Journal
     from .._submit.submitters import CallbackUrl
     from .engine import Engine
 
@@ -82,7 +82,7 @@ class SessionStats:
 def _journal_at(place: Journal | str | os.PathLike[str] | None) -> Journal | None:
     if place is None:
         return None
-    from .._journal.journal import Journal  # noqa: PLC0415 - see above
+    from .._journal.sqlite import Journal  # noqa: PLC0415 - see above
 
     return place if isinstance(place, Journal) else Journal(place)
 

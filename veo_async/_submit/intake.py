@@ -15,7 +15,7 @@ from .._api.marks import label
 from .._api.wire import dump_request
 from .._jobs.job import Job
 from .._journal import facts
-from .._journal.journal import Journal
+from .._journal.sqlite import Journal
 from ..errors import JournalError
 from .submission import Submission, SubmitterHost
 

@@ -18,7 +18,7 @@ from .._http.client import Http
 from .._http.lane import sleep
 from .._http.listing import or_none, read_all
 from .._jobs.job import JobState, advance
-from .._journal.journal import AlreadyClaimed
+from .._journal.facts import AlreadyClaimed
 from ..errors import ApiError, BadRequest, TaskNotFound, TransportError, VeoError
 from .reconciler import Adopt, Decision, GiveUp, Listing, Reconciler, SendAgain
 from .shown import HOUR

@@ -12,7 +12,7 @@ from .._api.replies import Accepted, Unknown
 from .._api.requests import Request
 from .._http.client import Outgoing
 from .._jobs.job import Job, JobState
-from .._journal.journal import Entry
+from .._journal.facts import Entry
 from ..errors import SessionClosed, SubmissionUnknown, VeoError
 from .reconciler import Attempt
 

@@ -25,7 +25,7 @@ from .._http.client import Http, Outgoing, tell
 from .._http.lane import Lane
 from .._jobs.job import Job, JobState, advance
 from .._journal import facts
-from .._journal.journal import Journal
+from .._journal.sqlite import Journal
 from .._policies import Limits
 from ..errors import (
     ApiError,
