@@ -191,7 +191,7 @@ async def _play(seed: int, folder: Path) -> Outcome:
     world = World(Settings(seed=seed), faults=_faults(rng))
     processes = []
     for number in range(rng.choice([1, 2, 2, 3])):
-        jobs = rng.randint(10, 25)
+        jobs = rng.randint(4, 12)
         requests = {f"{number} key {n}": TextToVideo("a whale") for n in range(jobs)}
         forgetful = rng.random() < FORGETFUL
         processes.append(_Process(world, folder, f"{seed} {number}", requests, forgetful))
