@@ -149,6 +149,17 @@ def test_wait_can_be_interrupted() -> None:
     assert f"To go on: veo-async wait {task_id}" in result.err
 
 
+def test_who_stops_waiting_for_a_key_is_told_of_no_purchase() -> None:
+    """A wait for a key buys nothing: Ctrl-C ends it without a word of a submit, or of what may be billed."""
+    with (
+        served(speed=1) as slow,
+        signalled(signal.SIGINT, when=lambda: slow.core.requests["list"]),
+    ):
+        result = call(slow, "wait", "--key", "nobody's")
+    assert (130, "veo-async: interrupted.") == (result.status, result.err.splitlines()[-1])
+    assert not [word for word in ("submit", "billed", "accepted") if word in result.err]
+
+
 # --- a journal -------------------------------------------------------------------------------------------
 
 
@@ -242,7 +253,7 @@ def test_an_earlier_video_becomes_another(
         (("upsample", VIDEO, "--to", "8k"), "--to must be one of 1080p, 4k, gif"),
         (("reshoot", VIDEO, "sideways"), "MOTION must be one of STATIONARY"),
         (("extend", VIDEO, "-m", "veo3"), "--model must be one of veo31-fast, veo31"),
-        (("1080p", " "), "VIDEO_ID must not be empty"),
+        (("1080p", " "), "- ID must not be empty"),
         (("insert", VIDEO, " "), "PROMPT must not be empty"),
         (("remove", VIDEO, "--mask", ""), "--mask must not be empty"),
     ],
@@ -265,6 +276,7 @@ def test_a_tasks_id_stands_for_its_video(server: Served) -> None:
     assert f"1080p of {task['task_id']}" in result.err
     unknown = call(server, "1080p", "no-such-task", "-o", "other.mp4")
     assert (1, True) == (unknown.status, "bad_request: video_id is invalid" in unknown.err)
+    assert "Check the id: `veo-async list` shows those of tasks and videos" in unknown.err
 
 
 @pytest.mark.parametrize(
