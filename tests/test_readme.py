@@ -254,6 +254,14 @@ def test_every_kind_of_fault_is_told() -> None:
     assert [*ENDPOINTS] == re.findall(r"`(\w+)`", README.partition("`on` is one or several of ")[2])[:6]
 
 
+def test_each_client_has_its_version_and_all_have_a_date() -> None:
+    """A row of the table of clients names a version, ours the package's, and the day is told above it."""
+    versions = {name: version for name, version, *_ in _rows("| client |")}
+    assert [] == [name for name, version in versions.items() if not re.fullmatch(r"\d+(\.\d+)+", version)]
+    assert veo_async.__version__ == versions["veo_async"]
+    assert re.search(r"newest versions on \d{4}-\d{2}-\d{2}:", README.partition("| client |")[0])
+
+
 # --- the commands and the links --------------------------------------------------------------------------
 
 

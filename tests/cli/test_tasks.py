@@ -5,6 +5,7 @@ The commands for tasks and videos that exist, and what completes them in a shell
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -277,6 +278,18 @@ def test_a_tasks_id_stands_for_its_video(server: Served) -> None:
     unknown = call(server, "1080p", "no-such-task", "-o", "other.mp4")
     assert (1, True) == (unknown.status, "bad_request: video_id is invalid" in unknown.err)
     assert "Check the id: `veo-async list` shows those of tasks and videos" in unknown.err
+
+
+def test_every_command_that_shows_a_task_shows_its_video(server: Served) -> None:
+    """`generate`, `wait`, `status` and `list` tell the id that another video is made from."""
+    bought = call(server, "generate", "a whale", "-o", "shown.mp4")
+    [task_id] = re.findall(r"of task (\S+)", bought.err)
+    video_id = call(server, "status", task_id, "--json").out.partition('"videos": [{"id": "')[2][:32]
+    assert f"video {video_id} of task {task_id}" in bought.err
+    assert f"video {video_id} of task {task_id}" in call(server, "wait", task_id).err
+    for arguments in (("status", task_id), ("list", "--limit", "1")):
+        [row] = [line for line in call(server, *arguments).out.splitlines() if task_id in line]
+        assert video_id in row.split()
 
 
 @pytest.mark.parametrize(
