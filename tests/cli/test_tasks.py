@@ -95,8 +95,11 @@ def test_no_tasks_are_no_table() -> None:
 
 
 def test_a_table_without_a_token_is_bad_input() -> None:
-    """Whoever has no token is told so, also for reading."""
-    assert 2 == invoke("list").status
+    """Whoever has no token is told so, also for reading, and not that something else is at fault."""
+    result = invoke("list")
+    first, second = result.err.splitlines()
+    assert (2, "veo-async: nothing was sent:") == (result.status, first)
+    assert "no token: set ACEDATACLOUD_API_TOKEN" in second
 
 
 def test_download_saves_what_has_ended(server: Served) -> None:

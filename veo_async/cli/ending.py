@@ -172,7 +172,7 @@ def refuse(violations: Iterable[str]) -> None:
     """
     found = list(dict.fromkeys(violations))
     if found:
-        complain("nothing was sent, the input is at fault:", *(f"- {violation}" for violation in found))
+        complain("nothing was sent:", *(f"- {violation}" for violation in found))
         sys.exit(REFUSED)
 
 
