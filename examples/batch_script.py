@@ -55,4 +55,6 @@ async def main(directory: Path) -> int:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        sys.exit(asyncio.run(main(Path((sys.argv[1:] or [temporary])[0]))))
+        where = Path((sys.argv[1:] or [temporary])[0])
+        where.mkdir(parents=True, exist_ok=True)
+        sys.exit(asyncio.run(main(where)))

@@ -86,4 +86,6 @@ async def main(directory: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        asyncio.run(main(Path((sys.argv[1:] or [temporary])[0])))
+        where = Path((sys.argv[1:] or [temporary])[0])
+        where.mkdir(parents=True, exist_ok=True)
+        asyncio.run(main(where))

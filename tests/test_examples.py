@@ -107,6 +107,7 @@ def _saved(directory: Path) -> set[str]:
 
 async def test_a_batch_run_twice_buys_nothing_twice(empty: Path, tmp_path: Path) -> None:
     """The first run submits each prompt once; the second finds every video in its journal, and sends nothing."""
+    tmp_path /= "new"
     first = await _run("batch_script.py", str(tmp_path), where=empty)
     assert "6 of 6 videos saved, 6 submits sent" == first[-1]
     assert KEYS == _saved(tmp_path)
@@ -138,11 +139,11 @@ async def test_a_batch_without_a_directory_leaves_nothing_behind(empty: Path) ->
 
 async def test_a_pipeline_takes_each_clip_through_every_stage(empty: Path, tmp_path: Path) -> None:
     """Each subject is saved as it was made, and again in 1080p."""
-    lines = await _run("pipeline_workers.py", str(tmp_path), where=empty)
+    lines = await _run("pipeline_workers.py", str(tmp_path / "new"), where=empty)
     assert "6 of 6 clips went all the way" == lines[-1]
     subjects = {"heron", "steam train", "paper boat", "owl", "glacier", "carousel"}
     expected = {f"{subject}, {quality}" for subject in subjects for quality in ("720p", "1080p")}
-    assert expected == _saved(tmp_path)
+    assert expected == _saved(tmp_path / "new")
     assert [] == _left_in(empty)
 
 

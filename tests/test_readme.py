@@ -25,6 +25,7 @@ from veo_async import MODELS, JobState, Limits, Model, PollPolicy, RetryPolicy, 
 from veo_async.cli.batch.input import read_items
 from veo_async.cli.group import command
 from veo_async.simulator import Faults, Settings, Simulator
+from veo_async.simulator._faults import ENDPOINTS, FAULTS
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -238,6 +239,27 @@ def test_each_default_is_the_packages(name: str, default: str, _: str) -> None:
     policy, field = name.strip("`").split(".")
     made: object = {"PollPolicy": PollPolicy, "RetryPolicy": RetryPolicy, "Limits": Limits}[policy]()
     assert default.strip("`") == str(getattr(made, field))
+
+
+@pytest.mark.parametrize(("name", "default", "_"), _rows("| `Settings` |"))
+def test_each_default_is_the_simulators(name: str, default: str, _: str) -> None:
+    """A setting of the simulator in the README has the default that it has in the package."""
+    assert default.strip("`") == str(getattr(Settings(), name.strip("`")))
+
+
+def test_every_kind_of_fault_is_told() -> None:
+    """Each kind of fault stands once in the table of faults, and each endpoint above it."""
+    told = [kind for row in _rows("| kind of fault |") for kind in re.findall(r"`(\w+)`", row[0])]
+    assert sorted({kind for kinds in FAULTS.values() for kind in kinds}) == sorted(told)
+    assert [*ENDPOINTS] == re.findall(r"`(\w+)`", README.partition("`on` is one or several of ")[2])[:6]
+
+
+def test_each_client_has_its_version_and_all_have_a_date() -> None:
+    """A row of the table of clients names a version, ours the package's, and the day is told above it."""
+    versions = {name: version for name, version, *_ in _rows("| client |")}
+    assert [] == [name for name, version in versions.items() if not re.fullmatch(r"\d+(\.\d+)+", version)]
+    assert veo_async.__version__ == versions["veo_async"]
+    assert re.search(r"newest versions on \d{4}-\d{2}-\d{2}:", README.partition("| client |")[0])
 
 
 # --- the commands and the links --------------------------------------------------------------------------

@@ -388,7 +388,7 @@ def test_a_dry_run_buys_nothing(server: Served) -> None:
     assert ["1  text2video veo31", "2  text2video veo31-fast"] == [
         line.strip() for line in result.out.splitlines()[:2]
     ]
-    assert "3  to be bought; 0 of 3 lines were before" in result.out
+    assert "3  to be bought; 0 of 3 lines were bought before" in result.out
     assert before == server.core.requests.total()
     assert not Path("out").exists()
 
@@ -534,6 +534,28 @@ def test_a_run_that_was_overtaken_does_not_touch_a_key_of_the_other(
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_is_no_failed_task(server: Served) -> None:
+    """Where no task has failed, nothing is said of --retry-failed, which would do nothing."""
+    result = batch(server, "-", given='{"prompt": "a", "model": "veo2"}\n')
+    assert (1, True) == (result.status, "line 1: bad_request: model is not supported" in result.err)
+    assert "The same command again tries what is missing." in result.err
+    assert "--retry-failed" not in result.err
+
+
+def test_ctrl_c_before_anything_was_accepted() -> None:
+    """Without an accepted task, nothing is said of what goes on at the server."""
+    faults = Faults().add("status_before", on="submit", status=429, retry_after=60.0)
+    with (
+        served(faults=faults, speed=1) as server,
+        signalled(signal.SIGINT, when=lambda: server.core.requests["submit"]),
+    ):
+        result = batch(server)
+    assert (130, True) == (result.status, "veo-async: interrupted; no accepted task is open." in result.err)
+    assert "The same command again goes on from here" in result.err
+    assert "0 accepted tasks" not in result.err
+    assert "no cancel" not in result.err
 
 
 def test_ctrl_c_can_be_gone_on_from(tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ def test_the_table_of_models_is_readable_in_80_columns() -> None:
         assert bool(model.retired) == ("(retired)" in row)
         assert model.tier in row
         assert " ".join(model.resolutions) in row
-    assert "may be refused" in result.out
+    words = "Each of veo2, veo2-fast may be refused: the newest documents retired it"
+    assert words in " ".join(result.out.split())
 
 
 # --- words -----------------------------------------------------------------------------------------------
@@ -211,6 +212,14 @@ def test_an_unknown_task_is_no_reason_to_buy(kind: type[errors.VeoError]) -> Non
     assert "the token is of the account that bought it" in told
     assert not {"again", "buy"} & set(told.split())
     assert "gone" == advice.lines(kind("gone"))[0]
+
+
+@pytest.mark.parametrize("kind", [errors.JobVanished, errors.TaskNotFound])
+def test_a_key_without_a_task_is_no_matter_of_ids(kind: type[errors.VeoError]) -> None:
+    """Where a key was looked for, and no id, it is the key that is to be checked."""
+    [_, told] = advice.lines(kind("gone", key="whale"))
+    assert "Check the key" in told
+    assert "the last day" in told
 
 
 def test_the_command_starts_where_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

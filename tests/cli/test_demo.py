@@ -278,6 +278,36 @@ def test_a_share_is_a_number_from_0_to_1(value: str) -> None:
     assert f"{value!r} is not a number from 0 to 1" in result.err
 
 
+async def test_a_fault_strikes_once_and_is_shown(tmp_path: Path) -> None:
+    """`--fault` spoils the first request of each job, and the line of that request says so."""
+    with Process(("simulate", "--port", "0", "--fault", "html@submit"), tmp_path) as process:
+        url = process.read_until("ACEDATACLOUD_API_BASE_URL=", out=True).strip().partition("=")[2]
+        headers = {"Authorization": "Bearer simulator-token"}
+        types = []
+        async with aiohttp.ClientSession(url, headers=headers) as http:
+            for _ in range(2):
+                body = {"action": "text2video", "prompt": "a", "async": True}
+                async with http.post("/veo/videos", json=body) as answer:
+                    types.append(answer.content_type)
+        process.read_until("(html)")
+    assert ["text/html", "application/json"] == types
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("drop_aftr", "'drop_aftr' is no kind of fault: did you mean 'drop_after'?"),
+        ("drop_after@submits", "'submits' is no endpoint: did you mean 'submit'?"),
+        ("late@list", "late is nothing that can happen to list"),
+    ],
+)
+def test_a_misspelt_fault_is_answered_by_a_question(word: str, words: str) -> None:
+    """What is no fault is bad input, and the word that it may be meant for is named."""
+    result = invoke("simulate", "--fault", word)
+    assert 2 == result.status
+    assert words in " ".join(result.err.split())
+
+
 # --- in a browser ----------------------------------------------------------------------------------------
 
 

@@ -81,7 +81,7 @@ async def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
         one.fail(rows[0], JobFailed("no", code="api_error"))
         clock.now += 16
         await said(shown, "ended")
-    assert "video 0: failed api_error: no" in shown.getvalue()
+    assert "video 0: failed, api_error: no" in shown.getvalue()
     assert "1 of 3 ended; 2 pending" in shown.getvalue()
 
 

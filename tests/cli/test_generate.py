@@ -218,6 +218,13 @@ def test_file_addresses_are_files(server: Served, image: str) -> None:
     assert "is a file on this machine" in result.err
 
 
+def test_a_note_about_the_token_names_the_command(server: Served) -> None:
+    """What the log warns of before the first request is told as all notes are."""
+    short = server.environment | {"ACEDATACLOUD_API_TOKEN": "short"}
+    result = invoke("list", environment=short)
+    assert "veo-async: note: ACEDATACLOUD_API_TOKEN has less than 12 characters" in result.err
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [

@@ -5,6 +5,7 @@ The commands for tasks and videos that exist, and what completes them in a shell
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -94,8 +95,11 @@ def test_no_tasks_are_no_table() -> None:
 
 
 def test_a_table_without_a_token_is_bad_input() -> None:
-    """Whoever has no token is told so, also for reading."""
-    assert 2 == invoke("list").status
+    """Whoever has no token is told so, also for reading, and not that something else is at fault."""
+    result = invoke("list")
+    first, second = result.err.splitlines()
+    assert (2, "veo-async: nothing was sent:") == (result.status, first)
+    assert "no token: set ACEDATACLOUD_API_TOKEN" in second
 
 
 def test_download_saves_what_has_ended(server: Served) -> None:
@@ -147,6 +151,17 @@ def test_wait_can_be_interrupted() -> None:
             result = call(slow, "wait", task_id)
     assert 130 == result.status
     assert f"To go on: veo-async wait {task_id}" in result.err
+
+
+def test_who_stops_waiting_for_a_key_is_told_of_no_purchase() -> None:
+    """A wait for a key buys nothing: Ctrl-C ends it without a word of a submit, or of what may be billed."""
+    with (
+        served(speed=1) as slow,
+        signalled(signal.SIGINT, when=lambda: slow.core.requests["list"]),
+    ):
+        result = call(slow, "wait", "--key", "nobody's")
+    assert (130, "veo-async: interrupted.") == (result.status, result.err.splitlines()[-1])
+    assert not [word for word in ("submit", "billed", "accepted") if word in result.err]
 
 
 # --- a journal -------------------------------------------------------------------------------------------
@@ -242,7 +257,7 @@ def test_an_earlier_video_becomes_another(
         (("upsample", VIDEO, "--to", "8k"), "--to must be one of 1080p, 4k, gif"),
         (("reshoot", VIDEO, "sideways"), "MOTION must be one of STATIONARY"),
         (("extend", VIDEO, "-m", "veo3"), "--model must be one of veo31-fast, veo31"),
-        (("1080p", " "), "VIDEO_ID must not be empty"),
+        (("1080p", " "), "- ID must not be empty"),
         (("insert", VIDEO, " "), "PROMPT must not be empty"),
         (("remove", VIDEO, "--mask", ""), "--mask must not be empty"),
     ],
@@ -265,6 +280,19 @@ def test_a_tasks_id_stands_for_its_video(server: Served) -> None:
     assert f"1080p of {task['task_id']}" in result.err
     unknown = call(server, "1080p", "no-such-task", "-o", "other.mp4")
     assert (1, True) == (unknown.status, "bad_request: video_id is invalid" in unknown.err)
+    assert "Check the id: `veo-async list` shows those of tasks and videos" in unknown.err
+
+
+def test_every_command_that_shows_a_task_shows_its_video(server: Served) -> None:
+    """`generate`, `wait`, `status` and `list` tell the id that another video is made from."""
+    bought = call(server, "generate", "a whale", "-o", "shown.mp4")
+    [task_id] = re.findall(r"of task (\S+)", bought.err)
+    video_id = call(server, "status", task_id, "--json").out.partition('"videos": [{"id": "')[2][:32]
+    assert f"video {video_id} of task {task_id}" in bought.err
+    assert f"video {video_id} of task {task_id}" in call(server, "wait", task_id).err
+    for arguments in (("status", task_id), ("list", "--limit", "1")):
+        [row] = [line for line in call(server, *arguments).out.splitlines() if task_id in line]
+        assert video_id in row.split()
 
 
 @pytest.mark.parametrize(

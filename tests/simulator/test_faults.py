@@ -125,8 +125,32 @@ def test_what_cannot_happen_is_refused(kind: str, endpoint: Any) -> None:
     """A fault that makes no sense at an endpoint is a ValueError, as is one nobody knows."""
     with pytest.raises(ValueError, match="is nothing that can happen to"):
         Faults().add(kind, on=endpoint)
-    with pytest.raises(ValueError, match="kind"):
+    with pytest.raises(ValueError, match="'meteor' is no kind of fault, only drop_before, "):
         Fault("meteor")
+
+
+@pytest.mark.parametrize(
+    ("kind", "choices", "words"),
+    [
+        ("drop_aftr", {"on": "submit"}, "'drop_aftr' is no kind of fault: did you mean 'drop_after'?"),
+        ("stale", {"on": "retreive"}, "'retreive' is no endpoint: did you mean 'retrieve'?"),
+        ("slow", {"on": "submit", "secnds": 3}, "'secnds' is no detail of a fault: did you mean 'seconds'?"),
+        ("slow", {"on": "submit", "frist": True}, "'frist' is no detail of a fault: did you mean 'first'?"),
+    ],
+)
+def test_a_misspelt_word_is_answered_by_a_question(kind: str, choices: Any, words: str) -> None:
+    """A kind, an endpoint or a detail that is misspelt: the error names the word that it may be meant for."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        Faults().add(kind, **choices)
+    assert words == str(caught.value)
+
+
+def test_without_an_endpoint_a_fault_strikes_wherever_it_can(clock: Clock) -> None:
+    """Without `on`, a kind of fault strikes at all the endpoints that it can happen to."""
+    core = make(clock, Faults().add("missing"))
+    [task] = tasks(core, "a whale")
+    assert [] == batch(core, [task])
+    assert [] == core.post("/veo/tasks", {"action": "retrieve_batch"}).json()["items"]
 
 
 # --- what becomes of the answer ------------------------------------------------------------------------

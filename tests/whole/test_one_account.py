@@ -15,7 +15,7 @@ import pytest
 
 from tests.virtual import World, run
 from tests.virtual.scripted import in_virtual_time, whales
-from veo_async import Job, Journal, Limits, RetryPolicy, TaskNotFound, TextToVideo
+from veo_async import ApiError, Job, Journal, Limits, RetryPolicy, TaskNotFound, TextToVideo
 from veo_async._api.marks import mark_of
 from veo_async.simulator import Faults, Settings, Simulator
 
@@ -110,6 +110,23 @@ async def test_a_fresh_session_that_looks_first_buys_only_what_is_missing() -> N
     # Eighteen pages of 50 show what was bought, and one that follows them that there are no more; what comes new
     # is asked for four times within the grace.
     assert 18 + 1 + 2 * 5 >= world.core.requests["list"] - listed
+
+
+@in_virtual_time
+@pytest.mark.parametrize("status", [400, 401])
+async def test_what_a_refusal_has_bought_is_found_by_its_key(status: int) -> None:
+    """
+    A server that refuses what it has accepted is believed; its task is found by the key, and taken up by it.
+    """
+    faults = Faults().add("status_after", on="submit", status=status, first=True)
+    world = World(Settings(mean=20.0), faults=faults)
+    async with world.session() as veo:
+        with pytest.raises(ApiError):
+            await veo.submit(TextToVideo("a whale"), key="whale")
+        [(key, record)] = (await veo.find(["whale"])).items()
+        result = await veo.submit(TextToVideo("a whale"), key="whale", look_first=True)
+    assert ("whale", record.id) == (key, result.task_id)
+    assert 1 == world.core.accepted
 
 
 @in_virtual_time

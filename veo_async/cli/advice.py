@@ -41,6 +41,9 @@ CHECK_THE_ID: Final = (
     "Check the id (a video's is another one), and that the token is of the account that bought it."
 )
 
+CHECK_THE_KEY: Final = "Check the key, and that the token is of the account that bought it; only tasks of the last day are looked through."
+CHECK_THE_VIDEO: Final = "Check the id: `veo-async list` shows those of tasks and videos."
+
 # The first row that fits is taken, so a narrower class stands before a wider one.
 _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
     (InvalidRequest, "Nothing was sent, and nothing is billed."),
@@ -82,6 +85,10 @@ def advice(error: VeoError) -> str | None:
     """
     Tell what to do about an error, in one sentence; None where nothing useful is known.
     """
+    if isinstance(error, BadRequest) and "video_id" in str(error.message):
+        return CHECK_THE_VIDEO
+    if isinstance(error, JobVanished | TaskNotFound) and not error.task_id:
+        return CHECK_THE_KEY
     for kind, words in _ADVICE:
         if isinstance(error, kind):
             return None if "{task_id}" in words and not error.task_id else words.format(task_id=error.task_id)

@@ -50,17 +50,27 @@ def run(main: Coroutine[Any, Any, int]) -> None:
 
 
 def _status_of(main: Coroutine[Any, Any, int]) -> int:
-    handler, interrupts = Notes(complain), _Interrupts()
-    logging.getLogger("veo_async").addHandler(handler)
+    interrupts = _Interrupts()
     try:
-        with interrupts.taken():
+        with _noting(), interrupts.taken():
             return asyncio.run(_until_stopped(main, interrupts))
     except asyncio.CancelledError:
         return INTERRUPTED if interrupts.pressed else TERMINATED
     except (VeoError, OSError, BaseExceptionGroup) as error:
         return _told(error)
+
+
+@contextlib.contextmanager
+def _noting() -> Iterator[None]:
+    """
+    Tell the package's warnings as notes of the command in the block.
+    """
+    logger, handler = logging.getLogger("veo_async"), Notes(complain)
+    logger.addHandler(handler)
+    try:
+        yield
     finally:
-        logging.getLogger("veo_async").removeHandler(handler)
+        logger.removeHandler(handler)
 
 
 @define(eq=False)
@@ -162,7 +172,7 @@ def refuse(violations: Iterable[str]) -> None:
     """
     found = list(dict.fromkeys(violations))
     if found:
-        complain("nothing was sent, the input is at fault:", *(f"- {violation}" for violation in found))
+        complain("nothing was sent:", *(f"- {violation}" for violation in found))
         sys.exit(REFUSED)
 
 
@@ -206,7 +216,8 @@ def new_session(
     try:
         polling, retry = PollPolicy().scaled(1 / speed), RetryPolicy().scaled(1 / speed)
         limits = Limits(max_in_flight=max_in_flight, max_queue_wait=timeout)
-        return VeoSession(base_url=base_url, polling=polling, retry=retry, limits=limits, journal=journal)
+        with _noting():
+            return VeoSession(base_url=base_url, polling=polling, retry=retry, limits=limits, journal=journal)
     except ConfigurationError as error:
         violations.append(str(error))
         return None

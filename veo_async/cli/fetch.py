@@ -52,6 +52,13 @@ class Piece:
     error: VeoError | None = field(default=None, init=False)
 
     @property
+    def on_its_way(self) -> bool:
+        """
+        Whether its submit waits for an answer; what is attached to is not submitted.
+        """
+        return self.job is not None and self.job.request is not None and self.job.state in ON_THE_WAY
+
+    @property
     def open(self) -> bool:
         """
         Whether the server may still be at work on it, or it was never known to have begun.
@@ -78,7 +85,7 @@ async def see_through(veo: VeoSession, pieces: Sequence[Piece], board: Board) ->
             for piece in pieces:
                 group.create_task(_see_through(piece, veo, board), name=f"veo-async {piece.title}")
     except asyncio.CancelledError:
-        if any(piece.job and piece.job.state in ON_THE_WAY for piece in pieces):
+        if any(piece.on_its_way for piece in pieces):
             board.say(STOPPING)
         raise
 
@@ -119,7 +126,7 @@ def interrupted(pieces: Sequence[Piece], *, kept: bool = False) -> None:
         complain("interrupted.")
     for piece in pieces:
         error = piece.error or (piece.job.exception() if piece.job and piece.job.done() else None)
-        if error is not None and not (piece.job and piece.job.task_id):
+        if error is not None and not (piece.job and (piece.job.task_id or piece.job.request is None)):
             complain(*lines(error))
 
 

@@ -23,7 +23,7 @@ __all__ = ["command"]
 
 _SECTIONS: Final = (
     ("Make videos", (demo, generate, batch)),
-    ("From an earlier video, by its id", REWORKING),
+    ("From an earlier video, by its id or its task's", REWORKING),
     ("Tasks that exist", (wait, status, list_, download, resume)),
     ("Other", (models, simulate, listen, completion)),
 )

@@ -50,7 +50,7 @@ LONGEST_SUFFIX: Final = ".part.json"  # what a download may put behind the file'
 _OPTIONS: Final = {
     "prompt": "PROMPT",
     "image_urls": "--image",
-    "video_id": "VIDEO_ID",
+    "video_id": "ID",
     "model": "--model",
     "resolution": "--resolution",
     "aspect_ratio": "--aspect-ratio",

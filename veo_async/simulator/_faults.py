@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Final, Literal
 
-from attrs import define, evolve, field, frozen, validators
+from attrs import define, evolve, field, fields_dict, frozen
 
 from ._replies import Act, Reply, encode, http_date
 
@@ -78,7 +79,23 @@ FAULTS: Final[Mapping[Endpoint, tuple[str, ...]]] = {  # what may be asked for, 
     "download": _ANSWER_FAULTS,
     "callback": CALLBACK_FAULTS,
 }
+_KINDS: Final = tuple(dict.fromkeys(kind for kinds in FAULTS.values() for kind in kinds))
 _CODES: Final = {429: "too_many_requests", 500: "api_error", 504: "timeout"}  # the others come from a gateway
+
+
+def _unknown(what: str, word: object, words: Sequence[str]) -> str:
+    """
+    Say that a word is none of these, and which of them it may be meant for.
+    """
+    near = get_close_matches(str(word), words, n=1)
+    return f"{word!r} is no {what}" + (
+        f": did you mean {near[0]!r}?" if near else f", only {', '.join(words)}"
+    )
+
+
+def _is_kind(_: object, __: object, kind: str) -> None:
+    if kind not in _KINDS:
+        raise ValueError(_unknown("kind of fault", kind, _KINDS))
 
 
 @frozen
@@ -105,7 +122,7 @@ class Fault:
         size: bytes of an oversized answer.
     """
 
-    kind: str = field(validator=validators.in_({kind for kinds in FAULTS.values() for kind in kinds}))
+    kind: str = field(validator=_is_kind)
     status: int = field(default=503, kw_only=True)
     retry_after: float | None = field(default=None, kw_only=True)
     as_date: bool = field(default=False, kw_only=True)
@@ -148,6 +165,22 @@ class Hit:
     random: random.Random
 
 
+_DETAILS: Final = tuple(name for name in fields_dict(Fault) if name != "kind")
+_CHOICES: Final = ("on", "first", "share", "nth", "times", "match")  # of `Faults.add` itself
+
+
+def _endpoints(kind: str, on: Sequence[Endpoint]) -> frozenset[str]:
+    """
+    Return where a fault of this kind strikes: there, or wherever it can where nothing is said.
+    """
+    for endpoint in on:
+        if endpoint not in ENDPOINTS:
+            raise ValueError(_unknown("endpoint", endpoint, ENDPOINTS))
+        if kind not in FAULTS[endpoint]:
+            raise ValueError(f"{kind} is nothing that can happen to {endpoint}")
+    return frozenset(on or (endpoint for endpoint in ENDPOINTS if kind in FAULTS[endpoint]))
+
+
 @define(eq=False)
 class Faults:
     """
@@ -180,7 +213,7 @@ class Faults:
         self,
         kind: str,
         *,
-        on: Endpoint | Sequence[Endpoint],
+        on: Endpoint | Sequence[Endpoint] = (),
         first: bool = False,
         share: float = 1.0,
         nth: Iterable[int] = (),
@@ -193,18 +226,18 @@ class Faults:
 
         Args:
             kind: as `Fault` has it; `details` are its other fields.
-            on: the endpoints.
+            on: the endpoints; without any, all that it can happen to.
             first: strike only the first request of each job: of each body on `submit`, of each task elsewhere.
             share: strike this part of the requests, 0 to 1, at random.
             nth: strike only these requests of the endpoint, counted from 1.
             times: strike no more often than this.
             match: strike only requests whose body it likes.
         """
-        endpoints = frozenset([on] if isinstance(on, str) else on)
+        for name in details:
+            if name not in _DETAILS:
+                raise TypeError(_unknown("detail of a fault", name, (*_DETAILS, *_CHOICES)))
         fault = Fault(kind, **details)
-        for endpoint in endpoints:
-            if kind not in FAULTS[endpoint]:
-                raise ValueError(f"{kind} is nothing that can happen to {endpoint}")
+        endpoints = _endpoints(kind, [on] if isinstance(on, str) else on)
         rule = _Rule(
             fault=fault, on=endpoints, first=first, share=share, nth=frozenset(nth), times=times, match=match
         )

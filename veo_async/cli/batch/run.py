@@ -325,6 +325,12 @@ class Batch:
         error = self.manifest.records.get(item.key, {}).get("error") or {}
         return str(error.get("message") or "not done yet")
 
+    def has_failed(self, item: Item) -> bool:
+        """
+        Tell whether a line has no files because its task failed.
+        """
+        return self.manifest.records.get(item.key, {}).get("state") == JobState.FAILED
+
     def unfinished(self) -> list[Item]:
         """
         The lines that have no files: failed, refused, or not yet there.

@@ -178,7 +178,7 @@ async def _foretell(plan: Plan, journal: Journal, manifest: Manifest) -> int:
     for (kind, model), count in sorted(counts.items()):
         click.echo(f"{count:>7,}  {' '.join(filter(None, (kind, model)))}")
     click.echo(
-        f"{len(todo):>7,}  to be bought; {len(known):,} of {plural(len(plan.items), 'line')} were before"
+        f"{len(todo):>7,}  to be bought; {len(known):,} of {plural(len(plan.items), 'line')} were bought before"
     )
     return FINE
 
@@ -235,8 +235,13 @@ def _interrupted(batch: Batch) -> None:
     shown = [f"task {task_id}" for task_id in ids[:TOLD]]
     if len(ids) > TOLD:
         shown.append(f"and {len(ids) - TOLD:,} more, all in {batch.journal.path}")
-    complain(f"interrupted; {plural(len(ids), 'accepted task')} may go on at the server.", *shown)
-    complain(NO_CANCEL, "The same command again goes on from here, and buys nothing twice.")
+    if ids:
+        complain(
+            f"interrupted; {plural(len(ids), 'accepted task')} may go on at the server.", *shown, NO_CANCEL
+        )
+    else:
+        complain("interrupted; no accepted task is open.")
+    complain("The same command again goes on from here, and buys nothing twice.")
 
 
 def _tell(batch: Batch, left: Sequence[Item]) -> None:
@@ -250,9 +255,9 @@ def _tell(batch: Batch, left: Sequence[Item]) -> None:
     else:
         _tell_failures(batch, left)
     if left:
-        click.echo(
-            "The same command again tries what is missing; --retry-failed buys failed tasks again.", err=True
-        )
+        failed = any(batch.has_failed(item) for item in left)
+        more = "; --retry-failed buys failed tasks again" if failed else ""
+        click.echo(f"The same command again tries what is missing{more}.", err=True)
     click.echo(f"Look at them: {(out / PAGE).absolute().as_uri()}", err=True)
 
 

@@ -71,4 +71,5 @@ def _remarks() -> Iterator[str]:
         if model.retired:
             reasons.setdefault(model.retired, []).append(model.name)
     for reason, names in reasons.items():
-        yield f"{', '.join(names)} may be refused: {reason}."
+        each = names[0] if len(names) == 1 else f"Each of {', '.join(names)}"
+        yield f"{each} may be refused: {reason}."

@@ -10,12 +10,12 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 from attrs import define, field
 
-from ...simulator import Core, Reply, Settings, Simulator
+from ...simulator import Core, Faults, Reply, Settings, Simulator
 from ..ending import FINE, listening, run
 from ..options import fraction, port_number, positive, whole
 from ..words import plural, printable, shortened
@@ -32,6 +32,20 @@ GUIDE: Final = """\
 #     VeoSession(polling=PollPolicy().scaled(1 / {speed}), retry=RetryPolicy().scaled(1 / {speed}))
 # The seed is {seed}: with `--seed {seed}` it draws the same task ids, durations and failures again.
 # Requests follow as they come; Ctrl-C ends this."""
+
+
+def _chosen(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> Faults:
+    """
+    Read the faults, each with its endpoint or without.
+    """
+    faults = Faults()
+    for word in words:
+        kind, *on = word.split("@", 1)
+        try:
+            faults.add(kind, on=cast("Any", on), first=True)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return faults
 
 
 @click.command(short_help="Serve the API on this machine: no key, no cost.")
@@ -63,14 +77,25 @@ GUIDE: Final = """\
     metavar="N",
     help="Draw the same task ids, durations and failures as an earlier run did.",
 )
-def simulate(port: int, speed: float, failures: float, seed: int | None) -> None:
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    callback=_chosen,
+    metavar="KIND[@ENDPOINT]",
+    help="Let this go wrong with the first request of each job; may be repeated.",
+)  # fmt: skip
+def simulate(port: int, speed: float, failures: float, seed: int | None, faults: Faults) -> None:
     """
     Serve a simulated API on this machine until Ctrl-C, and show the requests as they come.
+
+    A fault is a word such as drop_after or html@submit; without an endpoint it strikes wherever it can. `python -m
+    pydoc veo_async.simulator.Fault` lists them, and `veo_async.simulator.Settings` what a program can choose besides.
     """
     # A journal outlives the simulator: with the same ids again it would take new tasks for old ones.
     seed = seed or 1 + secrets.randbelow(MOST_SEED)
     settings = Settings(speed=speed, failure_share=failures, seed=seed)
-    run(_serve(WatchedCore(settings, seen=_show), port))
+    run(_serve(WatchedCore(settings, faults=faults, seen=_show), port))
 
 
 async def _serve(core: WatchedCore, port: int) -> int:
@@ -125,6 +150,7 @@ def _show(method: str, path: str, fields: Mapping[str, Any], reply: Reply) -> No
         printable(path),
         _gist(fields),
         _answer(reply),
+        f"({reply.fault})" if reply.fault else "",
     )
     click.echo("  ".join(word for word in words if word), err=True)
 

@@ -185,7 +185,7 @@ class Board:
         if state in _ENDED:
             row.ended_at = now
             if self._live is None:
-                self._tell(row, state, detail)
+                self._tell(row, state if state == SAVED or not detail else f"{state},", detail)
 
     def accepted(self, row: Row, task_id: str) -> None:
         """
