@@ -392,6 +392,7 @@ class Engine:
             reach=self.retry.recall,
             first=job.first_attempt,
             may_send=submission.request is not None,
+            own_url=submission.own_url,
         )
         self.reconciling.add(submission)
 
@@ -460,6 +461,7 @@ class Engine:
             began_at=self.loop.time(),
             reach=self.retry.recall,
             first=job.first_attempt,
+            own_url=submission.own_url,
         )
         self.reconciling.add(submission, named=task_id)
         if self.journal is not None and self.journal.failure is None:

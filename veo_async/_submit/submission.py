@@ -53,6 +53,13 @@ class Submission:
     task_id: str | None = None
     called: str | None = None
 
+    @property
+    def own_url(self) -> str | None:
+        """
+        The request's own callback URL.
+        """
+        return None if self.request is None else self.request.callback_url
+
 
 class SubmitterHost(Protocol):
     """

@@ -115,6 +115,7 @@ class Submitters:
             first=job.first_attempt,
             skip_failed=submission.retry_failed,
             may_send=submission.request is not None,
+            own_url=submission.own_url,
         )
         self.host.unknown(submission, Unknown(error=ProtocolError("another process may have sent it")))
 
@@ -311,6 +312,7 @@ class Submitters:
             began_at=self.lane.now(),
             first=job.first_attempt,
             mark=None if url is None else text,
+            own_url=submission.own_url,
         )
         return submission.attempt
 
