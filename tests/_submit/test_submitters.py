@@ -894,6 +894,24 @@ async def test_an_abandoned_unknown_job_may_be_taken_up(options: Options) -> Non
         assert 2 == world.core.accepted
 
 
+@pytest.mark.parametrize("when", [JobState.SUBMITTING, JobState.UNKNOWN])
+@in_virtual_time
+async def test_an_abandoned_job_that_is_never_found_is_remembered(options: Options, when: JobState) -> None:
+    """
+    Abandoned before its answer was lost, and looked for in vain: the key, used again, does not buy at once.
+    """
+    world = ten_seconds(Faults().add("stall_after", on="submit", nth=[2]), listing="empty")
+    async with world.session(**options()) as veo:
+        await veo.submit(whale(1))
+        job = veo.submit(whale(), key="k")
+        await reaches(job, when)
+        await abandoned(job)
+        await asyncio.sleep(1000)
+        with pytest.raises(SubmissionUnknown):
+            await veo.submit(whale(), key="k")
+    assert 2 == world.core.accepted
+
+
 @in_virtual_time
 async def test_an_abandoned_job_that_was_not_taken_up_is_not_sent_again(options: Options) -> None:
     """

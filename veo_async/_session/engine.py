@@ -529,6 +529,14 @@ class Engine:
         """
         self.reconciling.add(submission, trace_id=outcome.trace_id, named=named)
 
+    def never_known(self, submission: Submission) -> None:
+        """
+        Let the key of an abandoned job remember that its attempt may have bought something.
+        """
+        job, attempt = submission.job, submission.attempt
+        if job.keyed and self.journal is None:
+            self.registry.remember(job, mark=attempt.mark if attempt else None, sent_at=submission.sent_at)
+
     def stop(self, job: Job, error: VeoError) -> None:
         """
         Settle a job without a terminal record.

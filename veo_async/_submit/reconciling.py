@@ -179,7 +179,9 @@ class Reconciling:
             job.first_attempt = job.attempts + 1
 
     def _end(self, submission: Submission, error: VeoError) -> None:
-        if not submission.job.done():
+        if submission.job.done():
+            self.host.never_known(submission)
+        else:
             self.host.stop(submission.job, error)
         del self._unknown[submission.job.key]  # last, as the session remembers its attempt
 

@@ -105,6 +105,11 @@ class SubmitterHost(Protocol):
             named: the task that its answer named, where that is in doubt.
         """
 
+    def never_known(self, submission: Submission) -> None:
+        """
+        Hear that nobody can tell what an attempt bought whose job was abandoned.
+        """
+
     def stop(self, job: Job, error: VeoError) -> None:
         """
         Settle a job without a terminal record.
