@@ -947,6 +947,46 @@ async def test_an_abandoned_job_frees_its_place() -> None:
 
 
 @in_virtual_time
+async def test_abandoning_what_was_attached_withdraws_nothing(tmp_path: Path) -> None:
+    """
+    A handle for the key of a purchase is abandoned at once: the purchase stays in the journal, which goes on.
+    """
+    world = ten_seconds()
+    async with world.session(journal=Journal(tmp_path / "batch.db", inline=True)) as veo:
+        task_id = await (job := veo.submit(whale(1), key="k")).accepted()
+        await abandoned(job)
+        await abandoned(veo.attach(key="k"))
+        assert task_id == (await veo.submit(whale(1), key="k")).task_id
+    assert 1 == world.core.accepted
+
+
+class LateJournal(Journal):
+    """
+    A journal whose writers hear of it a second late.
+    """
+
+    async def write(self, *facts: Any) -> None:
+        await super().write(*facts)
+        await asyncio.sleep(1.0)
+
+
+@in_virtual_time
+async def test_a_look_may_be_abandoned_while_it_is_written_down(tmp_path: Path) -> None:
+    """
+    What is only looked for is not withdrawn as if it were only intended: the journal goes on, and the key is free.
+    """
+    world = ten_seconds()
+    async with world.session(journal=LateJournal(tmp_path / "batch.db", inline=True)) as veo:
+        await veo.submit(whale(1))
+        job = veo.submit(whale(2), key="k", look_first=True)
+        await asyncio.sleep(0.5)
+        await abandoned(job)
+        await asyncio.sleep(500.0)
+        assert 1 == world.core.accepted
+        await veo.submit(whale(3), key="k")
+
+
+@in_virtual_time
 async def test_abandoning_what_the_journal_knows_harms_nothing(tmp_path: Path) -> None:
     """
     A key that the journal has as accepted or settled is submitted and abandoned at once: its purchase stays.

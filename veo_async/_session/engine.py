@@ -421,7 +421,7 @@ class Engine:
         """
         if job.done():
             return
-        if job.state is JobState.QUEUED:
+        if job.state is JobState.QUEUED and job.request is not None:  # else it is not ours to withdraw
             self.submitters.withdraw(job)
         if job.task_id is not None and self.registry.by_task.get(job.task_id) is job:
             self.tracker.forget(job.task_id)
