@@ -43,6 +43,7 @@ from veo_async import (
     PollPolicy,
     SubmissionUnknown,
     SubmitTimedOut,
+    TaskNotFound,
     TextToVideo,
     VeoSession,
     VideoResult,
@@ -892,6 +893,30 @@ async def test_an_abandoned_unknown_job_may_be_taken_up(options: Options) -> Non
             await asyncio.sleep(wait)
             await veo.submit(whale(wait), key=f"k {wait}")
         assert 2 == world.core.accepted
+
+
+@pytest.mark.parametrize("when", [JobState.SUBMITTING, JobState.UNKNOWN])
+@pytest.mark.parametrize(("fault", "bought"), [("stall_after", True), ("stall_before", False)])
+@in_virtual_time
+async def test_attaching_takes_an_abandoned_submit_up(
+    options: Options, when: JobState, fault: str, bought: bool
+) -> None:
+    """
+    The key of a job abandoned before its answer was lost is attached: it gets what was bought, and buys nothing.
+    """
+    world = ten_seconds(Faults().add(fault, on="submit", nth=[2]))
+    async with world.session(**options()) as veo:
+        await veo.submit(whale(1))
+        job = veo.submit(whale(), key="k")
+        await reaches(job, when)
+        await abandoned(job)
+        handle = veo.attach(key="k")
+        async with asyncio.timeout(1000.0):
+            assert (JobState.SUCCEEDED if bought else JobState.STOPPED) is await ended(handle)
+        assert bought or isinstance(handle.exception(), TaskNotFound)
+        assert 1 + bought == world.core.accepted
+        await veo.submit(whale(), key="k")
+    assert 2 == world.core.accepted
 
 
 @pytest.mark.parametrize("when", [JobState.SUBMITTING, JobState.UNKNOWN])

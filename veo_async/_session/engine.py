@@ -284,7 +284,7 @@ class Engine:
         self.registry.add(job)
         on_its_way = self.submitters.in_flight(job.key) is submission
         advance(job, JobState.SUBMITTING if on_its_way else JobState.UNKNOWN)
-        submission.job = job
+        submission.job, submission.attached = job, False
         return job
 
     def attach(self, task_id: str, *, timeout: float | None) -> Job:
@@ -305,6 +305,10 @@ class Engine:
         """
         if known := self.registry.unsettled.get(key):
             return known
+        if lingering := self._lingering(key):  # two submissions of one key would lose each other
+            job = self._inherit(lingering, Job(key, lingering.request, self, timeout, True))
+            lingering.attached = True
+            return job
         job = Job(key, None, self, timeout, True)
         self.registry.add(job)
         submission = Submission(job, None, self.loop.time(), True)

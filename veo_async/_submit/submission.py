@@ -39,6 +39,7 @@ class Submission:
         task_id: what the answer named, before it is written down; None until then.
         called: the task that a callback named before the answer came, or None.
         look_first: whether another process may have bought the key.
+        attached: whether the job only waits for what was bought already, and is not sent again.
     """
 
     job: Job
@@ -47,6 +48,7 @@ class Submission:
     keyed: bool = False
     retry_failed: bool = False
     look_first: bool = False
+    attached: bool = False
     outgoing: Outgoing | None = None
     attempt: Attempt | None = None
     sent_at: float = 0.0

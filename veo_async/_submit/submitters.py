@@ -34,6 +34,7 @@ from ..errors import (
     RateLimited,
     ServerError,
     SubmitTimedOut,
+    TaskNotFound,
     TransportError,
     VeoError,
 )
@@ -441,6 +442,10 @@ class Submitters:
         Queue a job once more, before all others, after an attempt that bought nothing.
         """
         submission.outgoing = submission.attempt = None
+        if submission.attached:
+            self._stop_unless_done(
+                submission, TaskNotFound(f"the key was abandoned, and bought nothing: {reason}")
+            )
         if submission.job.done():  # abandoned meanwhile
             self.withdraw(submission.job)
             return
