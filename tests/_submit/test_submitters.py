@@ -48,6 +48,7 @@ from veo_async import (
     VeoSession,
     VideoResult,
 )
+from veo_async._api.marks import label
 from veo_async._http.client import Reply
 from veo_async.errors import ConnectionFailed, ProtocolError, TransportTimedOut
 from veo_async.simulator import TOKEN, Faults, Settings
@@ -720,6 +721,33 @@ async def test_a_task_that_shows_anothers_mark_is_given_back(options: Options) -
         jobs = veo.submit_many([("a", whale(1)), ("b", whale(2))])
         prompts = [world.core.tasks[(await job).task_id].body["prompt"] for job in jobs]
     assert (["whale 1", "whale 2"], 2) == (prompts, world.core.accepted)
+
+
+@in_virtual_time
+async def test_a_swapped_answer_is_given_back_after_a_restart(tmp_path: Path) -> None:
+    """
+    Two answers that were swapped, and the session ended before the first look: the next one sees it, too.
+    """
+    world, path = ten_seconds(), tmp_path / "batch.db"
+    session, transport = scripted(world, journal=Journal(path, inline=True))
+    bought = [
+        json.loads(world.core.post("/veo/videos", json.loads(marked(n))).body)["task_id"] for n in (1, 2)
+    ]
+    async with session as veo:
+        transport.submits += [answer(200, {"task_id": task_id}) for task_id in reversed(bought)]
+        for number in (1, 2):
+            await veo.submit(whale(number), key=f"k {number}").accepted()
+    async with world.session(journal=Journal(path, inline=True)) as veo:
+        assert bought == [(await job).task_id for job in await veo.resume()]
+    assert 2 == world.core.accepted
+
+
+def marked(number: int) -> str:
+    """
+    The body that another session sends for a key.
+    """
+    url = f"https://example.com/?{label(f'k {number}', 1)}"
+    return json.dumps({"action": "text2video", "prompt": f"whale {number}", "callback_url": url})
 
 
 @in_virtual_time

@@ -374,6 +374,8 @@ class Engine:
             self.endings.settle(job, read_outcome(entry.outcome, request))
         elif entry.task_id is not None:
             self.submits.gate.entered()
+            if request is not None:
+                self._unchecked.add(entry.task_id)  # the session before may have ended before a record showed
             self._track(job, entry.task_id, entry.trace_id, found=True)
         elif still_open:
             self._reopen(submission, still_open[-1])
