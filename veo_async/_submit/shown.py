@@ -171,7 +171,7 @@ class ShownTasks:
         """
         if self._newest is None:
             return None
-        newest_at = self._newest[0]
+        newest_at = self._newest_at()
         # What was not shown yet is younger than that: nothing is in between if the newest is older.
         is_old = sure and newest_at < self._read_at - HOUR - self.lateness
         return newest_at - (INSTANT if is_old else 2 * self.lateness)
@@ -225,8 +225,12 @@ class ShownTasks:
             return False
         return any(at >= since and whole.startswith(url) for url, at in self._bare.items())
 
+    def _newest_at(self) -> float:
+        # A single record that is dated ahead must not hide what comes after it.
+        return min(self._newest[0], self._read_at) if self._newest else -math.inf
+
     def _now(self) -> float:
-        return max(self._newest[0], self._read_at - HOUR) if self._newest else -math.inf
+        return max(self._newest_at(), self._read_at - HOUR) if self._newest else -math.inf
 
 
 def _callback_url(record: Mapping[str, Any]) -> tuple[str, str]:
