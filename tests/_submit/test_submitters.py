@@ -60,6 +60,16 @@ def ten_seconds(faults: Faults | None = None, **changes: Any) -> World:
     return World(Settings(duration=lambda body: 10.0, **changes), faults=faults)
 
 
+class LateJournal(Journal):
+    """
+    A journal whose writers hear of it a second late.
+    """
+
+    async def write(self, *facts: Any) -> None:
+        await super().write(*facts)
+        await asyncio.sleep(1.0)
+
+
 # --- keys ------------------------------------------------------------------------------------------------
 
 
@@ -966,6 +976,58 @@ async def test_an_abandoned_job_that_is_never_found_is_remembered(options: Optio
 
 
 @in_virtual_time
+async def test_an_attempt_that_was_taken_up_is_counted(tmp_path: Path) -> None:
+    """
+    Abandoned on its way, taken up and then not accepted: the next attempt has the next number, also in the journal.
+    """
+    world = ten_seconds()
+    session, transport = scripted(world, journal=Journal(tmp_path / "batch.db", inline=True))
+    async with session as veo:
+        transport.open.clear()
+        transport.submits.append(answer(429, error("too_many_requests")))
+        job = veo.submit(whale(), key="k")
+        await reaches(job, JobState.SUBMITTING)
+        await abandoned(job)
+        again = veo.submit(whale(), key="k")
+        transport.open.set()
+        task_id = (await again).task_id
+    assert str(world.core.tasks[task_id].body["callback_url"]).endswith(label("k", 2))
+
+
+@in_virtual_time
+async def test_a_finished_answer_may_be_abandoned_while_it_is_written_down(tmp_path: Path) -> None:
+    """
+    Nothing is on its way any more: the key, used again at once, gets the outcome from the journal.
+    """
+    session, transport = scripted(ten_seconds(), journal=LateJournal(tmp_path / "batch.db", inline=True))
+    async with session as veo:
+        video = {"id": "v", "video_url": "https://example.com/v.mp4", "state": "succeeded"}
+        transport.submits.append(answer(200, {"success": True, "task_id": "t", "data": [video]}))
+        job = veo.submit(whale(), key="k")
+        await job.accepted()
+        await abandoned(job)
+        async with asyncio.timeout(1000.0):
+            assert "t" == (await veo.submit(whale(), key="k")).task_id
+    assert 1 == transport.arrived
+
+
+@in_virtual_time
+async def test_attaching_outlasts_an_abandoned_look_for_the_same_key(tmp_path: Path) -> None:
+    """
+    A look is abandoned while it is written down, and its key is attached: the handle ends, as there is no task.
+    """
+    world = ten_seconds()
+    async with world.session(journal=LateJournal(tmp_path / "batch.db", inline=True)) as veo:
+        await veo.submit(whale(1))
+        job = veo.submit(whale(), key="k", look_first=True)
+        await asyncio.sleep(0.5)
+        await abandoned(job)
+        async with asyncio.timeout(1000.0):
+            with pytest.raises(TaskNotFound):
+                await veo.attach(key="k")
+
+
+@in_virtual_time
 async def test_an_abandoned_job_that_was_not_taken_up_is_not_sent_again(options: Options) -> None:
     """
     Abandoned while it is being sent, then refused for the moment: it does not go again.
@@ -1011,16 +1073,6 @@ async def test_abandoning_what_was_attached_withdraws_nothing(tmp_path: Path) ->
         await abandoned(veo.attach(key="k"))
         assert task_id == (await veo.submit(whale(1), key="k")).task_id
     assert 1 == world.core.accepted
-
-
-class LateJournal(Journal):
-    """
-    A journal whose writers hear of it a second late.
-    """
-
-    async def write(self, *facts: Any) -> None:
-        await super().write(*facts)
-        await asyncio.sleep(1.0)
 
 
 @in_virtual_time

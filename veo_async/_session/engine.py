@@ -281,6 +281,7 @@ class Engine:
     def _inherit(self, submission: Submission, job: Job) -> Job:
         if submission.request != job.request:
             raise key_conflict(job.key, submission.request)
+        job.attempts, job.first_attempt = submission.job.attempts, submission.job.first_attempt
         self.registry.add(job)
         on_its_way = self.submitters.in_flight(job.key) is submission
         advance(job, JobState.SUBMITTING if on_its_way else JobState.UNKNOWN)

@@ -57,6 +57,9 @@ class Reconciling:
         """
         attempt = submission.attempt
         assert attempt is not None, "only what may have been sent can be unknown"
+        waiting = self._unknown.get(attempt.key)
+        if submission.job.done() and waiting is not None and not waiting.job.done():
+            return  # an abandoned job must not displace one that waits for the same key
         if not submission.job.done() and submission.job.state is not JobState.UNKNOWN:
             advance(submission.job, JobState.UNKNOWN)
         self._unknown[attempt.key] = submission

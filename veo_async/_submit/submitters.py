@@ -146,7 +146,7 @@ class Submitters:
         """
         Find the submission of a key whose attempt is not answered yet.
         """
-        return next((submission for submission in self.all_in_flight() if submission.job.key == key), None)
+        return next((s for s in self.all_in_flight() if s.job.key == key and s.job.task_id is None), None)
 
     def all_in_flight(self) -> list[Submission]:
         """
