@@ -15,7 +15,7 @@ import pytest
 
 from tests.virtual import World, run
 from tests.virtual.scripted import in_virtual_time, whales
-from veo_async import Job, Journal, Limits, RetryPolicy, TaskNotFound, TextToVideo
+from veo_async import Job, JobFailed, JobState, Journal, Limits, RetryPolicy, TaskNotFound, TextToVideo
 from veo_async._api.marks import mark_of
 from veo_async.simulator import Faults, Settings, Simulator
 
@@ -195,6 +195,49 @@ async def test_retry_failed_buys_again_what_another_session_saw_fail(*, failed: 
         job = veo.submit(TextToVideo("a whale"), key="k", look_first=True, retry_failed=True)
         await job
     assert bought == world.core.accepted
+
+
+@in_virtual_time
+async def test_retry_failed_buys_again_what_was_found_before_it_failed() -> None:
+    """
+    What another session bought is found while it runs, and fails: the same session buys its key again.
+    """
+    world = World(Settings(failure_share=1.0, mean=20.0))
+    async with world.session() as buyer, world.session() as veo:
+        task_id = await buyer.submit(TextToVideo("a whale"), key="k").accepted()
+        with pytest.raises(JobFailed) as caught:
+            await veo.submit(TextToVideo("a whale"), key="k", look_first=True)
+        assert task_id == caught.value.task_id
+        world.core.settings = Settings(mean=20.0)
+        await veo.submit(TextToVideo("a whale"), key="k", look_first=True, retry_failed=True)
+    assert 2 == world.core.accepted
+
+
+@in_virtual_time
+async def test_the_one_that_goes_first_may_be_abandoned() -> None:
+    """
+    No record has shown a mark yet, and the job that goes first is given up before it is sent: another goes first.
+    """
+    world = World(Settings(mean=20.0))
+    async with world.session(limits=Limits(submits_per_second=0.01)) as veo:
+        await veo.submit(TextToVideo("unmarked", callback_url="https://example.com/#own")).accepted()
+        jobs = veo.submit_many([(f"key {n}", TextToVideo("a whale")) for n in range(3)], look_first=True)
+        await asyncio.sleep(80.0)
+        [first] = [job for job in jobs if job.state is JobState.QUEUED]
+        first.abandon()
+        [await job for job in jobs if job is not first]
+    assert 3 == world.core.accepted
+
+
+@in_virtual_time
+async def test_looking_first_is_no_waiting_at_the_gate() -> None:
+    """
+    The grace is longer than a job may wait for its turn: what is not there is bought all the same.
+    """
+    world = World(Settings(mean=20.0))
+    async with world.session(limits=Limits(max_queue_wait=10.0)) as veo:
+        await veo.submit(TextToVideo("a whale"), key="k", look_first=True)
+    assert 1 == world.core.accepted
 
 
 @in_virtual_time

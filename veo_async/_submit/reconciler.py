@@ -204,6 +204,12 @@ class Reconciler:
         """
         return task_id in self._accepted
 
+    def last_number(self, key: str) -> int:
+        """
+        Return the highest number of an attempt of this key that a record has shown, or 0.
+        """
+        return self._shown.last_number(mark_of(key))
+
     def gone(self, task_id: str) -> None:
         """
         Note that a task need not be shown: the server no longer knows it, or it was never what it seemed.

@@ -168,6 +168,7 @@ class Reconciling:
                 await self.submitters.close_attempt(decision.attempt, "not_sent")
                 # Not before: who uses the key meanwhile must find this submission, and not begin another.
                 del self._unknown[decision.attempt.key]
+                submission.queued_at = self._now()  # it has not waited for its turn, but to be looked for
                 self.submitters.send_again(submission, "the server has no such task")
             case GiveUp():
                 error = decision.error()
@@ -194,6 +195,9 @@ class Reconciling:
         if not await self._claim(submission, adopt, found):
             self._decisions += self.reconciler.rejected(adopt)
             return
+        job = submission.job
+        # Should it fail and be bought again, that must have a number of its own.
+        job.attempts = max(job.attempts, self.reconciler.last_number(job.key))
         self.reconciler.adopted(adopt, now=self._now())
         del self._unknown[adopt.attempt.key]
         log.info("job %s has task %s after all", adopt.attempt.key, adopt.task_id)

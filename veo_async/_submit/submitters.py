@@ -238,6 +238,7 @@ class Submitters:
         """
         while self._queue and (self._queue[0].job.done() or self._is_late()):
             submission = self._queue.popleft()
+            self.reconciler.closed(submission.job.key)
             words = f"waited for its turn for {self.limits.max_queue_wait} s; it was never sent"
             trouble = f": {self.lane.trouble}" if self.lane.trouble else ""
             self._stop_unless_done(submission, SubmitTimedOut(words + trouble))
@@ -447,6 +448,7 @@ class Submitters:
                 submission, TaskNotFound(f"the key was abandoned, and bought nothing: {reason}")
             )
         if submission.job.done():  # abandoned meanwhile
+            self.reconciler.closed(submission.job.key)
             self.withdraw(submission.job)
             return
         log.info("job %s is sent again: %s", submission.job.key, reason)
