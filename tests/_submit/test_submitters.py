@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from veo_async import (
     JobState,
     JobTimedOut,
     Journal,
+    JournalError,
     KeyConflict,
     Limits,
     PermissionDenied,
@@ -50,6 +52,7 @@ from veo_async import (
 )
 from veo_async._api.marks import label
 from veo_async._http.client import Reply
+from veo_async._journal.sqlite_store import Store
 from veo_async.errors import ConnectionFailed, ProtocolError, TransportTimedOut
 from veo_async.simulator import TOKEN, Faults, Settings
 
@@ -1059,6 +1062,29 @@ async def test_an_abandoned_job_frees_its_place() -> None:
         await stuck.accepted()
         stuck.abandon()
         await other
+
+
+@in_virtual_time
+async def test_a_known_key_outlives_the_disk_of_its_neighbour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Two keys are asked for together, one accepted by an earlier session, and the disk fails: that one delivers.
+    """
+
+    def full(*args: object) -> None:
+        raise sqlite3.OperationalError("the disk is full")
+
+    world, path = ten_seconds(), tmp_path / "batch.db"
+    async with world.session(journal=Journal(path, inline=True)) as veo:
+        task_id = await veo.submit(whale(1), key="known").accepted()
+    with pytest.raises(JournalError, match="full"):  # noqa: PT012 - leaving raises
+        async with world.session(journal=Journal(path, inline=True)) as veo:
+            known, new = veo.submit_many([("known", whale(1)), ("new", whale(2))])
+            monkeypatch.setattr(Store, "_write_together", full)
+            states = [await ended(known), await ended(new)]
+    assert [JobState.SUCCEEDED, JobState.STOPPED] == states
+    assert (task_id, 1) == (known.task_id, world.core.accepted)
 
 
 @in_virtual_time

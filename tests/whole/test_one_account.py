@@ -7,6 +7,7 @@ The server's own count is the judge: as many distinct videos are delivered as we
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from pathlib import Path
@@ -14,9 +15,20 @@ from pathlib import Path
 import pytest
 
 from tests.virtual import World, run
-from tests.virtual.scripted import in_virtual_time, whales
-from veo_async import Job, JobFailed, JobState, Journal, Limits, RetryPolicy, TaskNotFound, TextToVideo
+from tests.virtual.scripted import answer, in_virtual_time, scripted, whales
+from veo_async import (
+    Job,
+    JobFailed,
+    JobState,
+    Journal,
+    KeyConflict,
+    Limits,
+    RetryPolicy,
+    TaskNotFound,
+    TextToVideo,
+)
 from veo_async._api.marks import mark_of
+from veo_async.errors import ProtocolError
 from veo_async.simulator import Faults, Settings, Simulator
 
 JOBS = 30
@@ -271,6 +283,43 @@ async def test_find_tells_which_keys_have_tasks() -> None:
             again = await veo.submit(TextToVideo("a whale"), key="twice").accepted()
             found = await veo.find(["one", "twice", "none"])
     assert {"one": task_id, "twice": again} == {key: record.id for key, record in found.items()}
+
+
+@in_virtual_time
+async def test_find_does_not_take_half_a_listing_for_the_whole() -> None:
+    """
+    A server that shows the same page again and again: keys that are on it are found, others are in doubt.
+    """
+    world = World(Settings(mean=20.0))
+    async with world.session() as buyer:
+        keys = {await job.accepted(): job.key for job in buyer.submit_many(whales(60))}
+    page = world.core.post("/veo/tasks", {"action": "retrieve_batch", "offset": 0, "limit": 50}).body
+    shown = [keys[record["id"]] for record in json.loads(page)["items"]]
+    session, transport = scripted(world)
+    async with session as veo:
+        transport.asks += [answer(200, bytes(page))] * 4
+        assert set(shown) == set(await veo.find(shown))
+        with pytest.raises(ProtocolError):
+            await veo.find(keys.values())
+
+
+@in_virtual_time
+async def test_a_key_that_was_attached_may_be_submitted_later(tmp_path: Path) -> None:
+    """
+    While a handle waits for the key, the conflict says so; once it has ended, the key is free.
+    """
+    world = World(Settings(mean=20.0))
+    async with world.session(journal=Journal(tmp_path / "batch.db", inline=True)) as veo:
+        await veo.submit(whales(1)[0])
+        handle = veo.attach(key="k")
+        await asyncio.sleep(1.0)
+        with pytest.raises(KeyConflict, match="attached"):
+            veo.submit(whales(1)[0], key="k")
+        with pytest.raises(TaskNotFound):
+            await handle
+        await veo.submit(whales(1)[0], key="k")
+        assert 2 == len(veo._entered()._tasks)  # nothing is left of the handle
+    assert 2 == world.core.accepted
 
 
 def test_looking_far_back_reads_each_page_once() -> None:

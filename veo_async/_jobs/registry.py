@@ -103,8 +103,11 @@ def key_conflict(key: str, earlier: Request | None, *, task_id: str | None = Non
     """
     Make the error for a key that stands for another request already, and say for which.
     """
-    shown = f": {in_short(earlier)}" if earlier is not None else ""
-    return KeyConflict(f"the key {key!r} belongs to a different request{shown}", key=key, task_id=task_id)
+    if earlier is None:
+        words = f"the key {key!r} belongs to a job that was attached, which waits for what was bought already"
+    else:
+        words = f"the key {key!r} belongs to a different request: {in_short(earlier)}"
+    return KeyConflict(words, key=key, task_id=task_id)
 
 
 def _entry_of(job: Job, mark: str | None, sent_at: float | None) -> Entry | None:

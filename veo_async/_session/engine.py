@@ -178,6 +178,7 @@ class Engine:
         self._tasks.append(task)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
         if not task.cancelled() and (fault := task.exception()):
             self.failed(fault)
 

@@ -13,7 +13,7 @@ from attrs import define, field
 
 from .._api.marks import label
 from .._api.wire import dump_request
-from .._jobs.job import Job
+from .._jobs.job import Job, JobState
 from .._journal import facts
 from .._journal.journal import Journal
 from ..errors import JournalError
@@ -70,7 +70,7 @@ class Intake:
             except JournalError as error:
                 for submission in batch:
                     self._unwritten.discard(submission.job)
-                    if not submission.job.done():
+                    if submission.job.state is JobState.QUEUED:  # else the journal knew it already
                         self.host.stop(submission.job, JournalError(*error.args))
         # Not in the callback: that runs a turn later, and what arrives in between would be left lying.
         self._task = None
