@@ -535,6 +535,30 @@ def decide(
                 assert mark_of(decision.attempt.key) in str(decision.task_id and play.records)
 
 
+@pytest.mark.parametrize("ahead", [600.0, DAY, 1e9])
+def test_one_record_that_is_dated_ahead_hides_nothing(ahead: float) -> None:
+    """
+    A listing goes on from the present, not from a time to come: a task that shows late is found behind such a record.
+    """
+    play = Play([record("ahead", "another", at=ahead)], known=False)
+    play.core.unknown(attempt(), now=0.0)
+    assert [] == play.until(10.0)
+    play.records.append(record("t", "k", at=5.0))
+    [adopt] = play.until(GRACE)
+    assert isinstance(adopt, Adopt)
+
+
+def test_one_record_that_is_dated_ahead_hides_no_candidate() -> None:
+    """
+    Records that show no marks, one of them dated ahead: the other may be the attempt's own, which is not sent again.
+    """
+    play = Play([record("ahead", at=DAY), record("t")], known=False)
+    play.core.unknown(attempt(), now=0.0)
+    [given_up] = play.until(DAY)
+    assert isinstance(given_up, GiveUp)
+    assert {"ahead", "t"} == set(given_up.candidates)
+
+
 def test_attempts_are_compared_by_what_they_are() -> None:
     """
     A decision about an attempt that was replaced meanwhile can be told from one about the present one.

@@ -59,8 +59,11 @@ def marked_url(text: str, *, own: str | None, placeholder: str | None) -> str | 
 
     Args:
         own: the request's own callback URL; the label goes into its fragment, which no HTTP client sends.
+            Where it was copied from a task's record, the label takes the place of that task's.
         placeholder: the callback URL for a request that has none; the label goes into its query.
     """
+    if own is not None and _LABEL.search(own):
+        return _LABEL.sub(text, own)
     if own is not None:
         return None if "#" in own else f"{own}#{text}"
     if placeholder is None:

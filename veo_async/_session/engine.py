@@ -178,6 +178,7 @@ class Engine:
         self._tasks.append(task)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
         if not task.cancelled() and (fault := task.exception()):
             self.failed(fault)
 
@@ -281,10 +282,11 @@ class Engine:
     def _inherit(self, submission: Submission, job: Job) -> Job:
         if submission.request != job.request:
             raise key_conflict(job.key, submission.request)
+        job.attempts, job.first_attempt = submission.job.attempts, submission.job.first_attempt
         self.registry.add(job)
         on_its_way = self.submitters.in_flight(job.key) is submission
         advance(job, JobState.SUBMITTING if on_its_way else JobState.UNKNOWN)
-        submission.job = job
+        submission.job, submission.attached = job, False
         return job
 
     def attach(self, task_id: str, *, timeout: float | None) -> Job:
@@ -305,6 +307,10 @@ class Engine:
         """
         if known := self.registry.unsettled.get(key):
             return known
+        if lingering := self._lingering(key):  # two submissions of one key would lose each other
+            job = self._inherit(lingering, Job(key, lingering.request, self, timeout, True))
+            lingering.attached = True
+            return job
         job = Job(key, None, self, timeout, True)
         self.registry.add(job)
         submission = Submission(job, None, self.loop.time(), True)
@@ -370,6 +376,8 @@ class Engine:
             self.endings.settle(job, read_outcome(entry.outcome, request))
         elif entry.task_id is not None:
             self.submits.gate.entered()
+            if request is not None:
+                self._unchecked.add(entry.task_id)  # the session before may have ended before a record showed
             self._track(job, entry.task_id, entry.trace_id, found=True)
         elif still_open:
             self._reopen(submission, still_open[-1])
@@ -392,6 +400,7 @@ class Engine:
             reach=self.retry.recall,
             first=job.first_attempt,
             may_send=submission.request is not None,
+            own_url=submission.own_url,
         )
         self.reconciling.add(submission)
 
@@ -420,7 +429,7 @@ class Engine:
         """
         if job.done():
             return
-        if job.state is JobState.QUEUED:
+        if job.state is JobState.QUEUED and job.request is not None:  # else it is not ours to withdraw
             self.submitters.withdraw(job)
         if job.task_id is not None and self.registry.by_task.get(job.task_id) is job:
             self.tracker.forget(job.task_id)
@@ -460,6 +469,7 @@ class Engine:
             began_at=self.loop.time(),
             reach=self.retry.recall,
             first=job.first_attempt,
+            own_url=submission.own_url,
         )
         self.reconciling.add(submission, named=task_id)
         if self.journal is not None and self.journal.failure is None:
@@ -526,6 +536,14 @@ class Engine:
         Find out what became of an attempt that nobody answered, or whose answer is in doubt.
         """
         self.reconciling.add(submission, trace_id=outcome.trace_id, named=named)
+
+    def never_known(self, submission: Submission) -> None:
+        """
+        Let the key of an abandoned job remember that its attempt may have bought something.
+        """
+        job, attempt = submission.job, submission.attempt
+        if job.keyed and self.journal is None:
+            self.registry.remember(job, mark=attempt.mark if attempt else None, sent_at=submission.sent_at)
 
     def stop(self, job: Job, error: VeoError) -> None:
         """

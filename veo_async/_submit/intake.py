@@ -13,7 +13,7 @@ from attrs import define, field
 
 from .._api.marks import label
 from .._api.wire import dump_request
-from .._jobs.job import Job
+from .._jobs.job import Job, JobState
 from .._journal import facts
 from .._journal.sqlite import Journal
 from ..errors import JournalError
@@ -70,7 +70,7 @@ class Intake:
             except JournalError as error:
                 for submission in batch:
                     self._unwritten.discard(submission.job)
-                    if not submission.job.done():
+                    if submission.job.state is JobState.QUEUED:  # else the journal knew it already
                         self.host.stop(submission.job, JournalError(*error.args))
         # Not in the callback: that runs a turn later, and what arrives in between would be left lying.
         self._task = None
@@ -91,7 +91,7 @@ class Intake:
             if not submission.job.done() and not self._is_known(submission, known)
         ]
         now = self.wall()
-        self._unwritten.difference_update(submission.job for submission in batch)
+        self._unwritten.difference_update(s.job for s in batch if not s.look_first)
         looked_for = [submission.job for submission in fresh if submission.look_first]
         for job in looked_for:
             job.attempts += job.attempts > 0  # after those that the journal knows already
@@ -106,6 +106,8 @@ class Intake:
                 for job in looked_for
             ),
         )
+        # Not before: an attempt goes with these, after which nothing can be withdrawn until it is closed.
+        self._unwritten.difference_update(s.job for s in batch)
         return fresh
 
     def _is_known(self, submission: Submission, known: Mapping[str, facts.Entry]) -> bool:

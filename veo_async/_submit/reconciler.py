@@ -68,6 +68,7 @@ class Attempt:
         mark: the label in its callback URL; None where it carries none.
         skip_failed: whether tasks that have failed do not count.
         may_send: whether the job has a request that can be sent.
+        own_url: the request's own callback URL, whose fragment carries the mark; or None.
     """
 
     key: str
@@ -78,6 +79,7 @@ class Attempt:
     mark: str | None = None
     skip_failed: bool = False
     may_send: bool = True
+    own_url: str | None = None
 
 
 # --- decisions -----------------------------------------------------------------------------------------------
@@ -201,6 +203,12 @@ class Reconciler:
         Tell whether a task was accepted lately.
         """
         return task_id in self._accepted
+
+    def last_number(self, key: str) -> int:
+        """
+        Return the highest number of an attempt of this key that a record has shown, or 0.
+        """
+        return self._shown.last_number(mark_of(key))
 
     def gone(self, task_id: str) -> None:
         """
@@ -403,12 +411,12 @@ class Reconciler:
         Send again, give up, or wait on, once the grace is over.
         """
         absent = fault is None and unknown.absences > 1 and self._covers(unknown)
+        if fault == HIDDEN or (absent and self._may_be_hidden(unknown)):
+            return self._give_up(unknown, HIDDEN)
         if absent and unknown.named is None:
             return self._send_again(unknown)
         if absent:
             return self._give_up(unknown, NAMED)
-        if fault == HIDDEN:
-            return self._give_up(unknown, HIDDEN)
         if fault == NEVER_SEEN and unknown.absences > 1 and self._may_go_first(unknown):
             return self._send_again(unknown)
         if elapsed >= PATIENCE * self.grace and unknown.late >= ENOUGH:
@@ -417,6 +425,14 @@ class Reconciler:
 
     def _covers(self, unknown: _Unknown) -> bool:
         return self._shown.reaches_back_to <= self._since(unknown)
+
+    def _may_be_hidden(self, unknown: _Unknown) -> bool:
+        """
+        Tell whether a record may be its own, and lack the mark because fragments are cut off.
+        """
+        attempt = unknown.attempt
+        seconds = self._asked_at - attempt.began_at + max(attempt.reach, HOUR)
+        return attempt.own_url is not None and self._shown.may_hide(attempt.own_url, seconds)
 
     def _may_go_first(self, unknown: _Unknown) -> bool:
         """

@@ -57,6 +57,9 @@ class Reconciling:
         """
         attempt = submission.attempt
         assert attempt is not None, "only what may have been sent can be unknown"
+        waiting = self._unknown.get(attempt.key)
+        if submission.job.done() and waiting is not None and not waiting.job.done():
+            return  # an abandoned job must not displace one that waits for the same key
         if not submission.job.done() and submission.job.state is not JobState.UNKNOWN:
             advance(submission.job, JobState.UNKNOWN)
         self._unknown[attempt.key] = submission
@@ -165,6 +168,7 @@ class Reconciling:
                 await self.submitters.close_attempt(decision.attempt, "not_sent")
                 # Not before: who uses the key meanwhile must find this submission, and not begin another.
                 del self._unknown[decision.attempt.key]
+                submission.queued_at = self._now()  # it has not waited for its turn, but to be looked for
                 self.submitters.send_again(submission, "the server has no such task")
             case GiveUp():
                 error = decision.error()
@@ -179,7 +183,9 @@ class Reconciling:
             job.first_attempt = job.attempts + 1
 
     def _end(self, submission: Submission, error: VeoError) -> None:
-        if not submission.job.done():
+        if submission.job.done():
+            self.host.never_known(submission)
+        else:
             self.host.stop(submission.job, error)
         del self._unknown[submission.job.key]  # last, as the session remembers its attempt
 
@@ -189,6 +195,9 @@ class Reconciling:
         if not await self._claim(submission, adopt, found):
             self._decisions += self.reconciler.rejected(adopt)
             return
+        job = submission.job
+        # Should it fail and be bought again, that must have a number of its own.
+        job.attempts = max(job.attempts, self.reconciler.last_number(job.key))
         self.reconciler.adopted(adopt, now=self._now())
         del self._unknown[adopt.attempt.key]
         log.info("job %s has task %s after all", adopt.attempt.key, adopt.task_id)

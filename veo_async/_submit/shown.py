@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from html import unescape
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 from attrs import define, field, frozen
 
-from .._api.marks import marks_in
+from .._api.marks import marks_in, marks_of
 from .._api.records import TaskState
 from .._api.states import classify
 from .._api.wire import task_id_of
@@ -81,6 +83,10 @@ class ShownTasks:
     _unmarked: dict[str, float] = field(
         init=False, factory=dict
     )  # ids without one, and when they were created
+    _bare: dict[str, float] = field(
+        init=False, factory=dict
+    )  # callback URLs of such tasks, and when the latest was created
+    _whole: set[str] = field(init=False, factory=set)  # those that have shown a mark in their fragment
     _newest: tuple[float, str] | None = field(init=False, default=None)
     _read_at: float = field(init=False, default=-math.inf)  # when that was asked for, in Unix seconds
 
@@ -125,11 +131,16 @@ class ShownTasks:
         task_id = self.add(record)
         if task_id is None or not isinstance(record, Mapping):
             return None
+        url, fragment = _callback_url(record)
         if marks_in(record):
             self._marked.add(task_id)
             self._unmarked.pop(task_id, None)
+            if marks_of(fragment):
+                self._whole.add(url)
         elif task_id not in self._marked:
-            self._unmarked[task_id] = _created_at(record)
+            at = self._unmarked[task_id] = _created_at(record)
+            if url:
+                self._bare[url] = max(math.inf if at == -math.inf else at, self._bare.get(url, at))
         return task_id
 
     def read_anew(self) -> None:
@@ -146,6 +157,8 @@ class ShownTasks:
         self._by_name.clear()
         self._marked.clear()
         self._unmarked.clear()
+        self._bare.clear()
+        self._whole.clear()
 
     # --- looking up ---
 
@@ -158,7 +171,7 @@ class ShownTasks:
         """
         if self._newest is None:
             return None
-        newest_at = self._newest[0]
+        newest_at = self._newest_at()
         # What was not shown yet is younger than that: nothing is in between if the newest is older.
         is_old = sure and newest_at < self._read_at - HOUR - self.lateness
         return newest_at - (INSTANT if is_old else 2 * self.lateness)
@@ -198,9 +211,40 @@ class ShownTasks:
         """
         Return the tasks without a mark that were created in the last so many seconds, by the clock of the records.
         """
-        now = max(self._newest[0], self._read_at - HOUR) if self._newest else -math.inf
-        since = now - seconds
+        since = self._now() - seconds
         return tuple(task_id for task_id, at in self._unmarked.items() if at == -math.inf or at >= since)
+
+    def may_hide(self, own_url: str, seconds: float) -> bool:
+        """
+        Tell whether a task of the last so many seconds shows this callback URL, or its beginning, without a mark.
+
+        Where a fragment was ever shown behind it, it would show there.
+        """
+        whole, since = _plainly(own_url), self._now() - seconds
+        if whole in self._whole:
+            return False
+        return any(at >= since and whole.startswith(url) for url, at in self._bare.items())
+
+    def _newest_at(self) -> float:
+        # A single record that is dated ahead must not hide what comes after it.
+        return min(self._newest[0], self._read_at) if self._newest else -math.inf
+
+    def _now(self) -> float:
+        return max(self._newest_at(), self._read_at - HOUR) if self._newest else -math.inf
+
+
+def _callback_url(record: Mapping[str, Any]) -> tuple[str, str]:
+    """
+    Read the callback URL that a record shows, and its fragment.
+    """
+    request = record.get("request")
+    url = request.get("callback_url") if isinstance(request, Mapping) else None
+    before, _, fragment = _plainly(url if isinstance(url, str) else "").partition("#")
+    return before, fragment
+
+
+def _plainly(url: str) -> str:
+    return unquote(unescape(url))
 
 
 def _created_at(record: object) -> float:

@@ -39,6 +39,7 @@ class Submission:
         task_id: what the answer named, before it is written down; None until then.
         called: the task that a callback named before the answer came, or None.
         look_first: whether another process may have bought the key.
+        attached: whether the job only waits for what was bought already, and is not sent again.
     """
 
     job: Job
@@ -47,11 +48,19 @@ class Submission:
     keyed: bool = False
     retry_failed: bool = False
     look_first: bool = False
+    attached: bool = False
     outgoing: Outgoing | None = None
     attempt: Attempt | None = None
     sent_at: float = 0.0
     task_id: str | None = None
     called: str | None = None
+
+    @property
+    def own_url(self) -> str | None:
+        """
+        The request's own callback URL.
+        """
+        return None if self.request is None else self.request.callback_url
 
 
 class SubmitterHost(Protocol):
@@ -96,6 +105,11 @@ class SubmitterHost(Protocol):
 
         Args:
             named: the task that its answer named, where that is in doubt.
+        """
+
+    def never_known(self, submission: Submission) -> None:
+        """
+        Hear that nobody can tell what an attempt bought whose job was abandoned.
         """
 
     def stop(self, job: Job, error: VeoError) -> None:

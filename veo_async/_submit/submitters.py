@@ -34,6 +34,7 @@ from ..errors import (
     RateLimited,
     ServerError,
     SubmitTimedOut,
+    TaskNotFound,
     TransportError,
     VeoError,
 )
@@ -115,6 +116,7 @@ class Submitters:
             first=job.first_attempt,
             skip_failed=submission.retry_failed,
             may_send=submission.request is not None,
+            own_url=submission.own_url,
         )
         self.host.unknown(submission, Unknown(error=ProtocolError("another process may have sent it")))
 
@@ -144,7 +146,7 @@ class Submitters:
         """
         Find the submission of a key whose attempt is not answered yet.
         """
-        return next((submission for submission in self.all_in_flight() if submission.job.key == key), None)
+        return next((s for s in self.all_in_flight() if s.job.key == key and s.job.task_id is None), None)
 
     def all_in_flight(self) -> list[Submission]:
         """
@@ -236,6 +238,7 @@ class Submitters:
         """
         while self._queue and (self._queue[0].job.done() or self._is_late()):
             submission = self._queue.popleft()
+            self.reconciler.closed(submission.job.key)
             words = f"waited for its turn for {self.limits.max_queue_wait} s; it was never sent"
             trouble = f": {self.lane.trouble}" if self.lane.trouble else ""
             self._stop_unless_done(submission, SubmitTimedOut(words + trouble))
@@ -311,6 +314,7 @@ class Submitters:
             began_at=self.lane.now(),
             first=job.first_attempt,
             mark=None if url is None else text,
+            own_url=submission.own_url,
         )
         return submission.attempt
 
@@ -439,7 +443,12 @@ class Submitters:
         Queue a job once more, before all others, after an attempt that bought nothing.
         """
         submission.outgoing = submission.attempt = None
+        if submission.attached:
+            self._stop_unless_done(
+                submission, TaskNotFound(f"the key was abandoned, and bought nothing: {reason}")
+            )
         if submission.job.done():  # abandoned meanwhile
+            self.reconciler.closed(submission.job.key)
             self.withdraw(submission.job)
             return
         log.info("job %s is sent again: %s", submission.job.key, reason)
