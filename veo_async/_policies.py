@@ -17,7 +17,7 @@ from .errors import ConfigurationError
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["Limits", "PollPolicy", "RetryPolicy"]
+__all__ = ["Limits", "PollPolicy", "RetryPolicy", "at_once", "scale_of"]
 
 MOST_AT_ONCE: Final = 10  # polls that go together
 
@@ -202,3 +202,20 @@ class PollPolicy:
             deadline=None if self.deadline is None else self.deadline * factor,
             _scale=self._scale * factor,
         )
+
+
+# What callers have no use for, and other rooms have.
+
+
+def scale_of(policy: PollPolicy) -> float:
+    """
+    Return by how much the policy's durations were multiplied.
+    """
+    return policy._scale
+
+
+def at_once(policy: PollPolicy) -> int:
+    """
+    Return how many requests may go together after a quiet time.
+    """
+    return policy._at_once
