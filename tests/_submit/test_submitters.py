@@ -47,7 +47,7 @@ from veo_async import (
     VeoSession,
     VideoResult,
 )
-from veo_async._http.client import Reply
+from veo_async._http.transport import Reply
 from veo_async.errors import ConnectionFailed, ProtocolError, TransportTimedOut
 from veo_async.simulator import TOKEN, Faults, Settings
 

@@ -33,9 +33,9 @@ from veo_async import (
     VeoSession,
 )
 from veo_async._api.wire import Standings
-from veo_async._http.client import Outgoing, Reply
 from veo_async._http.gate import Gate
 from veo_async._http.lane import Lane
+from veo_async._http.transport import Outgoing, Reply
 from veo_async.simulator import TOKEN, Faults, Settings
 from veo_async.simulator._settings import FailedForm, PendingForm
 

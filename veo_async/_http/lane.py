@@ -8,9 +8,11 @@ import asyncio
 
 from attrs import define, field
 
+from .._api.replies import is_dead_token
+from ..errors import ApiError, RateLimited, ServerError, TransportError, VeoError
 from .gate import Gate
 
-__all__ = ["Lane", "sleep"]
+__all__ = ["Lane", "sleep", "tell"]
 
 
 @define(eq=False)
@@ -72,6 +74,40 @@ class Lane:
         Have those who wait look at the gate again.
         """
         self._change.set()
+
+
+def tell(lane: Lane, error: BaseException | None, *, left: bool, sent_at: float) -> None:
+    """
+    Tell a lane's gate what came of a request: the one table of what each outcome means for the lane.
+
+    Args:
+        error: what the request ended with, or None.
+        left: whether it had begun to leave this machine.
+        sent_at: when it entered the lane.
+    """
+    now, gate = lane.now(), lane.gate
+    if error is None:
+        lane.trouble = None
+    elif not isinstance(error, asyncio.CancelledError):
+        lane.trouble = str(error) if isinstance(error, RateLimited | ServerError | TransportError) else None
+    match error:
+        case None:
+            gate.succeeded(now, sent_at=sent_at)
+        case RateLimited():
+            gate.throttled(now, sent_at=sent_at, retry_after=error.retry_after)
+        case TransportError() if not left:
+            gate.unreachable(now, sent_at=sent_at)
+        case ServerError():
+            gate.failed(now, sent_at=sent_at, retry_after=error.retry_after)
+        case TransportError():
+            gate.failed(now, sent_at=sent_at)
+        case VeoError() if not gate.paid and is_dead_token(error):
+            gate.unreachable(now, sent_at=sent_at)  # one probe at a time, ever more rarely
+        case ApiError():
+            gate.succeeded(now, sent_at=sent_at)  # the lane works, whatever it said of this one
+        case _:
+            gate.withdrawn(now, sent_at=sent_at)  # cancelled, or a fault of ours: nothing was learned
+    lane.changed()
 
 
 async def sleep(woken: asyncio.Event, *, until: float | None) -> None:

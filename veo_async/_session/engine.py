@@ -34,11 +34,12 @@ from .._api.wire import (
     task_id_of,
 )
 from .._download.downloader import Downloader
-from .._http.client import Http, Transport
+from .._http.client import Http
 from .._http.clock import ServerClock
 from .._http.gate import Gate
 from .._http.lane import Lane
 from .._http.listing import about_many, list_tasks, or_none, retrieve, retrieve_many
+from .._http.transport import Transport
 from .._jobs.job import Job, JobState, advance, looked, settle
 from .._jobs.registry import Registry, key_conflict, mismatch, read_request, unreadable
 from .._journal import facts
