@@ -23,37 +23,33 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from veo_async._api import requests as _models
-from veo_async._api.requests import (
+from veo_async._api.models import (
+    ASPECT_RATIOS,
+    DEFAULT_MODEL,
+    INGREDIENTS_MODEL,
     MODELS,
+    MOTION_TYPES,
+    RESOLUTIONS,
+    RETIRED_ASPECT_RATIOS,
+    UPSAMPLE_TARGETS,
+    Model,
+)
+from veo_async._api.records import TaskError, TaskRecord, TaskState, Video, VideoResult
+from veo_async._api.requests import (
     REQUEST_TYPES,
     Extend,
     Get1080p,
     ImageToVideo,
     IngredientsToVideo,
     InsertObject,
-    Model,
     RemoveObject,
     Request,
-    RequestWarning,
     Reshoot,
-    TaskError,
-    TaskRecord,
-    TaskState,
     TextToVideo,
     Upsample,
-    Video,
-    VideoResult,
     in_short,
 )
-from veo_async._api.rules import (
-    ASPECT_RATIOS,
-    DEFAULT_MODEL,
-    INGREDIENTS_MODEL,
-    MOTION_TYPES,
-    RESOLUTIONS,
-    RETIRED_ASPECT_RATIOS,
-    UPSAMPLE_TARGETS,
-)
+from veo_async._api.warnings import RequestWarning
 from veo_async.errors import InvalidRequest
 
 A: Final = "https://images.example/a.jpg"

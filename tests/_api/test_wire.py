@@ -30,18 +30,11 @@ from veo_async import (
     VideoResult,
 )
 from veo_async._api.records import is_id
-from veo_async._api.wire import (
-    MAX_DEPTH,
+from veo_async._api.states import classify
+from veo_async._api.stored import dump_outcome, dump_request, load_outcome, load_request
+from veo_async._api.tasks import (
     Standings,
-    classify,
-    code_and_message,
-    decode,
-    dump_outcome,
-    dump_request,
-    encode,
     failure_of,
-    load_outcome,
-    load_request,
     read_batch,
     read_record,
     standings,
@@ -49,6 +42,7 @@ from veo_async._api.wire import (
     task_record,
     video_result,
 )
+from veo_async._api.wire import MAX_DEPTH, code_and_message, decode, encode
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 IMAGE = "https://example.com/a.png"

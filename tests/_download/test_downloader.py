@@ -27,7 +27,7 @@ from attrs import define, evolve, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veo_async._api.requests import TaskRecord, TaskState, Video
+from veo_async._api.records import TaskRecord, TaskState, Video
 from veo_async._download import downloader as downloader_room
 from veo_async._download import part_file
 from veo_async._download.downloader import FRUITLESS, LOOK_UPS, Downloader, Progress
@@ -424,7 +424,7 @@ import asyncio, sys
 import aiohttp
 from veo_async._download import downloader as downloader_room
 from veo_async._policies import RetryPolicy
-from veo_async._api.requests import Video
+from veo_async._api.records import Video
 
 downloader_room.FLUSH_EVERY = 0.0
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo_async._api.requests import Video
+from veo_async._api.records import Video
 from veo_async._download.part_file import Mark, Part, on_disk, place_for
 from veo_async.errors import DownloadError
 

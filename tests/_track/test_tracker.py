@@ -32,7 +32,7 @@ from veo_async import (
     VeoError,
     VeoSession,
 )
-from veo_async._api.wire import Standings
+from veo_async._api.tasks import Standings
 from veo_async._http.gate import Gate
 from veo_async._http.lane import Lane
 from veo_async._http.transport import Outgoing, Reply

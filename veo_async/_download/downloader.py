@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import aiohttp
 from attrs import define, evolve, field, validators
 
+from .._api.records import TaskRecord, Video
 from .._api.replies import retry_after
-from .._api.requests import TaskRecord, Video
 from .._policies import RetryPolicy
 from ..errors import DownloadError, TransportError, VeoError
 from .part_file import STRONG_ETAG, Mark, Part, Place, on_disk, place_for

@@ -31,7 +31,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import asdict, define, evolve, field, frozen
 
-from .._api.requests import Video
+from .._api.records import Video
 from ..errors import DownloadError
 
 __all__ = ["STRONG_ETAG", "Mark", "Part", "Place", "on_disk", "place_for"]

@@ -23,16 +23,12 @@ from typing import Any, Final
 from attrs import define, evolve, field
 
 from .._api.marks import label, mark_of, marks_in, marks_of
+from .._api.records import TaskRecord, TaskState
 from .._api.replies import Accepted, Unknown
-from .._api.requests import Request, TaskRecord, TaskState
-from .._api.wire import (
-    Standings,
-    classify,
-    dump_request,
-    read_items,
-    standings,
-    task_id_of,
-)
+from .._api.requests import Request
+from .._api.states import classify
+from .._api.stored import dump_request
+from .._api.tasks import Standings, read_items, standings, task_id_of
 from .._download.downloader import Downloader
 from .._http.client import Http
 from .._http.clock import ServerClock

@@ -20,14 +20,8 @@ import aiohttp
 from attrs import define, field, frozen
 
 from .._api.plain import plain
-from .._api.records import is_id
-from .._api.requests import (
-    Request,
-    TaskRecord,
-    Video,
-    VideoResult,
-    in_short,
-)
+from .._api.records import TaskRecord, Video, VideoResult, is_id
+from .._api.requests import Request, in_short
 from .._http.clock import ServerClock
 from .._jobs.job import Job, JobState, as_completed
 from .._jobs.streams import Item, feed

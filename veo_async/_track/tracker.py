@@ -22,7 +22,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from .._api.replies import is_dead_token
-from .._api.wire import Standings
+from .._api.tasks import Standings
 from .._http.lane import Lane, sleep
 from ..errors import (
     ApiError,
