@@ -38,6 +38,9 @@ Shape = TypeVar("Shape")
 BEIJING: Final = timezone(timedelta(hours=8))  # [I] from the arithmetic of the documents' examples
 
 
+# --- one record --------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class _Item:
     """
@@ -195,6 +198,9 @@ def _task_error(response: Mapping[str, Any]) -> TaskError:
     if not message and response.get("success") is not False:
         message = "the task ended without a video"
     return TaskError(code=code, message=message)
+
+
+# --- answers that hold records -----------------------------------------------------------------------------
 
 
 def task_id_of(record: object) -> str | None:

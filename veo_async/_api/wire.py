@@ -95,6 +95,9 @@ def decode(body: bytes, *, any_depth: bool = False) -> Any:
 
 
 def deeper_than(data: object, levels: int) -> bool:
+    """
+    Tell whether something read from JSON nests deeper than so many levels.
+    """
     # Much goes through this, so it makes no calls; and these two are all that JSON nests.
     layer: list[Any] = [data] if type(data) in _NESTS else []
     while layer and levels:
@@ -109,6 +112,9 @@ def deeper_than(data: object, levels: int) -> bool:
 
 
 def glimpse(body: bytes) -> str:
+    """
+    Show the beginning of a body, or the title of a page, in one line.
+    """
     text = body[:2000].decode("utf-8", "replace")
     if title := re.search(r"<title[^>]*>([^<]{1,200})", text, re.IGNORECASE):
         return f"a page titled {' '.join(title[1].split())!r}"
@@ -119,6 +125,9 @@ def glimpse(body: bytes) -> str:
 
 
 def trace_id_of(holder: Mapping[str, Any]) -> str | None:
+    """
+    Read what the vendor's support asks for; None where there is no usable one.
+    """
     value = holder.get("trace_id")
     return value if is_id(value) else None
 
