@@ -16,7 +16,7 @@ from veo_async import Limits, RetryPolicy, TransportError
 from veo_async._http.aiohttp_transport import AiohttpTransport
 from veo_async._http.client import Http
 from veo_async._http.gate import Gate
-from veo_async._http.lane import Lane
+from veo_async._http.limiter import Limiter
 from veo_async._http.transport import Outgoing
 
 __all__ = [
@@ -117,5 +117,5 @@ async def error_at(url: str, limits: Limits = QUICK) -> tuple[TransportError, bo
 
 
 def api_at(link: AiohttpTransport, url: str) -> Http:
-    lane = Lane(Gate(retry=HASTY, random=Random(1)))
-    return Http(transport=link, base_url=url, polls=lane, retry=HASTY)
+    limiter = Limiter(Gate(retry=HASTY, random=Random(1)))
+    return Http(transport=link, base_url=url, polls=limiter, retry=HASTY)

@@ -81,7 +81,7 @@ async def test_a_refused_question_is_not_repeated() -> None:
 
 async def test_a_question_is_asked_once_where_that_is_wanted() -> None:
     """
-    `ask` leaves the repeating to its caller, and tells the lane.
+    `ask` leaves the repeating to its caller, and tells the gate.
     """
     async with asked(BUSY, GOOD) as (http, _):
         with pytest.raises(RateLimited) as caught:
@@ -93,7 +93,7 @@ async def test_a_question_is_asked_once_where_that_is_wanted() -> None:
 
 async def test_a_cancelled_question_gives_its_place_back() -> None:
     """
-    Who stops waiting for an answer does not block the lane.
+    Who stops waiting for an answer does not block the gate.
     """
     async with raw_server(hang) as url, transport(Limits()) as link:
         http = api_at(link, url)

@@ -19,7 +19,7 @@ from .._api.replies import read_answer, server_time
 from .._policies import RetryPolicy
 from ..errors import RateLimited, ServerError, TransportError
 from .clock import ServerClock
-from .lane import Lane, tell
+from .limiter import Limiter, tell
 from .outage import Outage
 from .transport import Outgoing, Reply, Transport
 
@@ -37,7 +37,7 @@ class Http:
 
     transport: Transport
     base_url: str
-    polls: Lane
+    polls: Limiter
     retry: RetryPolicy
     clock: ServerClock = field(factory=ServerClock)
     outage: Outage = field(init=False, factory=Outage)
@@ -73,7 +73,7 @@ class Http:
 
     async def ask(self, question: Mapping[str, Any]) -> Any:
         """
-        Ask `/veo/tasks` once, when the lane of polls lets it.
+        Ask `/veo/tasks` once, as soon as the gate of the polls is open.
 
         Raises:
             ApiError: the server answered with an error.
@@ -85,7 +85,7 @@ class Http:
         self, question: Mapping[str, Any], *, entered_at: float, any_depth: bool = False
     ) -> Any:
         """
-        Ask `/veo/tasks` once for somebody who has entered the lane, and tell its gate what came of it.
+        Ask `/veo/tasks` once for somebody whom the gate has let through, and tell it what came of that.
 
         Args:
             any_depth: leave it to the caller to bound how deep that nests which is kept.
@@ -115,7 +115,7 @@ class Http:
             try:
                 return await self.ask(question)
             except RateLimited:
-                pass  # the lane knows, and makes the next one wait
+                pass  # the gate knows, and makes the next one wait
             except (ServerError, TransportError):
                 await asyncio.sleep(delay)
             self.retries += 1

@@ -33,7 +33,7 @@ from .._download.downloader import Downloader
 from .._http.client import Http
 from .._http.clock import ServerClock
 from .._http.gate import Gate
-from .._http.lane import Lane
+from .._http.limiter import Limiter
 from .._http.listing import about_many, list_tasks, or_none, retrieve, retrieve_many
 from .._http.transport import Transport
 from .._jobs.job import Job, JobState, advance, looked, settle
@@ -87,7 +87,7 @@ class Engine:
     looks: int = field(init=False, default=0)
     closing: bool = field(init=False, default=False)
     http: Http = field(init=False)
-    submits: Lane = field(init=False)
+    submits: Limiter = field(init=False)
     submitters: Submitters = field(init=False)
     tracker: Tracker = field(init=False)
     reconciling: Reconciling = field(init=False)
@@ -134,7 +134,7 @@ class Engine:
         )
         self.tracker = Tracker(
             schedule=schedule,
-            lane=polls,
+            limiter=polls,
             poll=self._poll,
             settle=self.endings.end,
             looked=self._looked,
@@ -142,13 +142,13 @@ class Engine:
         )
         self.downloader = Downloader(open=self.transport.open_file, look_up=self.retrieve, retry=self.retry)
 
-    def _lane_of_polls(self) -> Lane:
+    def _lane_of_polls(self) -> Limiter:
         # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
         patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
         polling = self.polling
-        return Lane(Gate(retry=patience, rate=polling.budget, burst=polling._at_once, random=self.random))
+        return Limiter(Gate(retry=patience, rate=polling.budget, burst=polling._at_once, random=self.random))
 
-    def _lane_of_submits(self) -> Lane:
+    def _lane_of_submits(self) -> Limiter:
         limits = self.limits
         gate = Gate(
             retry=self.retry,
@@ -157,7 +157,7 @@ class Engine:
             paid=True,
             random=self.random,
         )
-        return Lane(gate)
+        return Limiter(gate)
 
     # --- life -------------------------------------------------------------------------------------------
 

@@ -12,13 +12,15 @@ from .._api.replies import is_dead_token
 from ..errors import ApiError, RateLimited, ServerError, TransportError, VeoError
 from .gate import Gate
 
-__all__ = ["Lane", "sleep", "tell"]
+__all__ = ["Limiter", "sleep", "tell"]
 
 
 @define(eq=False)
-class Lane:
+class Limiter:
     """
-    Lets coroutines through a gate one after the other; tell the gate what came of it, then call `changed`.
+    Lets coroutines through a gate one after the other.
+
+    Whoever was let through tells the gate what came of it, by `tell`; or tells it directly, and calls `changed`.
 
     Attributes:
         trouble: what the last request ended with, in words, where that may be why nothing goes; else None.
@@ -76,20 +78,19 @@ class Lane:
         self._change.set()
 
 
-def tell(lane: Lane, error: BaseException | None, *, left: bool, sent_at: float) -> None:
+def tell(limiter: Limiter, error: BaseException | None, *, left: bool, sent_at: float) -> None:
     """
-    Tell a lane's gate what came of a request: the one table of what each outcome means for the lane.
+    Tell the gate what came of a request: the one table of what each outcome means for those that follow.
 
     Args:
         error: what the request ended with, or None.
         left: whether it had begun to leave this machine.
-        sent_at: when it entered the lane.
+        sent_at: when it was let through.
     """
-    now, gate = lane.now(), lane.gate
-    if error is None:
-        lane.trouble = None
-    elif not isinstance(error, asyncio.CancelledError):
-        lane.trouble = str(error) if isinstance(error, RateLimited | ServerError | TransportError) else None
+    now, gate = limiter.now(), limiter.gate
+    if not isinstance(error, asyncio.CancelledError):
+        is_trouble = isinstance(error, RateLimited | ServerError | TransportError)
+        limiter.trouble = str(error) if is_trouble else None
     match error:
         case None:
             gate.succeeded(now, sent_at=sent_at)
@@ -107,7 +108,7 @@ def tell(lane: Lane, error: BaseException | None, *, left: bool, sent_at: float)
             gate.succeeded(now, sent_at=sent_at)  # the lane works, whatever it said of this one
         case _:
             gate.withdrawn(now, sent_at=sent_at)  # cancelled, or a fault of ours: nothing was learned
-    lane.changed()
+    limiter.changed()
 
 
 async def sleep(woken: asyncio.Event, *, until: float | None) -> None:
