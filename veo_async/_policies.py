@@ -177,13 +177,6 @@ class PollPolicy:
     deadline: float | None = field(default=1800.0, validator=_positive_or_none)
     _scale: float = field(default=1.0, alias="_scale", repr=False, validator=_positive)
 
-    @property
-    def _at_once(self) -> int:
-        """
-        How many requests may go together after a quiet time: a second's worth of the unscaled budget, and not many.
-        """
-        return max(1, min(MOST_AT_ONCE, round(self.budget * self._scale)))
-
     def scaled(self, factor: float, /) -> Self:
         """
         Return the policy for a server that is slower by `factor`: durations times it, rates divided by it.
@@ -216,6 +209,6 @@ def scale_of(policy: PollPolicy) -> float:
 
 def at_once(policy: PollPolicy) -> int:
     """
-    Return how many requests may go together after a quiet time.
+    Return how many requests may go together after a quiet time: a second's worth of the unscaled budget, and not many.
     """
-    return policy._at_once
+    return max(1, min(MOST_AT_ONCE, round(policy.budget * policy._scale)))

@@ -40,7 +40,7 @@ from .._jobs.job import Job, JobState, advance, looked, settle
 from .._jobs.registry import Registry, key_conflict, mismatch, read_request, unreadable
 from .._journal import facts
 from .._journal.sqlite import Journal
-from .._policies import Limits, PollPolicy, RetryPolicy
+from .._policies import Limits, PollPolicy, RetryPolicy, at_once
 from .._submit.find import find_by_keys
 from .._submit.reconciler import Attempt, Reconciler
 from .._submit.reconciling import Reconciling
@@ -146,7 +146,7 @@ class Engine:
         # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
         patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
         polling = self.polling
-        return Limiter(Gate(retry=patience, rate=polling.budget, burst=polling._at_once, random=self.random))
+        return Limiter(Gate(retry=patience, rate=polling.budget, burst=at_once(polling), random=self.random))
 
     def _lane_of_submits(self) -> Limiter:
         limits = self.limits
