@@ -123,7 +123,7 @@ FIELD_RULES: Final[Mapping[str, Callable[[str, object], Iterator[str]]]] = {
 
 def resolution_violations(name: object, resolution: object) -> Iterator[str]:
     """
-    Say what forbids a resolution; that of a model which nobody knows is the server's business.
+    Say what forbids a resolution; for a model that is not in the table, that is left to the server.
     """
     model = known_model(name)
     if model and resolution not in (None, SMALLEST, *model.resolutions) and resolution in RESOLUTIONS:

@@ -236,7 +236,7 @@ def read_batch(data: object) -> list[dict[str, Any]]:
 
 class Standings(NamedTuple):
     """
-    How tasks stand that were asked about; those of which the answer says nothing are in none of these.
+    How the tasks that were asked about stand; a task that the answer leaves out is in none of these.
 
     Attributes:
         pending: their ids.
@@ -253,9 +253,9 @@ class Standings(NamedTuple):
 
 def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
     """
-    Tell from raw records how the tasks asked about stand; what is said of others is nobody's business.
+    Tell from raw records how the tasks asked about stand; records of other tasks are ignored.
 
-    The same task twice: an end outranks, and a video outranks a failure.
+    Where a task has two records, an end outranks a pending one, and a video outranks a failure.
     """
     waiting = frozenset(asked)
     pending: dict[str, None] = {}

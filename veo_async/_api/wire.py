@@ -75,7 +75,7 @@ def decode(body: bytes, *, any_depth: bool = False) -> Any:
     Read a reply's JSON.
 
     Args:
-        any_depth: leave it to the caller to bound how deep that nests which is kept.
+        any_depth: do not check the depth; the caller does, for the parts that it keeps.
 
     Raises:
         ProtocolError: it is empty, not UTF-8, not JSON, cut off, or nested deeper than `MAX_DEPTH`.

@@ -79,7 +79,7 @@ async def _batches(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes],
     """
     Yield a body in pieces worth a trip to the disk; what came before a drop is yielded before it is raised.
 
-    Save for the last hundred kilobytes or so: aiohttp forgets what it had not handed over when a connection breaks.
+    The last hundred kilobytes or so are lost: when a connection breaks, aiohttp forgets what it had not handed over.
     """
     now = asyncio.get_running_loop().time
     batch: list[bytes] = []
@@ -140,7 +140,7 @@ class Transfer:
 
     def _count(self, *, progress: bool) -> None:
         """
-        Count the attempts in a row that brought no byte that was never had before.
+        Count the attempts in a row that got no further than one before them.
 
         A server that breaks off at the same place each time is given up, one that gets further each time is not.
         """
@@ -246,7 +246,7 @@ class Transfer:
     @property
     def _mark(self) -> Mark:
         """
-        What the part belongs to, if it is to this video, by this link; else a mark without validator and length.
+        What the part belongs to, if that is this video by this link; else a mark without validator and length.
         """
         unread = self._unread()
         mark = self.part.mark

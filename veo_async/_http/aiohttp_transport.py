@@ -57,8 +57,8 @@ async def _hear_out(writer: AbstractStreamWriter) -> None:
     """
     Raise if the server has said something on this connection already, or has closed it.
 
-    An answer that was there before its question is another's, or is a proxy's farewell to an idle connection
-    (408). Were the question sent all the same, as aiohttp does, it would be taken for the answer.
+    What lies there before the question is the answer to another one, or a proxy's farewell to an idle connection
+    (408). aiohttp would send the question nevertheless, and take that for its answer.
     """
     protocol: ResponseHandler = getattr(writer, "protocol")  # noqa: B009 - the one writer there is has it
     if _may_be_read(protocol):
@@ -70,12 +70,12 @@ async def _hear_out(writer: AbstractStreamWriter) -> None:
 
 def _may_be_read(protocol: ResponseHandler) -> bool:
     """
-    Ask the system whether something lies in the socket: most often nothing does, and no turn need be waited.
+    Ask the system whether something lies in the socket: mostly nothing does, and then there is nothing to wait for.
     """
     socket: Any = protocol.transport.get_extra_info("socket") if protocol.transport else None
     try:
         return bool(select.select([socket], [], [], 0)[0])
-    except (OSError, TypeError, ValueError):  # closed, none, or one that `select` cannot count so far as
+    except (OSError, TypeError, ValueError):  # closed, none, or with a number too large for `select`
         return True
 
 
@@ -85,7 +85,7 @@ def _too_large(most: int) -> ProtocolError:
 
 def _cancelling() -> int:
     """
-    How often the task that runs was asked to end, and has not gone on in spite of that.
+    Return how many requests to cancel the running task has that it has not taken back.
     """
     task = asyncio.current_task()
     return task.cancelling() if task else 0
@@ -182,13 +182,13 @@ class AiohttpTransport:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = translated(error, url, token=self._token)
         except asyncio.CancelledError:
-            # Closing an aiohttp session cancels what waits for one of its connections, and not whose task it is.
+            # Closing an aiohttp session cancels the wait for a connection, though nobody has cancelled this task.
             if not self._is_over() or _cancelling() > cancelled:
                 raise
             raise self._closed() from None
         else:
             return self._reply(response, body)
-        raise failure  # out here, lest the error that it hides becomes its context
+        raise failure  # out here, or the error that it hides would become its context
 
     def _is_over(self) -> bool:
         """

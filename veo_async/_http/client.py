@@ -88,7 +88,7 @@ class Http:
         Ask `/veo/tasks` once for somebody whom the gate has let through, and tell it what came of that.
 
         Args:
-            any_depth: leave it to the caller to bound how deep that nests which is kept.
+            any_depth: do not check the depth; the caller does, for the parts that it keeps.
         """
         outgoing = Outgoing(json.dumps(question).encode())
         error: BaseException | None = None

@@ -8,7 +8,7 @@ The next request is made of the groups at the top, as many as fill it.
 It goes when its looks are due on average: some a little late, some early, so that one request does the work of
 two half-empty ones. None waits longer than the patience for that.
 In a crowd the groups of one patience fill several requests. These go together as a *volley*, when all their looks
-are due on average: who wakes up ten times as rarely for ten times as much spends half the CPU on a request.
+are due on average: to wake up ten times as rarely for ten times as much halves the CPU that a request costs.
 A request that goes anyway is filled up with the looks that come next.
 
 Under a tight budget all groups are late, and the longest overdue go first. That starves nobody, and in

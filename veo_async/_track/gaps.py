@@ -105,7 +105,7 @@ class Gaps:
         dearer = math.sqrt(1 + LONELY / len(tasks)) if tasks else 1.0
         cohorts, outlived = self._cohorts(tasks, now)
         gaps = [(self._gap(cohort[0], now, dearer), cohort) for cohort in cohorts]
-        # Not before the gaps are told: who has ended by the same reply is not counted yet.
+        # Only after the gaps are worked out: the tasks that ended by the same reply are not counted yet.
         for (kind, start, stop), count in outlived.items():
             self._durations.survived(kind, start, stop, count=count)
         return gaps
@@ -116,7 +116,7 @@ class Gaps:
         """
         Count the look at tasks that are seen pending, and sort them into those with one and the same gap.
 
-        Tells too how many of a kind have come from which bin to which.
+        Returns these, and how many of each kind have come from which bin to which.
         """
         scale, by_looks, ends = self.scale, self._policy.mode == "backoff", self._ends
         cohorts = defaultdict[tuple[str, int], list[Task]](list)

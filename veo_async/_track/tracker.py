@@ -5,10 +5,10 @@ It asks the schedule when the next look is due and whom to ask about, sleeps unt
 polls, and hands what the answer says to the session.
 It holds no job: tasks are known by their ids, and outcomes leave through `settle`.
 
-One look is a short task of its own, so that a slow answer holds up nobody: not the others, whose looks go on, and
-not those that it is about, who are asked about again meanwhile. The number of looks is bounded.
-What a look may end in, and what follows, stands in `_look`; a failed look never ends a task, only
-the server's record, the deadline, lasting silence about an id, or a dead token do.
+One look is a short asyncio task of its own, so that a slow answer holds up nobody. The looks at other tasks go on,
+and those that the slow answer is about are asked about again meanwhile. The number of looks is bounded.
+What a look may end in, and what follows, stands in `_look`. A failed look never ends a task. Only the server's
+record, the deadline, lasting silence about an id, or a dead token do.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Tracker:
     dead_after: float
     _looks: set[asyncio.Task[None]] = field(init=False, factory=set)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
-    _sleeps_until: float = field(init=False, default=-math.inf)  # nothing that is due matters to who is awake
+    _sleeps_until: float = field(init=False, default=-math.inf)  # as now, while it is awake anyway
     _patience: asyncio.Timeout | None = field(init=False, default=None)  # of the wait at the gate
     _failure: BaseException | None = field(init=False, default=None)
     _was_refused: bool = field(init=False, default=False)
@@ -251,7 +251,7 @@ class Tracker:
 
     def _let_go(self, held: list[str]) -> None:
         """
-        Ask about those again that wait for an answer which is long in coming; about one alone not a third time.
+        Ask again about those whose answer is long in coming; about one that is asked about alone, once more only.
         """
         now, gate = self.limiter.now(), self.limiter.gate
         if gate.opens_at(now) is None:  # nothing may go before that answer, so it is no fault of their number
