@@ -27,7 +27,7 @@ from veo_async import (
     VeoError,
     VeoSession,
 )
-from veo_async._http.client import Outgoing, Reply
+from veo_async._http.transport import Outgoing, Reply
 from veo_async.errors import ConnectionFailed
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 

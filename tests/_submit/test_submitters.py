@@ -51,7 +51,7 @@ from veo_async import (
     VideoResult,
 )
 from veo_async._api.marks import label
-from veo_async._http.client import Reply
+from veo_async._http.transport import Reply
 from veo_async._journal.sqlite_store import Store
 from veo_async.errors import ConnectionFailed, ProtocolError, TransportTimedOut
 from veo_async.simulator import TOKEN, Faults, Settings

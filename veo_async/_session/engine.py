@@ -23,27 +23,24 @@ from typing import Any, Final
 from attrs import define, evolve, field
 
 from .._api.marks import label, mark_of, marks_in, marks_of
+from .._api.records import TaskRecord, TaskState
 from .._api.replies import Accepted, Unknown
-from .._api.requests import Request, TaskRecord, TaskState
-from .._api.wire import (
-    Standings,
-    classify,
-    dump_request,
-    read_items,
-    standings,
-    task_id_of,
-)
+from .._api.requests import Request
+from .._api.states import classify
+from .._api.stored import dump_request
+from .._api.tasks import Standings, read_items, standings, task_id_of
 from .._download.downloader import Downloader
-from .._http.client import Http, Transport
+from .._http.client import Http
 from .._http.clock import ServerClock
 from .._http.gate import Gate
-from .._http.lane import Lane
+from .._http.limiter import Limiter
 from .._http.listing import about_many, list_tasks, or_none, retrieve, retrieve_many
+from .._http.transport import Transport
 from .._jobs.job import Job, JobState, advance, looked, settle
 from .._jobs.registry import Registry, key_conflict, mismatch, read_request, unreadable
 from .._journal import facts
 from .._journal.sqlite import Journal
-from .._policies import Limits, PollPolicy, RetryPolicy
+from .._policies import Limits, PollPolicy, RetryPolicy, at_once
 from .._submit.find import find_by_keys
 from .._submit.reconciler import Attempt, Reconciler
 from .._submit.reconciling import Reconciling
@@ -90,7 +87,7 @@ class Engine:
     looks: int = field(init=False, default=0)
     closing: bool = field(init=False, default=False)
     http: Http = field(init=False)
-    submits: Lane = field(init=False)
+    submits: Limiter = field(init=False)
     submitters: Submitters = field(init=False)
     tracker: Tracker = field(init=False)
     reconciling: Reconciling = field(init=False)
@@ -137,7 +134,7 @@ class Engine:
         )
         self.tracker = Tracker(
             schedule=schedule,
-            lane=polls,
+            limiter=polls,
             poll=self._poll,
             settle=self.endings.end,
             looked=self._looked,
@@ -145,13 +142,13 @@ class Engine:
         )
         self.downloader = Downloader(open=self.transport.open_file, look_up=self.retrieve, retry=self.retry)
 
-    def _lane_of_polls(self) -> Lane:
+    def _lane_of_polls(self) -> Limiter:
         # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
         patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
         polling = self.polling
-        return Lane(Gate(retry=patience, rate=polling.budget, burst=polling._at_once, random=self.random))
+        return Limiter(Gate(retry=patience, rate=polling.budget, burst=at_once(polling), random=self.random))
 
-    def _lane_of_submits(self) -> Lane:
+    def _lane_of_submits(self) -> Limiter:
         limits = self.limits
         gate = Gate(
             retry=self.retry,
@@ -160,7 +157,7 @@ class Engine:
             paid=True,
             random=self.random,
         )
-        return Lane(gate)
+        return Limiter(gate)
 
     # --- life -------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from .._api.marks import mark_of
 from .._api.records import TaskRecord
-from .._api.wire import task_record
+from .._api.tasks import task_record
 from .._http.client import Http
 from .._http.listing import read_all
 from ..errors import ProtocolError

@@ -12,7 +12,7 @@ from typing import Final
 from attrs import define, field
 
 from .._api.marks import label
-from .._api.wire import dump_request
+from .._api.stored import dump_request
 from .._jobs.job import Job, JobState
 from .._journal import facts
 from .._journal.sqlite import Journal

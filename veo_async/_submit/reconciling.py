@@ -15,7 +15,7 @@ from attrs import define, field
 from .._api.marks import Mark, mark_of
 from .._api.replies import Accepted
 from .._http.client import Http
-from .._http.lane import sleep
+from .._http.limiter import sleep
 from .._http.listing import or_none, read_all
 from .._jobs.job import JobState, advance
 from .._journal.facts import AlreadyClaimed

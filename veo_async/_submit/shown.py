@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 from .._api.marks import marks_in, marks_of
 from .._api.records import TaskState
 from .._api.states import classify
-from .._api.wire import task_id_of
+from .._api.tasks import task_id_of
 
 __all__ = ["Listing", "ShownTask", "ShownTasks"]
 

@@ -10,7 +10,7 @@ from attrs import define
 
 from .._api.replies import Accepted, Unknown
 from .._api.requests import Request
-from .._http.client import Outgoing
+from .._http.transport import Outgoing
 from .._jobs.job import Job, JobState
 from .._journal.facts import Entry
 from ..errors import SessionClosed, SubmissionUnknown, VeoError

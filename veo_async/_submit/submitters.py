@@ -21,8 +21,9 @@ from attrs import define, field
 from .._api.marks import label, marked_url
 from .._api.replies import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
 from .._api.wire import encode
-from .._http.client import Http, Outgoing, tell
-from .._http.lane import Lane
+from .._http.client import Http
+from .._http.limiter import Limiter, tell
+from .._http.transport import Outgoing
 from .._jobs.job import Job, JobState, advance
 from .._journal import facts
 from .._journal.sqlite import Journal
@@ -60,7 +61,7 @@ class Submitters:
     """
 
     http: Http
-    lane: Lane
+    lane: Limiter
     limits: Limits
     host: SubmitterHost
     journal: Journal | None
