@@ -35,6 +35,7 @@ from aiohttp import web
 from attrs import Attribute, define, field
 
 from . import VeoSession
+from ._session.session import call_back_at, called_back
 from .errors import ConfigurationError, UsageError
 
 __all__ = ["CallbackReceiver", "read_payload"]
@@ -187,14 +188,14 @@ class CallbackReceiver:
         address = self._listening.sockets[0].getsockname()
         name = f"[{address[0]}]" if ":" in address[0] else address[0]
         self._address = f"http://{name}:{address[1]}"
-        self._session._call_back_at(self._new_url)
+        call_back_at(self._session, self._new_url)
         return int(address[1])
 
     async def stop(self) -> None:
         """
         Close the port; from now on nothing is submitted with a callback URL, and polling does all the work.
         """
-        self._session._call_back_at(None)  # first of all: what is sent meanwhile must not ask for an address
+        call_back_at(self._session, None)  # first of all: what is sent meanwhile must not ask for an address
         listening, self._listening = self._listening, None
         runner, self._runner, self._address = self._runner, None, None
         try:
@@ -219,10 +220,10 @@ class CallbackReceiver:
 
     async def _attach(self, _: web.Application) -> None:
         if self.public_url is not None:
-            self._session._call_back_at(self._new_url)
+            call_back_at(self._session, self._new_url)
 
     async def _detach(self, _: web.Application) -> None:
-        self._session._call_back_at(None)
+        call_back_at(self._session, None)
 
     def _new_url(self, mark: str) -> str:
         return f"{self.url}/{mark}"
@@ -239,7 +240,7 @@ class CallbackReceiver:
             return web.Response(status=405, headers={"Allow": "POST"})
         payload = await read_payload(request)
         path = request.match_info.get("mark", "")
-        if self._session._called_back(payload, window=self.window, path=path):
+        if called_back(self._session, payload, window=self.window, path=path):
             self.heard += 1
         else:
             self.ignored += 1

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from veo_async import VeoSession
+from veo_async._session.session import called_back
 from veo_async.receiver import CallbackReceiver
 from veo_async.simulator import Core
 
@@ -70,4 +71,4 @@ def _post(url: str, body: bytes, receivers: Sequence[CallbackReceiver]) -> None:
     address, _, path = url.rpartition("/")
     for receiver in receivers:
         if receiver.url == address:
-            receiver._session._called_back(json.loads(body), window=receiver.window, path=path)
+            called_back(receiver._session, json.loads(body), window=receiver.window, path=path)

@@ -31,6 +31,7 @@ from veo_async import (
     VeoSession,
 )
 from veo_async._policies import at_once
+from veo_async._session.session import call_back_at, called_back
 from veo_async.receiver import CallbackReceiver
 from veo_async.simulator import TOKEN, Faults, Settings
 
@@ -188,10 +189,10 @@ async def test_a_forged_callback_with_the_right_mark_gets_nobody_elses_task() ->
         [own] = world.core.tasks.keys() - {other}
         path = world.core.tasks[own].body["callback_url"].rpartition("/")[2]
         for task_id in (other, "no-such-task", other):
-            veo._called_back({"task_id": task_id, "success": True}, window=0.0, path=path)
+            called_back(veo, {"task_id": task_id, "success": True}, window=0.0, path=path)
             await asyncio.sleep(1.0)
         assert JobState.UNKNOWN is job.state
-        veo._called_back({"task_id": own}, window=0.0, path=path)
+        called_back(veo, {"task_id": own}, window=0.0, path=path)
         assert own == (await job).task_id
 
 
@@ -266,7 +267,7 @@ async def test_a_flood_does_not_exceed_the_budget_of_polls() -> None:
         forged = [{"task_id": task_id, "data": []} for task_id in (*ids, *map(str, range(jobs)))]
         for _ in range(seconds * 10):
             for payload in forged:
-                veo._called_back(payload, window=0.0, path="made up")
+                called_back(veo, payload, window=0.0, path="made up")
             await asyncio.sleep(0.1)
         asked = sum(world.core.requests.values()) - before
         assert asked <= policy.budget * seconds + at_once(policy)
@@ -296,7 +297,7 @@ def lags(jobs: int, seed: int, *, lost: float | None) -> tuple[list[float], floa
             _,
         ):
             if lost is None:
-                veo._call_back_at(None)
+                call_back_at(veo, None)
             requests = [TextToVideo(f"whale {number}") for number in range(jobs)]
             await asyncio.gather(*map(wait, veo.submit_many(requests)))
             return found, sum(veo.stats.requests.values()) / jobs

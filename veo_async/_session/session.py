@@ -456,22 +456,7 @@ class VeoSession(ShortMethods):
         Never raises on what is in it, and never believes it: only the API's own record settles a job.
         It may be called from any thread. Hints that come within 50 ms share a request.
         """
-        return self._called_back(payload, window=CALLBACK_WINDOW)
-
-    def _called_back(self, payload: object, *, window: float, path: str = "") -> bool:
-        task_id = payload.get("task_id") if isinstance(payload, dict) else None
-        engine = self._engine
-        if engine is None or engine.closing or not is_id(task_id):
-            return False
-        return engine.called_back(task_id, window=window, path=path)
-
-    def _call_back_at(self, callback_url: CallbackUrl | None) -> None:
-        """
-        Have each attempt carry the callback URL that is made for it, or the placeholder's from now on.
-        """
-        self._callback_url = callback_url
-        if self._engine is not None:
-            self._engine.submitters.callback_url = callback_url
+        return called_back(self, payload, window=CALLBACK_WINDOW)
 
     @property
     def stats(self) -> SessionStats:
@@ -486,6 +471,33 @@ class VeoSession(ShortMethods):
             looks=engine.looks if engine else 0,
             notice_lag=engine.endings.notice_lag if engine else None,
         )
+
+
+# --- for the receiver, which belongs to the session ----------------------------------------------------------
+
+
+def called_back(session: VeoSession, payload: object, *, window: float, path: str = "") -> bool:
+    """
+    Take a callback's body as a hint; tells whether a job waits for its task.
+
+    Args:
+        window: seconds; hints that come within it share a request.
+        path: what the callback's URL has behind the receiver's secret.
+    """
+    task_id = payload.get("task_id") if isinstance(payload, dict) else None
+    engine = session._engine
+    if engine is None or engine.closing or not is_id(task_id):
+        return False
+    return engine.called_back(task_id, window=window, path=path)
+
+
+def call_back_at(session: VeoSession, callback_url: CallbackUrl | None) -> None:
+    """
+    Have each attempt carry the callback URL that is made for it, or the placeholder's from now on.
+    """
+    session._callback_url = callback_url
+    if session._engine is not None:
+        session._engine.submitters.callback_url = callback_url
 
 
 def _pair(item: Any) -> tuple[str | None, Request]:
