@@ -73,6 +73,24 @@ async def test_a_refused_connection_never_left() -> None:
     assert not left
 
 
+async def test_what_may_not_leave_is_not_sent() -> None:
+    """
+    Whether a body may leave is asked when the connection is there; where it may not, the server hears nothing.
+    """
+    heard = asyncio.get_running_loop().create_future()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.set_result(await reader.read())
+
+    outgoing = Outgoing(b'{"prompt": "a whale"}', lambda: False)
+    async with raw_server(peer) as url:
+        async with transport() as link:
+            with pytest.raises(ConnectionFailed, match="nothing was sent"):
+                await link.send("POST", url, outgoing)
+        assert not outgoing.left
+        assert b"" == await heard
+
+
 async def test_a_timeout_in_the_pool_never_left() -> None:
     """
     A request that waited for a free connection and got none has not left, unlike the one that holds it.

@@ -48,6 +48,8 @@ class InMemoryTransport:
         await asyncio.sleep(self.latency)
         if self.cut_off:
             raise ConnectionFailed("the network is gone")
+        if not outgoing.may_leave():
+            raise ConnectionFailed("it may not leave any more")
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
         reply = self.core.handle(method, urlsplit(url).path, headers, outgoing.data)
         if reply.act == "refuse":

@@ -49,7 +49,7 @@ class _Payload(aiohttp.BytesPayload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         await _hear_out(writer)
-        self._outgoing.left = True
+        self._outgoing.leave()
         await super().write_with_length(writer, content_length)
 
 

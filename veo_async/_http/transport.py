@@ -7,11 +7,11 @@ In the package `aiohttp_transport` stands behind it, in tests a simulator in mem
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from attrs import define
+from attrs import define, field
 
 if TYPE_CHECKING:
     import aiohttp
@@ -35,10 +35,27 @@ class Reply(NamedTuple):
 class Outgoing:
     """
     A request's body, which knows whether it has begun to leave this machine.
+
+    Attributes:
+        may_leave: asked as the body begins to leave, with nothing awaited in between.
     """
 
     data: bytes
-    left: bool = False
+    may_leave: Callable[[], bool] = lambda: True
+    left: bool = field(init=False, default=False)
+
+    def leave(self) -> None:
+        """
+        Begin to leave; from now on the request may arrive.
+
+        Raises:
+            ConnectionAbortedError: it may not leave any more.
+        """
+        if not self.may_leave():
+            raise ConnectionAbortedError(
+                "nothing was sent: the journal may have given the key to another session"
+            )
+        self.left = True
 
 
 class Transport(Protocol):
