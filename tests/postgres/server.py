@@ -8,13 +8,15 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from attrs import define, field
+from typing import Any, Protocol
 
 import psycopg
+import pytest
+from attrs import define, field, frozen
 
 SETTINGS = {
     "listen_addresses": "",
@@ -40,6 +42,27 @@ def programs() -> Path | None:
 def _someone() -> dict[str, Any]:
     # The server refuses to run as root.
     return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+class Postgres(Protocol):
+    """
+    A database that tests may use.
+    """
+
+    @property
+    def dsn(self) -> str:
+        """
+        Its address.
+        """
+
+
+@frozen
+class Given:
+    """
+    A database that was there before the tests; they leave the server alone.
+    """
+
+    dsn: str
 
 
 @define(eq=False)
@@ -86,6 +109,25 @@ class Server:
         )
 
 
+@contextmanager
+def a_server() -> Iterator[Postgres]:
+    """
+    Start a server of the tests' own, unless one is given.
+    """
+    if given := os.environ.get("VEO_ASYNC_TEST_DATABASE"):
+        yield Given(given)
+        return
+    place = programs()
+    if place is None:
+        pytest.skip("there is no PostgreSQL: install one, or name a database in VEO_ASYNC_TEST_DATABASE")
+    server = Server(place)
+    server.create()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
 def do(dsn: str, *statements: str) -> list[tuple[Any, ...]]:
     """
     Run statements, and return the rows of the last.
@@ -93,6 +135,6 @@ def do(dsn: str, *statements: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         rows: list[tuple[Any, ...]] = []
         for statement in statements:
-            cursor = connection.execute(statement)  # type: ignore[arg-type]
+            cursor = connection.execute(statement)
             rows = cursor.fetchall() if cursor.description else []
         return rows

@@ -294,12 +294,13 @@ class PostgresStore:
         """
         Make sure that a server holds what another, or the same one before its restart, has acknowledged.
         """
-        values = {"session": self.lease.session}
+        # Read before the question: facts may be written over another connection meanwhile.
+        acknowledged, values = self._acknowledged, {"session": self.lease.session}
         cursor = await connection.execute(self.address.sql(_HELD), values)
         is_replica, written = await cursor.fetchone() or (False, None)
         if is_replica:
             raise psycopg.OperationalError("the server is a replica, which takes no facts yet")
-        if self.lease.session and (written is None or written < self._acknowledged):
+        if values["session"] and (written is None or written < acknowledged):
             raise self._lost()
 
     def _lost(self) -> JournalError:
