@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres.server import Postgres
+from tests.postgres.sessions import Shared, sharing
 from veo_async import Journal
 from veo_async._journal.journal import AnyJournal
 from veo_async._journal.postgres import PostgresJournal
@@ -41,3 +43,12 @@ async def journal(closed: AnyJournal, token: str) -> AsyncIterator[AnyJournal]:
     await closed.open(token)
     yield closed
     await closed.close()
+
+
+@pytest.fixture
+async def shared(postgres: Postgres, schema: str, token: str) -> AsyncIterator[Shared]:
+    """
+    A journal in PostgreSQL, for sessions of one account.
+    """
+    async with sharing(postgres, schema, token) as shared:
+        yield shared

@@ -92,6 +92,14 @@ class Server:
             file.write("\n".join([*lines, f"unix_socket_directories = '{self.directory}'", ""]))
         self.start()
 
+    def own(self) -> None:
+        """
+        Make all of the data the server's own again.
+        """
+        for path in (self.data, *self.data.rglob("*")):
+            if os.geteuid() == 0:
+                shutil.chown(path, "nobody", "nogroup")
+
     def start(self) -> None:
         self._run("pg_ctl", "start", "-w", "-s", "-l", str(self.directory / "log"))
 

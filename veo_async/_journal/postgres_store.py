@@ -135,12 +135,12 @@ class PostgresStore:
             "SELECT SCHEMA.write(%(session)s, %(works)s)", works=[r for _, r in rows]
         )
         self._acknowledged = reply["written"]
+        if reply["dead"]:
+            self._lose(session)
         for (work, _), judgement in zip(rows, reply["judgements"] or [None] * len(rows), strict=True):
             work.error = None if judgement is None else self._wrong(work, judgement)
             if work.error is None:
                 self._remember(work.facts, session)
-        if reply["dead"]:
-            self._lose(session)
 
     def _rows(self, work: Work[PostgresStore]) -> list[list[object]]:
         try:
@@ -156,8 +156,8 @@ class PostgresStore:
         return Learned(kind=fact.kind, data=self._own[fact.kind])
 
     def _remember(self, facts: Iterable[Fact], session: int) -> None:
-        if session != self.lease.session:
-            return  # it was lost meanwhile, and may spend nothing
+        if session != self.lease.session or self.lease.is_lost:
+            return  # it may spend nothing any more
         for fact in facts:
             if isinstance(fact, Sending):
                 self.lease.sending.add(fact.key)
