@@ -5,6 +5,7 @@ The lease by its holder's own clocks: when it may spend, and for what.
 from __future__ import annotations
 
 from itertools import product
+from uuid import uuid4
 
 import pytest
 
@@ -28,7 +29,7 @@ class Clocks:
 def a_lease(*keys: str) -> tuple[Lease, Clocks]:
     clocks = Clocks()
     lease = Lease(10.0, clocks)
-    lease.begin(1, clocks())
+    lease.begin(1, uuid4(), clocks())
     lease.sending.update(keys)
     return lease, clocks
 
@@ -71,7 +72,7 @@ def test_what_an_earlier_session_was_sending_may_not_leave() -> None:
     lease, clocks = a_lease("k")
     lease.lose()
     assert not lease.may_send("k")
-    lease.begin(2, clocks())
+    lease.begin(2, uuid4(), clocks())
     lease.renew(1, (BOOT + 100.0, WALL + 100.0))  # an answer that comes late
     assert lease.is_valid()
     assert not lease.may_send("k")

@@ -138,6 +138,29 @@ async def test_a_server_that_has_forgotten_is_not_trusted(
         with pytest.raises(JournalError, match="has lost facts"):
             await act
     assert [] == shared.sql("SELECT id FROM SCHEMA.job WHERE key = 'after'")
+    with pytest.raises(JournalError, match=r"has lost facts.*queue init"):
+        await journal.open(shared.token)
+    await journal.install()  # somebody has seen to it
+    await journal.open(shared.token)
+    await journal.close()
+
+
+async def test_what_one_session_misses_stops_all(shared: Shared, server: Server) -> None:
+    """Another session, which misses nothing of its own, does not buy what the server no longer knows of."""
+    journal, other = shared.journal(), shared.journal()
+    for one in (journal, other):
+        await one.open(shared.token)
+    await asyncio.to_thread(server.stop, "fast")
+    shutil.copytree(server.data, server.directory / "earlier")
+    await asyncio.to_thread(server.start)
+    await journal.take_in([item()])
+    await asyncio.to_thread(put_back, server)
+    for one in (journal, other):
+        with pytest.raises(JournalError, match="has lost facts"):
+            await one.take_in([item()])
+        with pytest.raises(JournalError, match="has lost facts"):
+            await one.close()
+    await journal.install()
 
 
 def put_back(server: Server) -> None:
@@ -156,7 +179,8 @@ async def test_an_idle_session_finds_out_that_the_server_has_forgotten(
     shared: Shared, server: Server
 ) -> None:
     """Also without a fact to write, its renewal tells it, and nothing more is sent."""
-    journal = await shared.session(lease=2.0)
+    journal = shared.journal(lease=2.0)
+    await journal.open(shared.token)
     await asyncio.to_thread(server.stop, "fast")
     shutil.copytree(server.data, server.directory / "earlier")
     await asyncio.to_thread(server.start)
@@ -166,6 +190,7 @@ async def test_an_idle_session_finds_out_that_the_server_has_forgotten(
         await asyncio.sleep(0.05)
     with pytest.raises(JournalError, match="has lost facts"):
         await journal.close()
+    await journal.install()
 
 
 async def test_closing_waits_for_the_server_for_one_lease(shared: Shared, server: Server) -> None:

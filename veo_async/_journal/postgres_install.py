@@ -16,7 +16,7 @@ from .postgres_schema import MIGRATIONS
 
 __all__ = ["account_of", "install"]
 
-_META: Final = "SELECT version, salt, system FROM SCHEMA.meta"
+_META: Final = "SELECT version, salt, system, incomplete FROM SCHEMA.meta"
 # Of a server, with its replicas; a restored dump is on another. Not every server tells.
 _SYSTEM: Final = "SELECT system_identifier::text FROM pg_control_system()"
 
@@ -58,7 +58,9 @@ async def _install(address: Address, connection: Connection) -> None:
         await connection.execute(address.sql("INSERT INTO SCHEMA.meta VALUES (0, %s)"), [os.urandom(32)])
     # Whoever installs says with it that this server, and no other, has all there is to know.
     values = [len(MIGRATIONS), await _system(connection)]
-    await connection.execute(address.sql("UPDATE SCHEMA.meta SET version = %s, system = %s"), values)
+    await connection.execute(
+        address.sql("UPDATE SCHEMA.meta SET version = %s, system = %s, incomplete = false"), values
+    )
 
 
 async def account_of(address: Address, token: str) -> int:
@@ -79,7 +81,7 @@ async def account_of(address: Address, token: str) -> int:
 
 
 async def _account_of(address: Address, connection: Connection, token: str) -> int:
-    version, salt, system = await _row(connection, address.sql(_META))
+    version, salt, system, incomplete = await _row(connection, address.sql(_META))
     _check_not_newer(address, version)
     if version < len(MIGRATIONS):
         raise JournalError(f"journal {address} is an earlier version's: run `veo-async queue init`")
@@ -87,6 +89,11 @@ async def _account_of(address: Address, connection: Connection, token: str) -> i
         raise JournalError(
             f"journal {address} is a copy: what it does not know of would be bought again; if nothing is in use but"
             " this one, run `veo-async queue init`"
+        )
+    if incomplete:
+        raise JournalError(
+            f"journal {address} has lost facts: see what the account was charged for, and run `veo-async queue init`"
+            " once nothing that it does not know of would be bought again"
         )
     values = [hashlib.blake2b(token.encode("utf-8", "surrogatepass"), key=salt, digest_size=32).digest()]
     await connection.execute(

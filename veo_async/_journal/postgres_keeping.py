@@ -23,8 +23,7 @@ __all__ = ["Keeper", "Listener"]
 _LOG: Final = logging.getLogger("veo_async")
 _NET: Final = 5.0  # seconds after which one looks by oneself: nobody tells that a session has died
 _PAUSE: Final = 0.5
-_RENEW: Final = """UPDATE SCHEMA.session SET expires_at = clock_timestamp() + lease
-    WHERE id = %(session)s AND NOT dead RETURNING id"""
+_RENEW: Final = "SELECT SCHEMA.renewed(%(session)s)"
 
 
 @define(eq=False)
@@ -73,7 +72,8 @@ class Keeper:
             return
         at, session = self.lease.clocks(), self.lease.session
         cursor = await self._connection.execute(self.address.sql(_RENEW), {"session": session})
-        if await cursor.fetchone() is not None:
+        if (row := await cursor.fetchone()) is not None:
+            self.lease.acknowledge(session, row[0])
             self.lease.renew(session, at)
         elif session == self.lease.session and not self.lease.is_lost:
             self.lease.lose()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Final
+from uuid import UUID
 
 from attrs import define, field
 
@@ -34,6 +35,8 @@ class Lease:
         seconds: how long the server waits for a renewal.
         clocks: each must say that the lease is valid.
         session: the id of the session's row, which is its fencing token.
+        nonce: tells the row from one that a server without memory made in its place.
+        acknowledged: how many batches and renewals the server has said to have kept.
         is_lost: the session was given up for dead, or has handed back what it held; another one is to begin.
         was_lost: so was an earlier one.
         sending: the keys that it has written *sending* of, and no end of the attempt.
@@ -42,18 +45,27 @@ class Lease:
     seconds: float
     clocks: Callable[[], tuple[float, ...]] = read_clocks
     session: int = field(init=False, default=0)
+    nonce: UUID | None = field(init=False, default=None)
+    acknowledged: int = field(init=False, default=0)
     is_lost: bool = field(init=False, default=False)
     was_lost: bool = field(init=False, default=False)
     sending: set[str] = field(init=False, factory=set)
     _renewed_at: tuple[float, ...] | None = field(init=False, default=None)
 
-    def begin(self, session: int, at: tuple[float, ...]) -> None:
+    def begin(self, session: int, nonce: UUID, at: tuple[float, ...]) -> None:
         """
         Go on as this session; whatever an earlier one wrote, this one may not spend for.
         """
-        self.is_lost = False
+        self.is_lost, self.nonce, self.acknowledged = False, nonce, 0
         self.sending.clear()
         self.session, self._renewed_at = session, at
+
+    def acknowledge(self, session: int, written: int) -> None:
+        """
+        Remember what the server must know of from now on; its answers may come in any order.
+        """
+        if session == self.session:
+            self.acknowledged = max(self.acknowledged, written)
 
     def renew(self, session: int, at: tuple[float, ...]) -> None:
         """

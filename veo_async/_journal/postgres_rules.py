@@ -267,6 +267,7 @@ DECLARE
     work jsonb;
 BEGIN
     PERFORM SCHEMA.be_durable();
+    PERFORM SCHEMA.check_complete();
     SELECT account, dead INTO STRICT its_account, is_dead FROM SCHEMA.session WHERE id = me;
     IF NOT SCHEMA.take_all(me, its_account, is_dead, works) THEN
         FOR work IN SELECT value FROM jsonb_array_elements(works) LOOP

@@ -12,14 +12,22 @@ from typing import Final
 from ..errors import ConfigurationError
 from .postgres_rules import RULES
 
-__all__ = ["MIGRATIONS", "OUT_OF_SESSION", "named"]
+__all__ = ["INCOMPLETE", "MIGRATIONS", "OUT_OF_SESSION", "named"]
 
 # What a function raises when the calling session is dead, so that its process begins another one.
 OUT_OF_SESSION: Final = "VEO02"
+# And when another session has found that facts are missing.
+INCOMPLETE: Final = "VEO03"
 
 _TABLES: Final = """
 -- `system` is the server that the schema was made on: elsewhere it is a copy, which may not know of everything.
-CREATE TABLE SCHEMA.meta (version integer NOT NULL, salt bytea NOT NULL, system text);
+-- `incomplete`: some session has missed facts that the server had acknowledged, so that nobody may rely on it.
+CREATE TABLE SCHEMA.meta (
+    version integer NOT NULL,
+    salt bytea NOT NULL,
+    system text,
+    incomplete boolean NOT NULL DEFAULT false
+);
 
 CREATE TABLE SCHEMA.account (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -34,12 +42,13 @@ CREATE TABLE SCHEMA.account (
 CREATE TABLE SCHEMA.session (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account integer NOT NULL,
+    nonce uuid NOT NULL DEFAULT gen_random_uuid(),  -- a server that has forgotten rows may give their ids again
     name text NOT NULL,
     lease interval NOT NULL,
     begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     expires_at timestamptz NOT NULL,
     dead boolean NOT NULL DEFAULT false,
-    written bigint NOT NULL DEFAULT 0  -- how many batches; a fail-over that lost one shows here
+    written bigint NOT NULL DEFAULT 0  -- batches and renewals; a fail-over that lost one shows here
 ) WITH (fillfactor = 50);
 CREATE INDEX session_alive ON SCHEMA.session (account) WHERE NOT dead;
 
@@ -115,6 +124,14 @@ CREATE VIEW SCHEMA.entry AS SELECT job.*,
 """
 
 _FUNCTIONS: Final = """
+-- See `meta.incomplete`.
+CREATE FUNCTION SCHEMA.check_complete() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT incomplete FROM SCHEMA.meta) THEN
+        RAISE EXCEPTION 'facts are missing' USING ERRCODE = 'VEO03';
+    END IF;
+END $$;
+
 -- A server may be told not to wait for its disk, or for its replica; what is spent on the strength of a fact waits.
 CREATE FUNCTION SCHEMA.be_durable() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -139,6 +156,12 @@ BEGIN
     UPDATE SCHEMA.session SET dead = true WHERE id = whom AND NOT dead AND expires_at < clock_timestamp();
     RETURN EXISTS (SELECT FROM SCHEMA.session WHERE id = whom AND NOT dead);
 END $$;
+
+-- Put off the end of a session's lease; nothing, where it is dead.
+CREATE FUNCTION SCHEMA.renewed(me bigint) RETURNS SETOF bigint LANGUAGE sql AS $$
+    UPDATE SCHEMA.session SET expires_at = clock_timestamp() + lease, written = written + 1
+        WHERE id = me AND NOT dead RETURNING written
+$$;
 
 -- Count a batch of this session; its own row is the last that a transaction locks.
 CREATE FUNCTION SCHEMA.counted(me bigint) RETURNS bigint LANGUAGE sql AS $$
@@ -237,6 +260,7 @@ DECLARE
     standings jsonb[] := '{}';
 BEGIN
     PERFORM SCHEMA.be_durable();
+    PERFORM SCHEMA.check_complete();
     -- In one order, so that two sessions never wait for each other.
     FOR item IN SELECT value FROM jsonb_array_elements(items) ORDER BY value ->> 'digest' LOOP
         found := SCHEMA.take_one(me, its_account, item);
@@ -251,6 +275,7 @@ CREATE FUNCTION SCHEMA.claimed(me bigint) RETURNS SETOF jsonb LANGUAGE plpgsql A
 DECLARE its_account integer := SCHEMA.account_of(me);
 BEGIN
     PERFORM SCHEMA.be_durable();
+    PERFORM SCHEMA.check_complete();
     PERFORM SCHEMA.is_live(id) FROM SCHEMA.session
         WHERE account = its_account AND NOT dead AND expires_at < clock_timestamp();
     PERFORM FROM SCHEMA.job WHERE account = its_account AND settled_at IS NULL

@@ -40,7 +40,7 @@ from .learned import beyond, together
 from .postgres_connection import Address, Connection, explain, is_collision, is_outage
 from .postgres_lease import Lease
 from .postgres_rows import digest, fact_row, item_row, read_entry, read_standing, readable
-from .postgres_schema import OUT_OF_SESSION
+from .postgres_schema import INCOMPLETE, OUT_OF_SESSION
 
 __all__ = ["PostgresStore"]
 
@@ -62,8 +62,9 @@ _LEARNED: Final = """SELECT kind, data, session = %(session)s FROM SCHEMA.learne
     WHERE account = %(account)s ORDER BY kind, session"""
 _BEGIN: Final = """INSERT INTO SCHEMA.session (account, name, lease, expires_at)
     SELECT %(account)s, %(name)s, it, clock_timestamp() + it
-    FROM make_interval(secs => %(seconds)s) AS it RETURNING id"""
-_HELD: Final = """SELECT pg_is_in_recovery(), (SELECT written FROM SCHEMA.session WHERE id = %(session)s)"""
+    FROM make_interval(secs => %(seconds)s) AS it RETURNING id, nonce"""
+_HELD: Final = """SELECT pg_is_in_recovery(), (SELECT incomplete FROM SCHEMA.meta),
+    (SELECT written FROM SCHEMA.session WHERE id = %(session)s AND nonce = %(nonce)s)"""
 
 
 @define(eq=False)
@@ -83,7 +84,6 @@ class PostgresStore:
     lease: Lease
     failure: JournalError | None = None
     _connection: Connection | None = field(init=False, default=None)
-    _acknowledged: int = field(init=False, default=0)
     _others: dict[str, str] = field(init=False, factory=dict)  # what other sessions have learned
     _own: dict[str, str] = field(init=False, factory=dict)
 
@@ -134,7 +134,7 @@ class PostgresStore:
         session, reply = await self._ask(
             "SELECT SCHEMA.write(%(session)s, %(works)s)", works=[r for _, r in rows]
         )
-        self._acknowledged = reply["written"]
+        self.lease.acknowledge(session, reply["written"])
         if reply["dead"]:
             self._lose(session)
         for (work, _), judgement in zip(rows, reply["judgements"] or [None] * len(rows), strict=True):
@@ -194,8 +194,8 @@ class PostgresStore:
         if not items:
             return []
         rows = [item_row(place, item) for place, item in enumerate(items)]
-        _, reply = await self._ask("SELECT SCHEMA.take_in(%(session)s, %(items)s)", items=rows)
-        self._acknowledged = reply["written"]
+        session, reply = await self._ask("SELECT SCHEMA.take_in(%(session)s, %(items)s)", items=rows)
+        self.lease.acknowledge(session, reply["written"])
         return [read_standing(row) for row in sorted(reply["standings"], key=lambda row: row["place"])]
 
     async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
@@ -270,6 +270,8 @@ class PostgresStore:
     async def _get_over(self, error: psycopg.Error, pauses: Iterator[float]) -> None:
         if error.sqlstate == OUT_OF_SESSION:
             self._lose(self.lease.session)
+        elif error.sqlstate == INCOMPLETE:
+            raise self._lost()
         elif not is_outage(error):
             raise explain(self.address, error)
         elif not is_collision(error):
@@ -295,15 +297,21 @@ class PostgresStore:
         Make sure that a server holds what another, or the same one before its restart, has acknowledged.
         """
         # Read before the question: facts may be written over another connection meanwhile.
-        acknowledged, values = self._acknowledged, {"session": self.lease.session}
+        lease = self.lease
+        acknowledged, values = lease.acknowledged, {"session": lease.session, "nonce": lease.nonce}
         cursor = await connection.execute(self.address.sql(_HELD), values)
-        is_replica, written = await cursor.fetchone() or (False, None)
+        is_replica, incomplete, written = (await cursor.fetchall())[0]
         if is_replica:
             raise psycopg.OperationalError("the server is a replica, which takes no facts yet")
+        if incomplete:
+            raise self._lost()
         if values["session"] and (written is None or written < acknowledged):
+            await connection.execute(self.address.sql("UPDATE SCHEMA.meta SET incomplete = true"))
             raise self._lost()
 
     def _lost(self) -> JournalError:
+        if self.failure is not None:
+            return self.failure
         self.failure = JournalError(
             f"journal {self.address} has lost facts that it had acknowledged, as a fail-over to a replica that lagged"
             " behind does: nothing more is sent, since what it does not know of would be bought again"
@@ -320,10 +328,9 @@ class PostgresStore:
         at = self.lease.clocks()
         values = {"account": self.account, "name": self.name, "seconds": self.lease.seconds}
         connection = await self._connected()
-        [(session,)] = await (await connection.execute(self.address.sql(_BEGIN), values)).fetchall()
-        self._acknowledged = 0
+        [(session, nonce)] = await (await connection.execute(self.address.sql(_BEGIN), values)).fetchall()
         self._keep_apart()
-        self.lease.begin(session, at)
+        self.lease.begin(session, nonce, at)
 
     async def start(self) -> None:
         """
