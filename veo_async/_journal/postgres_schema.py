@@ -75,7 +75,8 @@ CREATE TABLE SCHEMA.job (
 CREATE UNIQUE INDEX job_open ON SCHEMA.job (account, digest) WHERE NOT failed;
 CREATE INDEX job_failed ON SCHEMA.job (account, digest, id) WHERE failed;
 CREATE UNIQUE INDEX job_claim ON SCHEMA.job (account, task_digest) WHERE task_digest IS NOT NULL;
-CREATE INDEX job_unsettled ON SCHEMA.job (account, id) WHERE settled_at IS NULL;
+-- Without the account: plans that are made while the table is empty would take it for a way to a key.
+CREATE INDEX job_unsettled ON SCHEMA.job (id) WHERE settled_at IS NULL;
 
 -- Why a key was freed, until it is used again: somebody elsewhere may wait for it.
 CREATE TABLE SCHEMA.refusal (
