@@ -41,20 +41,31 @@ class Keeper:
     check: Callable[[Connection], Awaitable[None]]
     lost: Callable[[], None]
     _connection: Connection | None = field(init=False, default=None)
+    _is_away: bool = field(init=False, default=False)
 
     async def run(self) -> None:
         """
         Go on until cancelled.
         """
         while True:
-            pause = self.lease.seconds / 4
-            try:
-                await self._renew()
-            except psycopg.Error as error:
-                _LOG.warning("the lease could not be renewed: %s", explain(self.address, error))
-                await self.close()
-                pause = min(_PAUSE, self.lease.seconds / 20)
-            await asyncio.sleep(pause)
+            is_renewed = await self.renew()
+            quarter = self.lease.seconds / 4
+            await asyncio.sleep(quarter if is_renewed else min(_PAUSE, quarter / 5))
+
+    async def renew(self) -> bool:
+        """
+        Put off the end of the lease; tell whether the server has answered.
+        """
+        try:
+            await self._renew()
+        except psycopg.Error as error:
+            level = logging.DEBUG if self._is_away else logging.WARNING
+            _LOG.log(level, "the lease could not be renewed: %s", explain(self.address, error))
+            self._is_away = True
+            await self.close()
+            return False
+        self._is_away = False
+        return True
 
     async def close(self) -> None:
         """
@@ -105,7 +116,7 @@ class Listener:
                 finally:
                     await connection.close()
             except psycopg.Error as error:
-                _LOG.warning("other sessions are not heard: %s", explain(self.address, error))
+                _LOG.debug("other sessions are not heard: %s", explain(self.address, error))
             await asyncio.sleep(_PAUSE)
 
     async def _listen(self, connection: Connection) -> None:

@@ -278,7 +278,7 @@ BEGIN
     PERFORM SCHEMA.be_durable();
     PERFORM SCHEMA.check_complete();
     PERFORM SCHEMA.is_live(id) FROM SCHEMA.session
-        WHERE account = its_account AND NOT dead AND expires_at < clock_timestamp();
+        WHERE account = its_account AND NOT dead AND expires_at < clock_timestamp() AND id <> me;
     PERFORM FROM SCHEMA.job WHERE account = its_account AND settled_at IS NULL
         AND NOT EXISTS (SELECT FROM SCHEMA.session WHERE session.id = job.session AND NOT dead)
         ORDER BY digest FOR UPDATE;

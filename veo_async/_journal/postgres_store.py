@@ -84,6 +84,7 @@ class PostgresStore:
     lease: Lease
     failure: JournalError | None = None
     _connection: Connection | None = field(init=False, default=None)
+    _is_away: bool = field(init=False, default=False)
     _others: dict[str, str] = field(init=False, factory=dict)  # what other sessions have learned
     _own: dict[str, str] = field(init=False, factory=dict)
 
@@ -260,10 +261,10 @@ class PostgresStore:
                 if self.lease.is_lost:
                     await self.begin()
                 session = self.lease.session
-                cursor = await connection.execute(
-                    sql, {**values, "session": session, "account": self.account}
-                )
-                return session, await cursor.fetchall()
+                told = {**values, "session": session, "account": self.account}
+                rows = await (await connection.execute(sql, told)).fetchall()
+                self._is_away = False
+                return session, rows
             except psycopg.Error as error:
                 await self._get_over(error, pauses)
 
@@ -275,7 +276,9 @@ class PostgresStore:
         elif not is_outage(error):
             raise explain(self.address, error)
         elif not is_collision(error):
-            _LOG.warning("%s; trying again", explain(self.address, error))
+            # Once an outage, however long it is.
+            _LOG.log(logging.DEBUG if self._is_away else logging.WARNING, "%s", explain(self.address, error))
+            self._is_away = True
             await self.close()
             await asyncio.sleep(next(pauses))
 
