@@ -20,51 +20,6 @@ BEGIN
     RETURN jsonb_build_object('number', number, 'at', at, 'mark', mark, 'closed', NULL);
 END $$;
 
--- Take a fact that is new and in order, in one statement: nearly all are. It finds no row where the fact needs a look.
-CREATE FUNCTION SCHEMA.takes_at_once(me bigint, its_account integer, fact jsonb) RETURNS boolean
-LANGUAGE plpgsql AS $$
-DECLARE
-    its_digest uuid := (fact ->> 1)::uuid;
-    at double precision := (fact ->> 5)::double precision;
-    its_key text;
-BEGIN
-    CASE fact ->> 0
-        WHEN 'intended' THEN
-            INSERT INTO SCHEMA.job (account, digest, key, session, earlier, intended_at, request)
-                VALUES (its_account, its_digest, fact ->> 2, me, coalesce((
-                    SELECT greatest(earlier, (attempts -> -1 ->> 'number')::integer, 0) FROM SCHEMA.job
-                    WHERE account = its_account AND digest = its_digest AND failed ORDER BY id DESC LIMIT 1), 0),
-                    at, fact ->> 3)
-                ON CONFLICT (account, digest) WHERE NOT failed DO NOTHING;
-            IF FOUND THEN
-                DELETE FROM SCHEMA.refusal WHERE account = its_account AND digest = its_digest;
-                RETURN true;
-            END IF;
-        WHEN 'sending' THEN
-            UPDATE SCHEMA.job SET attempts = attempts || jsonb_build_object(
-                    'number', (fact ->> 6)::integer, 'at', at, 'mark', fact ->> 4, 'closed', NULL)
-                WHERE account = its_account AND digest = its_digest AND NOT failed AND session = me
-                AND task_digest IS NULL
-                AND coalesce((attempts -> -1 ->> 'number')::integer, -1) < (fact ->> 6)::integer;
-        WHEN 'accepted' THEN
-            UPDATE SCHEMA.job SET task_id = fact ->> 3, trace_id = fact ->> 4, accepted_at = at,
-                    task_digest = (fact ->> 7)::uuid
-                WHERE account = its_account AND digest = its_digest AND NOT failed AND task_digest IS NULL;
-        WHEN 'settled' THEN
-            UPDATE SCHEMA.job SET failed = (fact ->> 6)::boolean, outcome = fact ->> 3, settled_at = at,
-                    settled_by = me
-                WHERE account = its_account AND digest = its_digest AND NOT failed AND accepted_at IS NOT NULL
-                AND settled_at IS NULL RETURNING key INTO its_key;
-            IF FOUND THEN
-                PERFORM SCHEMA.tell(me, its_account, its_key);
-                RETURN true;
-            END IF;
-        ELSE
-            RETURN false;
-    END CASE;
-    RETURN FOUND;
-END $$;
-
 -- The verdicts: ok (a repetition too), fenced, claimed, surplus, later (there is an end already), order.
 CREATE FUNCTION SCHEMA.take_fact(me bigint, its_account integer, is_dead boolean, fact jsonb) RETURNS text
 LANGUAGE plpgsql AS $$
@@ -78,9 +33,6 @@ BEGIN
         INSERT INTO SCHEMA.learned (account, digest, session, kind, data)
             VALUES (its_account, its_digest, me, fact ->> 2, fact ->> 3)
             ON CONFLICT (account, digest, session) DO UPDATE SET data = excluded.data;
-        RETURN 'ok';
-    END IF;
-    IF NOT is_dead AND SCHEMA.takes_at_once(me, its_account, fact) THEN
         RETURN 'ok';
     END IF;
     it := SCHEMA.latest(its_account, its_digest);
@@ -106,7 +58,18 @@ BEGIN
         END IF;
         RETURN CASE WHEN it.request = fact ->> 3 THEN 'ok' ELSE 'order' END;
     END IF;
-    RETURN 'fenced';  -- a dead session begins nothing; or another session has had the key, and freed it, just now
+    IF is_dead THEN
+        RETURN 'fenced';
+    END IF;
+    INSERT INTO SCHEMA.job (account, digest, key, session, earlier, intended_at, request)
+        VALUES (its_account, (fact ->> 1)::uuid, fact ->> 2, me,
+            greatest(it.earlier, SCHEMA.last_attempt(it), 0), (fact ->> 5)::double precision, fact ->> 3)
+        ON CONFLICT (account, digest) WHERE NOT failed DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN 'fenced';  -- another session was first
+    END IF;
+    DELETE FROM SCHEMA.refusal WHERE account = its_account AND digest = (fact ->> 1)::uuid;
+    RETURN 'ok';
 END $$;
 
 CREATE FUNCTION SCHEMA.sending(it SCHEMA.job, is_mine boolean, fact jsonb) RETURNS text LANGUAGE plpgsql AS $$
@@ -306,7 +269,8 @@ BEGIN
     PERFORM SCHEMA.be_durable();
     PERFORM SCHEMA.check_complete();
     SELECT account, dead INTO STRICT its_account, is_dead FROM SCHEMA.session WHERE id = me;
-    IF NOT SCHEMA.take_all(me, its_account, is_dead, works) THEN
+    IF (is_dead OR NOT SCHEMA.takes_together(me, its_account, works))
+            AND NOT SCHEMA.take_all(me, its_account, is_dead, works) THEN
         FOR work IN SELECT value FROM jsonb_array_elements(works) LOOP
             judgements := judgements || coalesce(SCHEMA.take_facts(me, its_account, is_dead, work), 'null');
         END LOOP;

@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 from ..errors import ConfigurationError
+from .postgres_batches import BATCHES
 from .postgres_rules import RULES
 
 __all__ = ["INCOMPLETE", "MIGRATIONS", "OUT_OF_SESSION", "named"]
@@ -296,7 +297,7 @@ $$;
 """
 
 # Each takes the schema from the version before it to its own; `meta.version` counts those it has had.
-MIGRATIONS: Final = [_TABLES + RULES + _FUNCTIONS]
+MIGRATIONS: Final = [_TABLES + RULES + BATCHES + _FUNCTIONS]
 
 
 def named(sql: str, schema: str) -> str:
