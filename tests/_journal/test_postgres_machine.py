@@ -32,6 +32,7 @@ from veo_async._journal.facts import (
     Withdrawn,
 )
 from veo_async._journal.postgres import PostgresJournal
+from veo_async._journal.postgres_keeping import Keeper
 from veo_async.errors import JournalError
 
 _T = TypeVar("_T")
@@ -243,11 +244,11 @@ class SharedMachine(RuleBasedStateMachine):
         A session that was declared dead learns of it, any other goes on.
         """
         journal = self.journals[who]
-        row, keeper, store = self.row(journal), journal._keeper, journal._store
-        assert keeper is not None
+        row, store = self.row(journal), journal._store
         assert store is not None
-        while not self.do(keeper.renew()):
-            pass  # the connection was broken
+        keeper = Keeper(store.address, store.lease, store.check, lambda: None)
+        assert self.do(keeper.renew())
+        self.do(keeper.close())
         assert (row in self.model.dead) == store.lease.is_lost
 
     @rule(who=sessions)
