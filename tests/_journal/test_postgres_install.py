@@ -5,11 +5,13 @@ Making the schema, opening it, and what is shown and kept of secrets.
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from uuid import uuid4
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -19,6 +21,7 @@ from tests.postgres.sessions import Shared, item
 from veo_async._journal import postgres_install
 from veo_async._journal.facts import Known
 from veo_async._journal.postgres import PostgresJournal
+from veo_async._journal.postgres_rows import fact_row, item_row
 from veo_async._journal.postgres_schema import MIGRATIONS
 from veo_async.errors import ConfigurationError, JournalError, UsageError
 
@@ -205,3 +208,23 @@ def test_without_the_driver_the_extra_is_named() -> None:
     """Whoever has not installed it is told what to install."""
     told = subprocess.check_output([sys.executable, "-c", WITHOUT_DRIVER], text=True)
     assert ["a journal in PostgreSQL needs `pip install 'veo-async[postgres]'`"] * 2 == told.splitlines()
+
+
+async def test_plans_made_while_the_tables_are_empty_use_the_indexes(
+    new: PostgresJournal, token: str
+) -> None:
+    """A server keeps the plans of the functions: none of them reads the whole table, in a batch or one by one."""
+    await new.install()
+    await new.open(token)
+    row = do(new.dsn, f"SELECT max(id) FROM {new.schema}.session")[0][0]
+    with psycopg.connect(new.dsn) as connection:  # all in one transaction, which counts what it reads
+        for number in range(10):
+            key = f"k{number}"
+            entry = json.dumps([item_row(0, item(key))])
+            connection.execute(f"SELECT {new.schema}.take_in(%s, %s)", [row, entry])
+            for fact in (sending(key), accepted(key, f"t{number}"), settled(key)):
+                for works in ([[fact_row(fact)]], [[fact_row(fact)] * 2]):
+                    connection.execute(f"SELECT {new.schema}.write(%s, %s)", [row, json.dumps(works)])
+        question = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE schemaname = %s AND relname = 'job'"
+        assert [(0,)] == connection.execute(question, [new.schema]).fetchall()
+    await new.close()
