@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 
+import psycopg
 import pytest
 
 from tests._journal.lives import (
@@ -148,6 +149,20 @@ async def test_keys_that_are_handed_back_need_no_waiting(shared: Shared) -> None
     assert isinstance(await taken(first), Elsewhere)
     await sent(first, "another")
     assert first.may_send("another")
+
+
+async def test_nothing_is_sent_while_keys_are_handed_back(shared: Shared) -> None:
+    """From the moment when the session says so, and not only from the server's answer."""
+    journal = await shared.session()
+    await sent(journal)
+    blocked = "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE '%SCHEMA.released%' AND wait_event_type = 'Lock'"
+    with psycopg.connect(shared.server.dsn) as other:
+        other.execute(f"SELECT FROM {shared.schema}.session WHERE id = {session_of(journal)} FOR UPDATE")
+        releasing = asyncio.create_task(journal.release())
+        while not shared.sql(blocked)[0][0]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert not journal.may_send("k")
+    await releasing
 
 
 async def test_closing_hands_keys_back(shared: Shared) -> None:

@@ -193,6 +193,22 @@ async def test_an_idle_session_finds_out_that_the_server_has_forgotten(
     await journal.install()
 
 
+@pytest.mark.parametrize("loss", ["SET written = 0", None], ids=["batch", "row"])
+async def test_a_loss_shows_without_a_new_connection(shared: Shared, loss: str | None) -> None:
+    """Behind a pooler another server may answer over the old connection: its answers tell."""
+    journal = shared.journal()
+    await journal.open(shared.token)
+    await journal.take_in([item()])
+    await journal.write(sending())
+    row = f"WHERE id = {session_of(journal)}"
+    shared.sql(f"UPDATE SCHEMA.session {loss} {row}" if loss else f"DELETE FROM SCHEMA.session {row}")
+    with pytest.raises(JournalError, match="has lost facts"):
+        await journal.write(accepted())
+    assert not journal.may_send("k")
+    with pytest.raises(JournalError, match="has lost facts"):
+        await journal.close()
+
+
 async def test_closing_waits_for_the_server_for_one_lease(shared: Shared, server: Server) -> None:
     """What could not be written by then is an error of its writer's and of `close`, not a wait for ever."""
     journal = shared.journal(lease=0.5)

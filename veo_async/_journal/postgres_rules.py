@@ -268,7 +268,10 @@ DECLARE
 BEGIN
     PERFORM SCHEMA.be_durable();
     PERFORM SCHEMA.check_complete();
-    SELECT account, dead INTO STRICT its_account, is_dead FROM SCHEMA.session WHERE id = me;
+    SELECT account, dead INTO its_account, is_dead FROM SCHEMA.session WHERE id = me;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'session % is missing', me USING ERRCODE = 'VEO03';
+    END IF;
     IF (is_dead OR NOT SCHEMA.takes_together(me, its_account, works))
             AND NOT SCHEMA.take_all(me, its_account, is_dead, works) THEN
         FOR work IN SELECT value FROM jsonb_array_elements(works) LOOP

@@ -171,13 +171,15 @@ CREATE FUNCTION SCHEMA.counted(me bigint) RETURNS bigint LANGUAGE sql AS $$
 $$;
 
 CREATE FUNCTION SCHEMA.account_of(me bigint) RETURNS integer LANGUAGE plpgsql AS $$
-DECLARE found integer;
+DECLARE it SCHEMA.session;
 BEGIN
-    SELECT account INTO found FROM SCHEMA.session WHERE id = me AND NOT dead;
-    IF found IS NULL THEN
+    SELECT * INTO it FROM SCHEMA.session WHERE id = me;
+    IF it.id IS NULL THEN
+        RAISE EXCEPTION 'session % is missing', me USING ERRCODE = 'VEO03';
+    ELSIF it.dead THEN
         RAISE EXCEPTION 'session % is dead', me USING ERRCODE = 'VEO02';
     END IF;
-    RETURN found;
+    RETURN it.account;
 END $$;
 
 -- Tell those who listen: of a key, or, without one, that they should look at all of theirs.

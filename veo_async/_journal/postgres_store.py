@@ -135,7 +135,6 @@ class PostgresStore:
         session, reply = await self._ask(
             "SELECT SCHEMA.write(%(session)s, %(works)s)", works=[r for _, r in rows]
         )
-        self.lease.acknowledge(session, reply["written"])
         if reply["dead"]:
             self._lose(session)
         for (work, _), judgement in zip(rows, reply["judgements"] or [None] * len(rows), strict=True):
@@ -195,8 +194,7 @@ class PostgresStore:
         if not items:
             return []
         rows = [item_row(place, item) for place, item in enumerate(items)]
-        session, reply = await self._ask("SELECT SCHEMA.take_in(%(session)s, %(items)s)", items=rows)
-        self.lease.acknowledge(session, reply["written"])
+        _, reply = await self._ask("SELECT SCHEMA.take_in(%(session)s, %(items)s)", items=rows)
         return [read_standing(row) for row in sorted(reply["standings"], key=lambda row: row["place"])]
 
     async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
@@ -245,8 +243,14 @@ class PostgresStore:
 
     async def _ask(self, statement: str, **values: object) -> tuple[int, Any]:
         texts = {name: json.dumps(value, allow_nan=False) for name, value in values.items()}
+        before = self.lease.session, self.lease.acknowledged
         session, rows = await self._rows_of(statement, texts)
-        return session, rows[0][0]
+        reply = rows[0][0]
+        # A pooler may lead to another server without a word.
+        if session == before[0] and reply["written"] <= before[1]:
+            raise self._lost()
+        self.lease.acknowledge(session, reply["written"])
+        return session, reply
 
     # --- through any outage
 
@@ -353,6 +357,7 @@ class PostgresStore:
         Hand back all keys of this session; the next question begins another one.
         """
         if not self.lease.is_lost:
+            self.lease.sending.clear()  # first: others may have the keys before the answer is here
             await self._rows_of("SELECT SCHEMA.released(%(session)s)", {})
             self.lease.lose()
 
