@@ -83,14 +83,26 @@ class Server:
         return self.directory / "data"
 
     def create(self) -> None:
-        self.directory.chmod(0o755)
-        if os.geteuid() == 0:
-            shutil.chown(self.directory, "nobody", "nogroup")
+        self._make_directory()
         self._run("initdb", "-U", "veo", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "--no-instructions")
         lines = [f"{name} = '{value}'" for name, value in SETTINGS.items()]
         with (self.data / "postgresql.conf").open("a") as file:
             file.write("\n".join([*lines, f"unix_socket_directories = '{self.directory}'", ""]))
         self.start()
+
+    def follow(self, other: Server) -> None:
+        """
+        Begin as an asynchronous replica of another server.
+        """
+        self._make_directory()
+        source = ["-d", f"host={other.directory} user=veo", "-R", "-X", "stream", "-c", "fast"]
+        self._run("pg_basebackup", *source)
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write(f"unix_socket_directories = '{self.directory}'\n")
+        self.start()
+
+    def promote(self) -> None:
+        self._run("pg_ctl", "promote", "-w", "-s")
 
     def own(self) -> None:
         """
@@ -107,8 +119,14 @@ class Server:
         self._run("pg_ctl", "stop", "-w", "-s", "-m", mode)
 
     def remove(self) -> None:
-        self.stop()
+        if (self.data / "postmaster.pid").exists():
+            self.stop()
         shutil.rmtree(self.directory)
+
+    def _make_directory(self) -> None:
+        self.directory.chmod(0o755)
+        if os.geteuid() == 0:
+            shutil.chown(self.directory, "nobody", "nogroup")
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self.programs / program), "-D", str(self.data), *arguments]
