@@ -23,6 +23,7 @@ from typing import Any
 
 # A session makes the facts, so they are no part of the public package; here they are measured without one.
 from veo_async._journal.facts import Accepted, Fact, Intended, Sending, Settled
+from veo_async._journal.journal import AnyJournal
 from veo_async._journal.sqlite import Journal
 
 REQUEST = json.dumps({"prompt": "a whale breaching at golden hour", "model": "veo31-fast", "async": True})
@@ -42,11 +43,11 @@ def life(key: str) -> Iterator[Fact]:
     yield Settled(key=key, failed=False, outcome=OUTCOME, at=at)
 
 
-async def run(path: Path, jobs: int, seconds: float) -> dict[str, float]:
+async def run(journal: AnyJournal, jobs: int, seconds: float) -> dict[str, float]:
     """
     Keep so many jobs going for so long; return facts a second, CPU microseconds a fact, and waits in milliseconds.
     """
-    journal, waits, keys = Journal(path), list[float](), itertools.count()
+    waits, keys = list[float](), itertools.count()
     await journal.open("a token for measuring")
     end = time.perf_counter() + seconds
 
@@ -94,7 +95,7 @@ def measure(directory: Path, jobs: int, runs: int, seconds: float) -> dict[str, 
     syncs = [sync_ms(directory)]
     for _ in range(runs):
         with tempfile.TemporaryDirectory(dir=directory) as place:
-            results.append(asyncio.run(run(Path(place) / "journal.db", jobs, seconds)))
+            results.append(asyncio.run(run(Journal(Path(place) / "journal.db"), jobs, seconds)))
         syncs.append(sync_ms(directory))
     medians = {name: statistics.median(one[name] for one in results) for name in results[0]}
     spread = {

@@ -29,6 +29,7 @@ import journal  # noqa: E402
 import journalled  # noqa: E402
 import kills  # noqa: E402
 import paid_twice  # noqa: E402
+import postgres as shared_journal  # noqa: E402
 import run  # noqa: E402
 import scale  # noqa: E402
 import schedule  # noqa: E402
@@ -37,6 +38,8 @@ import throttled  # noqa: E402
 from _draw import bars  # noqa: E402
 from _report import judged, report  # noqa: E402
 from _server import server  # noqa: E402
+
+from tests.postgres.server import Postgres, do  # noqa: E402
 
 FASTER = 200.0  # times than life
 
@@ -159,6 +162,13 @@ def test_a_journalled_run_buys_each_video_once(tmp_path: Path) -> None:
 def test_the_journal_is_measured(tmp_path: Path) -> None:
     """Some facts become durable."""
     assert journal.measure(tmp_path, 2, 1, 0.05)["facts_per_second"] > 0
+
+
+def test_the_shared_journal_is_measured(postgres: Postgres, tmp_path: Path) -> None:
+    """Some facts become durable in both journals, and nothing is left of them."""
+    assert 0 < shared_journal.measure(postgres.dsn, tmp_path, 2, 1, 0.05)["share"]
+    schema = f"SELECT to_regnamespace('{shared_journal.SCHEMA}')"
+    assert [(None,)] == do(postgres.dsn, schema)
 
 
 def test_downloads_are_measured(tmp_path: Path) -> None:

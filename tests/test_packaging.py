@@ -267,7 +267,8 @@ def test_a_plain_install_brings_four_distributions() -> None:
     """Whoever wants the client alone gets the four run-time dependencies; anything more is an extra."""
     assert {"aiohttp", "attrs", "backoff", "cattrs"} == _distributions(PROJECT["dependencies"])
     extras = PROJECT["optional-dependencies"]
-    assert {"cli", "dev"} <= set(extras)
+    assert {"cli", "dev", "postgres"} <= set(extras)
+    assert {"psycopg"} == _distributions(extras["postgres"])
     assert _distributions(extras["cli"]) <= {"click", "rich"}
 
 
@@ -289,7 +290,15 @@ def test_each_command_can_be_found() -> None:
 
 def test_an_import_takes_no_more_than_it_needs() -> None:
     """`import veo_async` says nothing, warns about nothing, and loads no extra, no simulator and no command."""
-    extras = ("click", "rich", "pytest", "veo_async.simulator", "veo_async.testing", "veo_async.cli")
+    extras = (
+        "click",
+        "rich",
+        "psycopg",
+        "pytest",
+        "veo_async.simulator",
+        "veo_async.testing",
+        "veo_async.cli",
+    )
     program = f"import sys, veo_async; print(sorted(set({extras!r}) & set(sys.modules)))"
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", program]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

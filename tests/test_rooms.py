@@ -18,6 +18,7 @@ ROOMS = {".".join(path.relative_to(TOP).with_suffix("").parts): path for path in
 PROGRAMS = [path for folder in ("examples", "benchmarks") for path in (TOP.parent / folder).glob("*.py")]
 MEASURED = {
     "journal.py": "_journal.",
+    "postgres.py": "_journal.",
     "schedule.py": "_track.",
 }  # what a benchmark is about has no public name
 

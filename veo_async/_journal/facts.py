@@ -8,7 +8,7 @@ Requests and outcomes are JSON text of the caller's making, which nothing here l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
@@ -25,6 +25,7 @@ __all__ = [
     "Elsewhere",
     "Entry",
     "Fact",
+    "Fenced",
     "Fresh",
     "Intended",
     "Known",
@@ -34,6 +35,7 @@ __all__ = [
     "Standing",
     "TakeIn",
     "Withdrawn",
+    "out_of_order",
     "standing",
 ]
 
@@ -41,6 +43,12 @@ __all__ = [
 class AlreadyClaimed(JournalError):
     """
     The task id belongs to another purchase.
+    """
+
+
+class Fenced(JournalError):
+    """
+    The session does not hold the key, or no longer: another one may go on with it, so nothing may be spent for it here.
     """
 
 
@@ -79,12 +87,16 @@ class Sending:
 class AttemptClosed:
     """
     The attempt bought nothing; `refused` also frees the key, unless another attempt was accepted.
+
+    Attributes:
+        reason: of a refusal, for those who wait for it elsewhere; JSON text.
     """
 
     key: str
     attempt: int
     outcome: Literal["refused", "not_sent"]
     at: float
+    reason: str | None = None
 
 
 @frozen(kw_only=True)
@@ -199,6 +211,27 @@ class Entry:
     failed: bool = False
     outcome: str | None = None
     downloads: Mapping[str, str] = field(factory=dict)
+
+
+def out_of_order(fact: Any, entry: Entry | None) -> JournalError:
+    """
+    Say that a fact cannot follow what is known of its key.
+    """
+    return JournalError(
+        f"{type(fact).__name__} cannot follow what the journal knows: its key is {_reached(entry)}",
+        key=fact.key,
+        task_id=entry.task_id if entry else None,
+    )
+
+
+def _reached(entry: Entry | None) -> str:
+    if entry is None:
+        return "unknown"
+    if entry.settled_at is not None:
+        return "settled as failed" if entry.failed else "settled"
+    if entry.task_id is not None:
+        return "accepted"
+    return f"intended, with {len(entry.attempts)} attempts"
 
 
 # --- keys that are taken in ----------------------------------------------------------------------------

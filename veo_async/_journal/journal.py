@@ -74,7 +74,22 @@ class AnyJournal(Protocol):
         Return what was learned of each kind of request.
         """
 
-    def may_send(self) -> bool:
+    async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
         """
-        Tell, as a submit's body begins to leave, whether this session still holds what it is about to spend for.
+        Return why keys were refused that have not been used since, for those who waited for them elsewhere.
+        """
+
+    def may_send(self, key: str) -> bool:
+        """
+        Tell, as a submit's body begins to leave, whether this session still holds the key that it spends for.
+        """
+
+    async def changed(self) -> set[str]:
+        """
+        Return once keys that another session holds may have settled or become free; no names mean any of them.
+        """
+
+    async def release(self) -> None:
+        """
+        Hand all keys back at once, so that other sessions need not wait until this one is given up for dead.
         """

@@ -200,11 +200,29 @@ class Journal:
         """
         return await self._ask(Store.learned)
 
-    def may_send(self) -> bool:
+    async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """
+        Return nothing: whoever waits for a refusal is in this process, and has been told.
+        """
+        return {}
+
+    def may_send(self, key: str) -> bool:
         """
         Tell whether a submit may leave: the file's lock is held for as long as the process lives.
         """
         return self.failure is None
+
+    async def changed(self) -> set[str]:
+        """
+        Wait for ever: no other session has a key.
+        """
+        await asyncio.get_running_loop().create_future()
+        return set()
+
+    async def release(self) -> None:
+        """
+        Do nothing: the keys are whoever's who opens the file next.
+        """
 
     # --- committing
 

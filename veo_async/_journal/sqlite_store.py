@@ -37,6 +37,7 @@ from .facts import (
     Standing,
     TakeIn,
     Withdrawn,
+    out_of_order,
     standing,
 )
 from .sqlite_file import checkpoint, explain, make_whole, open_file
@@ -127,24 +128,6 @@ def _ended(fact: AttemptClosed) -> tuple[object, ...]:
 
 def _attempts(entry: Entry) -> set[tuple[object, ...]]:
     return {one for a in entry.attempts for one in ((a.number, a.at, a.mark), (a.number, a.closed))}
-
-
-def _standing(entry: Entry | None) -> str:
-    if entry is None:
-        return "unknown"
-    if entry.settled_at is not None:
-        return "settled as failed" if entry.failed else "settled"
-    if entry.task_id is not None:
-        return "accepted"
-    return f"intended, with {len(entry.attempts)} attempts"
-
-
-def _out_of_order(fact: Any, entry: Entry | None) -> JournalError:
-    return JournalError(
-        f"{type(fact).__name__} cannot follow what the journal knows: its key is {_standing(entry)}",
-        key=fact.key,
-        task_id=entry.task_id if entry else None,
-    )
 
 
 # --- the store -----------------------------------------------------------------------------------------
@@ -313,7 +296,7 @@ class Store:
             raise AlreadyClaimed(
                 f"the task is key {owner.key!r}'s already", key=fact.key, task_id=fact.task_id
             )
-        raise _out_of_order(fact, entry)
+        raise out_of_order(fact, entry)
 
     def _insert(self, rows: list[tuple[object, ...]]) -> None:
         if rows:

@@ -1,0 +1,334 @@
+"""
+The journal in PostgreSQL, for sessions in any number of processes on any number of machines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from attrs import define, field
+
+from ..errors import ConfigurationError, JournalError, UsageError
+from .batching import Batching, Work
+from .facts import Entry, Fact, Standing, TakeIn
+from .postgres_lease import Lease
+
+if TYPE_CHECKING:  # the driver is loaded when a journal is opened
+    from .postgres_connection import Address
+    from .postgres_keeping import Keeper, Listener
+    from .postgres_store import PostgresStore
+
+__all__ = ["PostgresJournal"]
+
+_LOG: Final = logging.getLogger("veo_async")
+_Answer = TypeVar("_Answer")
+
+
+@define(eq=False, repr=False)
+class PostgresJournal:
+    """
+    A database that remembers what was asked for, sent, accepted and settled, for all sessions of an account.
+
+    Give it to `VeoSession(journal=...)`, which opens and closes it.
+    Each session holds the keys that it goes on with, for as long as it renews its lease.
+    Whoever dies, freezes or is cut off loses them to the others after that time, and spends nothing for them then.
+
+    Args:
+        dsn: the server's address, as libpq takes it; the password in it is shown nowhere.
+        lease: the seconds after which a session that is not heard of is given up for dead.
+        schema: where the tables are; `install` makes it.
+        listen_dsn: an address without a pooler in transaction mode, for hearing of other sessions' keys.
+    """
+
+    dsn: str
+    lease: float = field(default=30.0, kw_only=True)
+    schema: str = field(default="veo", kw_only=True)
+    listen_dsn: str | None = field(default=None, kw_only=True)
+
+    _batching: Batching[PostgresStore] = field(init=False)
+    _loop: asyncio.AbstractEventLoop | None = field(init=False, default=None)
+    _store: PostgresStore | None = field(init=False, default=None)
+    _keeper: Keeper | None = field(init=False, default=None)
+    _listener: Listener | None = field(init=False, default=None)
+    _tasks: dict[str, asyncio.Task[None]] = field(init=False, factory=dict)
+    _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+
+    def __attrs_post_init__(self) -> None:
+        self._batching = Batching(self._begin)
+
+    def __repr__(self) -> str:
+        state = "failed" if self.failure else "open" if self._store else "closed"
+        return f"<PostgresJournal {self.schema!r} {state}, {len(self._batching.waiting)} waiting>"
+
+    @property
+    def failure(self) -> JournalError | None:
+        """
+        Why nothing can be made durable any more, for ever; None also while an outage is waited for.
+        """
+        return self._batching.failure
+
+    # --- opening and closing
+
+    async def install(self) -> None:
+        """
+        Make the schema, or bring it up to date; see `veo-async queue init`.
+
+        Raises:
+            ConfigurationError: the address, the schema's name or the database's encoding cannot be used.
+            JournalError: the server cannot be reached or does not allow it.
+        """
+        address = _address(self.dsn, self.schema)
+        from .postgres_install import install  # noqa: PLC0415
+
+        await install(address)
+
+    async def open(self, token: str) -> None:
+        """
+        Begin a session of the account of this token, of which only a salted hash is kept.
+
+        Raises:
+            ConfigurationError: the address or the schema's name cannot be used.
+            JournalError: the server cannot be reached, or there is no journal, or none that can be used.
+            UsageError: the journal is open already.
+        """
+        if self._loop is not None:
+            raise UsageError(f"{self!r} is open already")
+        self._loop = asyncio.get_running_loop()
+        self._batching.failure, self._turn = None, asyncio.Lock()
+        try:
+            self._store = await self._opened(token)
+        except BaseException:
+            self._loop = None
+            raise
+        self._keep("keeper", self._keeper_of(self._store).run())
+
+    async def _opened(self, token: str) -> PostgresStore:
+        address = _address(self.dsn, self.schema)
+        from .postgres_install import account_of  # noqa: PLC0415
+        from .postgres_store import PostgresStore  # noqa: PLC0415
+
+        account = await account_of(address, token)
+        store = PostgresStore(address, account, f"{socket.gethostname()} {os.getpid()}", Lease(self.lease))
+        await store.start()
+        return store
+
+    def _keeper_of(self, store: PostgresStore) -> Keeper:
+        from .postgres_keeping import Keeper, Listener  # noqa: PLC0415
+
+        listen = _address(self.listen_dsn or self.dsn, self.schema)
+        self._listener = Listener(listen, store.account, store.lease)
+        self._keeper = Keeper(store.address, store.lease, store.check, self._listener.wake)
+        return self._keeper
+
+    async def close(self) -> None:
+        """
+        Make durable whatever was written, and hand all keys back; an outage is waited for, for one lease.
+
+        Raises:
+            JournalError: something could not be made durable.
+        """
+        if self._store is None or self._keeper is None:
+            return
+        store, keeper = self._store, self._keeper
+        self._batching.flush()
+        self._store = self._loop = None
+        try:
+            await self._settle_down(store)
+        finally:
+            await self._let_go(store, keeper)
+        if self.failure is not None:
+            raise self.failure
+
+    async def _settle_down(self, store: PostgresStore) -> None:
+        try:
+            async with asyncio.timeout(self.lease):
+                while (committing := self._tasks.get("commit")) and not committing.done():
+                    await asyncio.shield(committing)
+                if self.failure is None:
+                    await store.release()
+        except TimeoutError:
+            self._batching.failure = self.failure or JournalError(
+                "the server was away when the journal was closed: what was written last may be lost"
+            )
+
+    async def _let_go(self, store: PostgresStore, keeper: Keeper) -> None:
+        tasks, self._tasks = [*self._tasks.values()], {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await keeper.close()
+        await store.close()
+
+    # --- writing and reading
+
+    async def write(self, *facts: Fact) -> None:
+        """
+        Return once the facts are durable: all of them or, on an error, none.
+
+        Cancelling the caller does not take them back. While the server is away this waits.
+
+        Raises:
+            AlreadyClaimed: the accepted task is another purchase's.
+            Fenced: the session does not hold the key that it wants to spend for.
+            JournalError: the journal has failed, or the facts cannot follow what it knows.
+        """
+        self._check_whole()
+        await self._put(Work(facts=facts))
+
+    def write_soon(self, *facts: Fact) -> None:
+        """
+        Make the facts durable in the background, before anything that is written later.
+
+        Should that fail, `failure` says so, and so do later writes and `close`.
+        """
+        if self.failure is None:
+            self._check_open()
+            self._batching.add(Work(facts=facts))
+
+    async def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
+        """
+        Write down the keys that are new, and say of each how it stands: all at once, or none on an error.
+
+        What a dead session held, or has handed back, is this one's from then on.
+
+        Raises:
+            JournalError: the journal has failed.
+        """
+        self._check_whole()
+        return await self._ask(lambda store: store.take_in(items))
+
+    async def find(self, key: str) -> Entry | None:
+        """
+        Return what is known of the key's latest purchase.
+        """
+        return (await self.find_many([key])).get(key)
+
+    async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """
+        Return what is known of the latest purchases of those keys that are known at all.
+        """
+        wanted = tuple(keys)
+        return await self._ask(lambda store: store.find_many(wanted))
+
+    async def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
+        """
+        Return the purchases that these tasks belong to, be it their keys' latest or failed ones before.
+        """
+        wanted = tuple(task_ids)
+        return await self._ask(lambda store: store.find_tasks(wanted))
+
+    async def unsettled(self) -> list[Entry]:
+        """
+        Claim what dead sessions held, and return all that this session can go on with, in the order of intention.
+        """
+        return await self._ask(lambda store: store.unsettled())
+
+    async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """
+        Return why keys were refused that have not been used since, for those who waited for them elsewhere.
+        """
+        wanted = tuple(keys)
+        return await self._ask(lambda store: store.refusals(wanted))
+
+    async def learned(self) -> dict[str, str]:
+        """
+        Return what all sessions have learned of each kind of request.
+        """
+        return await self._ask(lambda store: store.learned())
+
+    # --- sharing
+
+    def may_send(self, key: str) -> bool:
+        """
+        Tell, as a submit's body begins to leave, whether no other session can have been given its key.
+
+        It asks nobody: it goes by the time that has passed since the lease was renewed last, by two clocks.
+        """
+        return self.failure is None and self._store is not None and self._store.lease.may_send(key)
+
+    async def changed(self) -> set[str]:
+        """
+        Return once keys that another session holds may have settled or become free; no names mean any of them.
+
+        For one caller at a time. The first call returns as soon as it listens, and each after 5 s at most.
+        """
+        self._check_open()
+        listener = self._listener
+        assert listener is not None
+        if "listener" not in self._tasks:
+            self._keep("listener", listener.run())
+        return await listener.changed()
+
+    async def release(self) -> None:
+        """
+        Hand all keys back at once; the journal stays open, and `take_in` begins another session.
+        """
+        await self._ask(lambda store: store.release())
+
+    # --- committing
+
+    async def _ask(self, question: Callable[[PostgresStore], Awaitable[_Answer]]) -> _Answer:
+        answer: _Answer = await self._put(Work(ask=question))
+        return answer
+
+    async def _put(self, work: Work[PostgresStore]) -> Any:
+        self._check_open()
+        return await self._batching.put(work)
+
+    def _check_open(self) -> None:
+        if self._loop is None or self._store is None:
+            raise UsageError(f"{self!r} is not open")
+
+    def _check_whole(self) -> None:
+        if self.failure is not None:
+            raise JournalError(*self.failure.args) from self.failure
+
+    def _begin(self, batch: list[Work[PostgresStore]]) -> None:
+        if self._store is not None:
+            self._tasks["commit"] = asyncio.create_task(self._commit(self._store, batch))
+
+    async def _commit(self, store: PostgresStore, batch: list[Work[PostgresStore]]) -> None:
+        try:
+            async with self._turn:  # the last batch is begun while the one before it may be under way
+                failure = await store.do(batch)
+        except asyncio.CancelledError:
+            self._give_up(batch, JournalError("the journal was closed while its server was away"))
+            raise
+        except Exception as error:
+            _LOG.exception("the journal failed")
+            store.failure = JournalError(f"the journal failed: {error}")
+            self._give_up(batch, store.failure)
+        else:
+            self._batching.landed(batch, failure)
+
+    def _give_up(self, batch: list[Work[PostgresStore]], failure: JournalError) -> None:
+        for work in batch:
+            work.error = JournalError(*failure.args)
+        self._batching.landed(batch, failure)
+
+    def _keep(self, name: str, run: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(run, name=f"veo_async {name}")
+        task.add_done_callback(self._ended)
+        self._tasks[name] = task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failure = (
+                error if isinstance(error, JournalError) else JournalError(f"the journal failed: {error}")
+            )
+            self._batching.failure = self.failure or failure
+
+
+def _address(dsn: str, schema: str) -> Address:
+    try:
+        from .postgres_connection import Address  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigurationError(
+            "a journal in PostgreSQL needs `pip install 'veo-async[postgres]'`"
+        ) from error
+    return Address(dsn, schema)

@@ -1,0 +1,157 @@
+"""
+What a session's journal does beside the facts: it renews the lease, and hears of other sessions' keys.
+
+Each has a connection of its own, so that no long question and no outage of the one holds up the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import psycopg
+from attrs import define, field
+
+from .postgres_connection import Address, Connection, explain
+from .postgres_lease import Lease
+from .postgres_rows import readable
+
+__all__ = ["Keeper", "Listener"]
+
+_LOG: Final = logging.getLogger("veo_async")
+_NET: Final = 5.0  # seconds after which one looks by oneself: nobody tells that a session has died
+_PAUSE: Final = 0.5
+_RENEW: Final = "SELECT SCHEMA.renewed(%(session)s)"
+
+
+@define(eq=False)
+class Keeper:
+    """
+    Renews the lease every quarter of it.
+
+    Attributes:
+        check: makes sure that the server holds what it should; its error ends the keeping.
+        lost: is called when the session turns out to be dead.
+    """
+
+    address: Address
+    lease: Lease
+    check: Callable[[Connection], Awaitable[None]]
+    lost: Callable[[], None]
+    _connection: Connection | None = field(init=False, default=None)
+    _is_away: bool = field(init=False, default=False)
+
+    async def run(self) -> None:
+        """
+        Go on until cancelled.
+        """
+        while True:
+            is_renewed = await self.renew()
+            quarter = self.lease.seconds / 4
+            await asyncio.sleep(quarter if is_renewed else min(_PAUSE, quarter / 5))
+
+    async def renew(self) -> bool:
+        """
+        Put off the end of the lease; tell whether the server has answered.
+        """
+        try:
+            await self._renew()
+        except psycopg.Error as error:
+            level = logging.DEBUG if self._is_away else logging.WARNING
+            _LOG.log(level, "the lease could not be renewed: %s", explain(self.address, error))
+            self._is_away = True
+            await self.close()
+            return False
+        self._is_away = False
+        return True
+
+    async def close(self) -> None:
+        """
+        Let go of the connection.
+        """
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _renew(self) -> None:
+        if self._connection is None:
+            self._connection = await self.address.connect()
+            await self.check(self._connection)
+        if self.lease.is_lost:
+            return
+        at, session = self.lease.clocks(), self.lease.session
+        cursor = await self._connection.execute(self.address.sql(_RENEW), {"session": session})
+        if (row := await cursor.fetchone()) is not None:
+            self.lease.acknowledge(session, row[0])
+            self.lease.renew(session, at)
+        elif session == self.lease.session and not self.lease.is_lost:
+            self.lease.lose()
+            self.lost()
+
+
+@define(eq=False)
+class Listener:
+    """
+    Hears which keys other sessions have settled or freed.
+    """
+
+    address: Address
+    account: int
+    lease: Lease
+    _keys: set[str] = field(init=False, factory=set)
+    _any: bool = field(init=False, default=False)
+    _news: asyncio.Event = field(init=False, factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """
+        Go on until cancelled, over one connection after another.
+        """
+        while True:
+            try:
+                connection = await self.address.connect()
+                try:
+                    await self._listen(connection)
+                finally:
+                    await connection.close()
+            except psycopg.Error as error:
+                _LOG.debug("other sessions are not heard: %s", explain(self.address, error))
+            await asyncio.sleep(_PAUSE)
+
+    async def _listen(self, connection: Connection) -> None:
+        await connection.execute(self.address.sql("LISTEN SCHEMA"))
+        self.wake()  # for what was told before
+        async for notice in connection.notifies():
+            self._hear(notice.payload)
+
+    def _hear(self, payload: str) -> None:
+        session, account, key = payload.split(" ", 2)
+        if int(account) != self.account or int(session) == self.lease.session:
+            return
+        if key:
+            self._keys.add(readable(key))
+            self._news.set()
+        else:
+            self.wake()
+
+    def wake(self) -> None:
+        """
+        Have whoever waits look at all keys.
+        """
+        self._any = True
+        self._news.set()
+
+    async def changed(self) -> set[str]:
+        """
+        Return the keys that were heard of, once there are any; none mean that all should be looked at.
+        """
+        try:
+            async with asyncio.timeout(_NET):
+                await self._news.wait()
+        except TimeoutError:
+            return set()
+        keys, any_key = self._keys, self._any
+        self._keys, self._any = set(), False
+        self._news.clear()
+        return set() if any_key else keys

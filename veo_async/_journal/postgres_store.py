@@ -1,0 +1,394 @@
+"""
+The facts in PostgreSQL: each question is repeated until the server has answered it, through any outage.
+
+What is repeated may have been done already, so every fact may be said twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+import psycopg
+from attrs import define, field
+
+from ..errors import JournalError
+from .batching import Work
+from .facts import (
+    Accepted,
+    AlreadyClaimed,
+    AttemptClosed,
+    Disowned,
+    Entry,
+    Fact,
+    Fenced,
+    Intended,
+    Learned,
+    Sending,
+    Settled,
+    Standing,
+    TakeIn,
+    Withdrawn,
+    out_of_order,
+)
+from .learned import beyond, together
+from .postgres_connection import Address, Connection, explain, is_collision, is_outage
+from .postgres_lease import Lease
+from .postgres_rows import digest, fact_row, item_row, read_entry, read_standing, readable
+from .postgres_schema import INCOMPLETE, OUT_OF_SESSION
+
+__all__ = ["PostgresStore"]
+
+_LOG: Final = logging.getLogger("veo_async")
+_PAUSE, _MOST_PAUSE = 0.05, 1.0  # seconds between two tries
+_UNFIT: Final = (AttributeError, KeyError, TypeError, ValueError)
+_SPENDING: Final = (Intended, Sending, Withdrawn)
+_ENDING: Final = (Accepted, AttemptClosed, Disowned, Settled, Withdrawn)
+
+_FOUND: Final = """SELECT to_jsonb(it) FROM SCHEMA.entry AS it WHERE id IN (
+    SELECT id FROM SCHEMA.job WHERE account = %(account)s AND digest = ANY(%(digests)s::uuid[]) AND NOT failed
+    UNION ALL SELECT id FROM SCHEMA.job WHERE account = %(account)s AND digest = ANY(%(digests)s::uuid[]) AND failed
+    ) ORDER BY failed DESC, id"""
+_FOUND_TASKS: Final = """SELECT to_jsonb(it) FROM SCHEMA.entry AS it
+    WHERE account = %(account)s AND task_digest = ANY(%(digests)s::uuid[])"""
+_REFUSALS: Final = """SELECT key, reason FROM SCHEMA.refusal
+    WHERE account = %(account)s AND digest = ANY(%(digests)s::uuid[])"""
+_LEARNED: Final = """SELECT kind, data, session = %(session)s FROM SCHEMA.learned
+    WHERE account = %(account)s ORDER BY kind, session"""
+_BEGIN: Final = """INSERT INTO SCHEMA.session (account, name, lease, expires_at)
+    SELECT %(account)s, %(name)s, it, clock_timestamp() + it
+    FROM make_interval(secs => %(seconds)s) AS it RETURNING id, nonce"""
+_HELD: Final = """SELECT pg_is_in_recovery(), (SELECT incomplete FROM SCHEMA.meta),
+    (SELECT written FROM SCHEMA.session WHERE id = %(session)s AND nonce = %(nonce)s)"""
+
+
+@define(eq=False)
+class PostgresStore:
+    """
+    One session's view of the journal; used by one coroutine at a time.
+
+    Attributes:
+        account: the id of the row that stands for the token.
+        name: tells people which process a session is.
+        failure: set once something that the server had acknowledged is missing.
+    """
+
+    address: Address
+    account: int
+    name: str
+    lease: Lease
+    failure: JournalError | None = None
+    _connection: Connection | None = field(init=False, default=None)
+    _is_away: bool = field(init=False, default=False)
+    _others: dict[str, str] = field(init=False, factory=dict)  # what other sessions have learned
+    _own: dict[str, str] = field(init=False, factory=dict)
+
+    async def close(self) -> None:
+        """
+        Let go of the connection.
+        """
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    # --- works
+
+    async def do(self, batch: Sequence[Work[PostgresStore]]) -> JournalError | None:
+        """
+        Do the works in their order; facts that stand side by side become durable together.
+        """
+        for reading, group in groupby(batch, key=lambda work: work.ask is not None):
+            works = [*group]
+            if self.failure is None:
+                await self._try(works, self._read if reading else self._write)
+            if self.failure is not None:
+                _fail(works, self.failure)
+        return self.failure
+
+    async def _try(
+        self,
+        works: Sequence[Work[PostgresStore]],
+        do: Callable[[Sequence[Work[PostgresStore]]], Awaitable[None]],
+    ) -> None:
+        try:
+            await do(works)
+        except JournalError as error:
+            self.failure = self.failure or error
+
+    async def _read(self, works: Iterable[Work[PostgresStore]]) -> None:
+        for work in works:
+            assert work.ask is not None
+            try:
+                work.result = await work.ask(self)
+            except _UNFIT as error:
+                work.error = _unfit(error)
+
+    async def _write(self, works: Sequence[Work[PostgresStore]]) -> None:
+        rows = [(work, row) for work in works if (row := self._rows(work))]
+        if not rows:
+            return
+        session, reply = await self._ask(
+            "SELECT SCHEMA.write(%(session)s, %(works)s)", works=[r for _, r in rows]
+        )
+        if reply["dead"]:
+            self._lose(session)
+        for (work, _), judgement in zip(rows, reply["judgements"] or [None] * len(rows), strict=True):
+            work.error = None if judgement is None else self._wrong(work, judgement)
+            if work.error is None:
+                self._remember(work.facts, session)
+
+    def _rows(self, work: Work[PostgresStore]) -> list[list[object]]:
+        try:
+            return [fact_row(self._own_share(fact)) for fact in work.facts]
+        except _UNFIT as error:
+            work.error = _unfit(error)
+            return []
+
+    def _own_share(self, fact: Fact) -> Fact:
+        if not isinstance(fact, Learned):
+            return fact
+        self._own[fact.kind] = beyond(fact.data, self._others.get(fact.kind))
+        return Learned(kind=fact.kind, data=self._own[fact.kind])
+
+    def _remember(self, facts: Iterable[Fact], session: int) -> None:
+        if session != self.lease.session or self.lease.is_lost:
+            return  # it may spend nothing any more
+        for fact in facts:
+            if isinstance(fact, Sending):
+                self.lease.sending.add(fact.key)
+            elif isinstance(fact, _ENDING):
+                self.lease.sending.discard(fact.key)
+
+    def _wrong(self, work: Work[PostgresStore], judgement: Mapping[str, Any]) -> JournalError | None:
+        fact: Any = work.facts[judgement["place"]]
+        verdict = judgement["verdict"]
+        entry = None if judgement["entry"] is None else read_entry(judgement["entry"])
+        task_id = getattr(fact, "task_id", None)
+        if verdict == "fenced" or (self.lease.was_lost and isinstance(fact, _SPENDING)):
+            return Fenced(f"{type(fact).__name__} is another session's to say by now", key=fact.key)
+        if verdict == "claimed":
+            owner = readable(judgement["owner"])
+            return AlreadyClaimed(f"the task is key {owner!r}'s already", key=fact.key, task_id=task_id)
+        if verdict == "surplus":
+            _LOG.error("task %s was paid for and is not what its key %r stands for", task_id, fact.key)
+        return self._passed_over(work, out_of_order(fact, entry))
+
+    def _passed_over(self, work: Work[PostgresStore], error: JournalError) -> JournalError | None:
+        # A session that was given up for dead may be late with anything: that is no fault of the journal.
+        if work.waiter is not None or not self.lease.was_lost:
+            return error
+        _LOG.warning("a late fact is passed over: %s", error)
+        return None
+
+    # --- questions
+
+    async def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
+        """
+        Write down the keys that are new, and say of each how it stands: all at once, or none on an error.
+        """
+        if not items:
+            return []
+        rows = [item_row(place, item) for place, item in enumerate(items)]
+        _, reply = await self._ask("SELECT SCHEMA.take_in(%(session)s, %(items)s)", items=rows)
+        return [read_standing(row) for row in sorted(reply["standings"], key=lambda row: row["place"])]
+
+    async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """
+        Return the latest purchases of those keys that are known.
+        """
+        wanted = [*keys]
+        entries = {entry.key: entry for entry in await self._entries(_FOUND, wanted)}
+        return {key: entries[key] for key in wanted if key in entries}
+
+    async def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
+        """
+        Return the purchases that these tasks belong to.
+        """
+        wanted = [*task_ids]
+        entries = {entry.task_id: entry for entry in await self._entries(_FOUND_TASKS, wanted)}
+        return {task_id: entries[task_id] for task_id in wanted if task_id in entries}
+
+    async def unsettled(self) -> list[Entry]:
+        """
+        Claim what nobody goes on with, and return all that this session can go on with.
+        """
+        _, rows = await self._rows_of("SELECT * FROM SCHEMA.claimed(%(session)s)", {})
+        return [read_entry(row) for (row,) in rows]
+
+    async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """
+        Return why keys were refused that have not been used since.
+        """
+        _, rows = await self._rows_of(_REFUSALS, {"digests": [*map(digest, keys)]})
+        return {readable(key): None if reason is None else readable(reason) for key, reason in rows}
+
+    async def learned(self) -> dict[str, str]:
+        """
+        Return what all sessions have learned, by kind.
+        """
+        _, rows = await self._rows_of(_LEARNED, {})
+        kinds = {readable(kind): [*data] for kind, data in groupby(rows, key=lambda row: row[0])}
+        others = {kind: [readable(data) for _, data, own in its if not own] for kind, its in kinds.items()}
+        self._others = {kind: together(texts) for kind, texts in others.items() if texts}
+        return {kind: together(readable(data) for _, data, _ in its) for kind, its in kinds.items()}
+
+    async def _entries(self, statement: str, texts: Iterable[str]) -> list[Entry]:
+        _, rows = await self._rows_of(statement, {"digests": [*map(digest, texts)]})
+        return [read_entry(row) for (row,) in rows]
+
+    async def _ask(self, statement: str, **values: object) -> tuple[int, Any]:
+        texts = {name: json.dumps(value, allow_nan=False) for name, value in values.items()}
+        before = self.lease.session, self.lease.acknowledged
+        session, rows = await self._rows_of(statement, texts)
+        reply = rows[0][0]
+        # A pooler may lead to another server without a word.
+        if session == before[0] and reply["written"] <= before[1]:
+            raise self._lost()
+        self.lease.acknowledge(session, reply["written"])
+        return session, reply
+
+    # --- through any outage
+
+    async def _rows_of(self, statement: str, values: Mapping[str, object]) -> tuple[int, list[Any]]:
+        """
+        Ask until there is an answer; return it, and as which session the question was asked.
+        """
+        sql, pauses = self.address.sql(statement), _pauses()
+        while True:
+            try:
+                connection = await self._connected()
+                if self.lease.is_lost:
+                    await self.begin()
+                session = self.lease.session
+                told = {**values, "session": session, "account": self.account}
+                rows = await (await connection.execute(sql, told)).fetchall()
+                self._is_away = False
+                return session, rows
+            except psycopg.Error as error:
+                await self._get_over(error, pauses)
+
+    async def _get_over(self, error: psycopg.Error, pauses: Iterator[float]) -> None:
+        if error.sqlstate == OUT_OF_SESSION:
+            self._lose(self.lease.session)
+        elif error.sqlstate == INCOMPLETE:
+            raise self._lost()
+        elif not is_outage(error):
+            raise explain(self.address, error)
+        elif not is_collision(error):
+            # Once an outage, however long it is.
+            _LOG.log(logging.DEBUG if self._is_away else logging.WARNING, "%s", explain(self.address, error))
+            self._is_away = True
+            await self.close()
+            await asyncio.sleep(next(pauses))
+
+    async def _connected(self) -> Connection:
+        if self.failure is not None:
+            raise JournalError(*self.failure.args)
+        if self._connection is None or self._connection.closed:
+            connection = await self.address.connect()
+            try:
+                await self.check(connection)
+            except BaseException:
+                await connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    async def check(self, connection: Connection) -> None:
+        """
+        Make sure that a server holds what another, or the same one before its restart, has acknowledged.
+        """
+        # Read before the question: facts may be written over another connection meanwhile.
+        lease = self.lease
+        acknowledged, values = lease.acknowledged, {"session": lease.session, "nonce": lease.nonce}
+        cursor = await connection.execute(self.address.sql(_HELD), values)
+        is_replica, incomplete, written = (await cursor.fetchall())[0]
+        if is_replica:
+            raise psycopg.OperationalError("the server is a replica, which takes no facts yet")
+        if incomplete:
+            raise self._lost()
+        if values["session"] and (written is None or written < acknowledged):
+            await connection.execute(self.address.sql("UPDATE SCHEMA.meta SET incomplete = true"))
+            raise self._lost()
+
+    def _lost(self) -> JournalError:
+        if self.failure is not None:
+            return self.failure
+        self.failure = JournalError(
+            f"journal {self.address} has lost facts that it had acknowledged, as a fail-over to a replica that lagged"
+            " behind does: nothing more is sent, since what it does not know of would be bought again"
+        )
+        _LOG.critical("%s", self.failure)
+        return self.failure
+
+    # --- the session's row
+
+    async def begin(self) -> None:
+        """
+        Begin a session row.
+        """
+        at = self.lease.clocks()
+        values = {"account": self.account, "name": self.name, "seconds": self.lease.seconds}
+        connection = await self._connected()
+        [(session, nonce)] = await (await connection.execute(self.address.sql(_BEGIN), values)).fetchall()
+        self._keep_apart()
+        self.lease.begin(session, nonce, at)
+
+    async def start(self) -> None:
+        """
+        Begin the first session row.
+
+        Raises:
+            JournalError: the server is away already.
+        """
+        try:
+            await self.begin()
+        except psycopg.Error as error:
+            await self.close()
+            raise explain(self.address, error) from error
+
+    async def release(self) -> None:
+        """
+        Hand back all keys of this session; the next question begins another one.
+        """
+        if not self.lease.is_lost:
+            self.lease.sending.clear()  # first: others may have the keys before the answer is here
+            await self._rows_of("SELECT SCHEMA.released(%(session)s)", {})
+            self.lease.lose()
+
+    def _lose(self, session: int) -> None:
+        if session == self.lease.session and not self.lease.is_lost:
+            self.lease.lose()
+            _LOG.warning(
+                "session %d of journal %s was given up for dead; another one begins", session, self.address
+            )
+
+    def _keep_apart(self) -> None:
+        # What an earlier row of this process holds is another's for the next.
+        for kind, data in self._own.items():
+            self._others[kind] = together([self._others[kind], data]) if kind in self._others else data
+        self._own.clear()
+
+
+def _fail(batch: Iterable[Work[PostgresStore]], failure: JournalError) -> None:
+    for work in batch:
+        work.error = JournalError(*failure.args)
+        work.error.__cause__ = failure
+
+
+def _unfit(error: Exception) -> JournalError:
+    unfit = JournalError(f"the journal cannot hold or look up this: {error}")
+    unfit.__cause__ = error
+    return unfit
+
+
+def _pauses() -> Iterator[float]:
+    pause = _PAUSE
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(pause * 2, _MOST_PAUSE)
