@@ -30,6 +30,7 @@ from tests._journal.lives import (
 )
 from veo_async._journal.facts import (
     AlreadyClaimed,
+    AttemptClosed,
     Disowned,
     Downloaded,
     Entry,
@@ -407,6 +408,18 @@ async def test_keys_are_taken_in_together(journal: AnyJournal) -> None:
     now = await journal.find_many(["new", "elsewhere", "failed"])
     numbers = {key: [attempt.number for attempt in entry.attempts] for key, entry in now.items()}
     assert {"new": [], "elsewhere": [0], "failed": [2]} == numbers
+
+
+async def test_what_was_looked_for_in_vain_may_be_looked_for_again(journal: AnyJournal) -> None:
+    """The attempt that stands for another process's is open again, and only closing it ends the doubt."""
+    item = TakeIn(key="k", request="{}", at=9.0, look_first=True)
+    for _ in range(2):
+        assert [Fresh()] == await journal.take_in([item])
+        await journal.write(AttemptClosed(key="k", attempt=0, outcome="not_sent", at=10.0))
+    assert [Fresh()] == await journal.take_in([item])
+    entry = await journal.find("k")
+    assert entry is not None
+    assert [(0, None)] == [(attempt.number, attempt.closed) for attempt in entry.attempts]
 
 
 async def test_any_text_is_a_key(journal: AnyJournal) -> None:

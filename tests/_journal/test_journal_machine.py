@@ -137,7 +137,9 @@ class Model:
         known = latest["attempts"].get(fact.attempt)
         if known is not None and (known["at"], known["mark"]) == (fact.at, fact.mark):
             return
-        if latest["task_id"] is not None or fact.attempt <= max(latest["attempts"], default=-1):
+        is_open_anew = [0] == [*latest["attempts"]] == [fact.attempt] and known and known["closed"]
+        is_in_order = fact.attempt > max(latest["attempts"], default=-1)
+        if latest["task_id"] is not None or not (is_in_order or is_open_anew):
             raise Refused
         latest["attempts"][fact.attempt] = {"at": fact.at, "mark": fact.mark, "closed": None}
 

@@ -66,9 +66,11 @@ _NO_ROW: Final = (None,) * 6
 # A key's open purchase is the one that has not failed: `failed = 0` is what the index `open_key` holds.
 _RULES: Final[Mapping[str, str]] = {
     "intended": "INSERT OR IGNORE INTO jobs (key, request, intended_at) VALUES (NEW.key, NEW.one, NEW.at)",
-    "sending": """INSERT INTO attempts (job, number, mark, at)
+    # Attempt 0 stands for what another process may have sent: closed, it may be in question again.
+    "sending": """INSERT OR REPLACE INTO attempts (job, number, mark, at)
         SELECT id, NEW.one, NEW.two, NEW.at FROM jobs WHERE key = NEW.key AND failed = 0 AND task_id IS NULL
-        AND NOT EXISTS (SELECT 1 FROM attempts WHERE job = jobs.id AND number >= NEW.one)""",
+        AND NOT EXISTS (SELECT 1 FROM attempts WHERE job = jobs.id
+            AND number >= NEW.one AND NOT (number = 0 AND closed IS NOT NULL))""",
     "closed": """UPDATE attempts SET closed = NEW.two, closed_at = NEW.at
         WHERE job = (SELECT id FROM jobs WHERE key = NEW.key AND failed = 0)
         AND number = NEW.one AND closed IS NULL""",
