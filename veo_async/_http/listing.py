@@ -125,37 +125,27 @@ async def read_all(http: Http, created_from: float | None) -> tuple[list[object]
     """
     Read a listing with everything on it as it came; tells whether that was to the end.
 
+    On a busy account new tasks push the others down while it is read, so that a page begins with what came before.
+    Any other repetition stays, for the reconciler to see that the listing moved under it.
+
     Args:
         created_from: Unix seconds by the clock of the records; None for all tasks.
     """
     filters = {} if created_from is None else {"created_at_min": created_from}
     records: list[object] = []
-    known: set[str | None] = {None}
+    known: set[str | None] = set()
     while len(records) <= MOST_PAGES * PAGE:
         question = {"action": "retrieve_batch", "offset": len(records), "limit": PAGE, **filters}
         page = read_items(await http.read(question))
-        overlap = _overlap(records, page)
-        ids = {task_id_of(record) for record in page}
-        if ids <= known:
+        ids = [task_id_of(record) for record in page]
+        pushed = next((place for place, task_id in enumerate(ids) if task_id not in known), len(page))
+        fresh = page[pushed:]
+        if known.issuperset(filter(None, ids)):
             # Nothing new: the end, pushed down by new tasks. The whole once more: `offset` was not heeded.
-            return records + page[overlap:], not page or overlap == len(page) < len(records)
-        records += page[overlap:]
-        known |= ids
+            return records + fresh, not page or (not fresh and len(page) < len(records))
+        records += fresh
+        known.update(filter(None, ids))
     return records, False
-
-
-def _overlap(records: Sequence[object], page: Sequence[object]) -> int:
-    """
-    How many records at the head of a page are those at the end of what was read before.
-
-    On a busy account new tasks come in at the head of the listing while it is read, and push the others down:
-    each page then begins where the last one ended, so nothing was passed over.
-    Any other repetition stays, for the reconciler to see that the listing moved under it.
-    """
-    for length in range(min(len(records), len(page), 2 * PAGE), 0, -1):
-        if [*map(task_id_of, records[-length:])] == [*map(task_id_of, page[:length])]:
-            return length
-    return 0
 
 
 def _seconds(moment: datetime | float | None) -> float | None:

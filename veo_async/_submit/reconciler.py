@@ -4,14 +4,12 @@ What happens to submits whose outcome is unknown: adopt the task, wait, send aga
 Nothing here waits or reads a clock. `Reconciler` is told of accepted tasks and of attempts of unknown outcome, asks
 for listings of the account's own tasks at `next_due_at()`, and answers each with the decisions that follow from it.
 
-*Presence.* A record with an attempt's mark is its task, and a record without it is not. Nothing else counts:
-neither its prompt, nor its age, nor anybody's clock.
+*Presence.* A record with an attempt's mark is its task, and a record without it is not. Nothing else counts.
 
 *Absence.* Two whole listings must lack the mark, the second asked for at least `grace` after the attempt ended.
-And such a listing must show what it should: each task that this session knows to have been accepted in that time,
-with a mark. Where one is missing, the clocks of the server differ, or the listing is broken: it is read again
-without a filter before anything is concluded. A server that accepts, or lists, later than `grace` defeats this;
-that risk remains.
+And such a listing must show, with a mark, each task that this session knows to have been accepted in that time.
+Where one is missing, the listing is read again without a filter before anything is concluded.
+A server that accepts, or lists, later than `grace` defeats this; that risk remains.
 
 *No mark at all.* Where no listing has ever shown a mark, one that lacks a mark proves nothing. One job is then sent
 alone, and the others wait until a record shows a mark. An attempt that may have bought one of the unmarked tasks does
@@ -20,19 +18,18 @@ not go first. So it takes a listing that shows nothing at all to buy a video twi
 *An answer that named a task* is evidence of a purchase. Where no record bears it out, the job is given up, with
 that task as a candidate, and never sent again.
 
-`now` and all that is compared with it is the caller's own clock, which never jumps.
+All times but `unix` are by the caller's own clock, which never jumps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from attrs import Factory, define, field, frozen
+from attrs import define, field, frozen
 
 from .._api.marks import mark_of
-from ..errors import SubmissionUnknown
 from .shown import HOUR, Listing, ShownTasks
 
 __all__ = ["Adopt", "Attempt", "Decision", "GiveUp", "Listing", "Reconciler", "SendAgain"]
@@ -48,9 +45,7 @@ ENOUGH: Final = 3  # … provided that it was answered this often after the grac
 UNMARKED: Final = "the submit carried no mark, so nobody can tell which task is its own"
 HIDDEN: Final = "the account's listing does not show the marks that submits carry, so nobody can tell"
 NAMED: Final = "the answer named a task that is not this submit's by any record"
-USELESS: Final = (
-    "the account's listing is off, incomplete, or lacks a task that was accepted: it proves nothing"
-)
+USELESS: Final = "the account's listing is off, incomplete, or lacks an accepted task: it proves nothing"
 NEVER_SEEN: Final = "the account's listing has never shown a mark, so that one is missing proves nothing"
 
 
@@ -60,9 +55,7 @@ class Attempt:
     One sending of a submit, or the question whether another process has sent it: then its number is most often 0.
 
     Attributes:
-        key: the job's idempotency key; a job has one attempt at a time that is not closed.
-        number: the how-manieth of this key.
-        began_at: when the sending began, by the caller's clock; before its zero where a crash lies in between.
+        began_at: when the sending began; before the clock's zero where a crash lies in between.
         reach: how many seconds before that a task may be dated that is its own.
         first: the number of the first attempt of this purchase; those before have bought what has failed.
         mark: the label in its callback URL; None where it carries none.
@@ -113,15 +106,12 @@ class SendAgain:
 @frozen(kw_only=True)
 class GiveUp:
     """
-    Nobody can tell: the job settles with `error()`, and its key may be taken up again later.
+    Nobody can tell: the job settles, and its key may be taken up again later.
     """
 
     attempt: Attempt
     candidates: tuple[str, ...]
     reason: str
-
-    def error(self) -> SubmissionUnknown:
-        return SubmissionUnknown(self.reason, candidates=self.candidates)
 
 
 Decision: TypeAlias = Adopt | SendAgain | GiveUp
@@ -133,13 +123,11 @@ class _Unknown:
     An attempt of unknown outcome.
 
     Attributes:
-        ended_at: when it ended, by the caller's clock.
         named: the task that its answer named, where that is in doubt.
-        asked_at: of the last listing that counted.
+        asked_at: of the last listing that was answered.
         absences: how many whole listings lacked its mark beyond doubt.
         late: how many listings were asked for after its grace.
         soon: whether another listing may tell more before long.
-        claimed: whether a decision to adopt is under way.
         rejected: tasks with its mark that are another purchase's, by the journal.
     """
 
@@ -152,7 +140,6 @@ class _Unknown:
     absences: int = 0
     late: int = 0
     soon: bool = False
-    claimed: bool = False
     rejected: set[str] = field(factory=set)
 
 
@@ -174,14 +161,15 @@ class Reconciler:
     _unknown: dict[str, _Unknown] = field(init=False, factory=dict)
     _accepted: dict[str, float] = field(init=False, factory=dict)  # tasks, and when that was known
     _prune_at: int = field(init=False, default=1000)
-    _shown: ShownTasks = field(
-        init=False, default=Factory(lambda self: ShownTasks(self.grace), takes_self=True)
-    )
+    _shown: ShownTasks = field(init=False)
     _asked_at: float = field(init=False, default=-math.inf)
     _begun_at: float = field(init=False, default=-math.inf)  # reading, from nothing
     _everything: bool = field(init=False, default=False)  # read without a filter
     _last_accepted_at: float = field(init=False, default=-math.inf)
     _first: str | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._shown = ShownTasks(self.grace)
 
     def __repr__(self) -> str:
         return f"<Reconciler: {len(self._unknown)} unknown, {len(self._shown)} tasks shown>"
@@ -249,7 +237,7 @@ class Reconciler:
         unknown = self._unknown.get(adopt.attempt.key)
         if unknown is None:
             return []
-        unknown.claimed, unknown.named = False, adopt.task_id
+        unknown.named = adopt.task_id
         unknown.rejected.add(adopt.task_id)
         return self._adopt(unknown)
 
@@ -259,7 +247,7 @@ class Reconciler:
         """
         Return when the next listing is wanted, or None while no outcome is unknown.
         """
-        due_at = min((self._due_at(unknown) for unknown in self._undecided()), default=None)
+        due_at = min((self._due_at(unknown) for unknown in self._unknown.values()), default=None)
         spacing = max(SPACING * self.grace, SHORTEST)
         return due_at if due_at is None else max(due_at, self._asked_at + spacing)
 
@@ -278,13 +266,14 @@ class Reconciler:
         """
         self._asked_at = now
         if now - self._begun_at > self.recall:  # what was shown is kept no longer than that
-            self._shown.clear()
-        need = -math.inf if self._everything else min(map(self._since, self._undecided()), default=now)
+            self._shown = ShownTasks(self.grace)
+        need = -math.inf if self._everything else min(map(self._since, self._unknown.values()), default=now)
         continues_from = self._shown.continues_from(sure=not self._everything)
         if self._shown.reaches_back_to <= need and continues_from is not None:
-            return Listing(asked_at=now, asked_at_unix=unix, created_from=continues_from)
+            return Listing(asked_at=now, unix=unix, created_from=continues_from, since=None)
         self._begun_at = now
-        return Listing(asked_at=now, asked_at_unix=unix, since=None if need == -math.inf else need)
+        created_from = None if need == -math.inf else unix - (now - need)
+        return Listing(asked_at=now, unix=unix, created_from=created_from, since=need)
 
     def _since(self, unknown: _Unknown) -> float:
         """
@@ -299,7 +288,7 @@ class Reconciler:
         """
         Return the trace ids to look up, each once; that is quicker than a listing.
         """
-        unknown = [one for one in self._undecided() if one.trace_id]
+        unknown = [one for one in self._unknown.values() if one.trace_id]
         found = [one.trace_id for one in unknown if one.trace_id]
         for one in unknown:
             one.trace_id = None
@@ -312,32 +301,22 @@ class Reconciler:
         Take in a record that came some other way than in a listing.
         """
         self._shown.add(record)
-        return self._adopt_all()
+        return [decision for unknown in self._unknown.values() for decision in self._adopt(unknown)]
 
     def listed(self, listing: Listing, records: Sequence[object], *, complete: bool) -> list[Decision]:
         """
         Decide, after an answer to a listing, about every attempt that it settles.
 
         Args:
-            records: the items of all pages as they came, of any type, twice, or strangers'.
+            records: the items of all pages as they came, of any type, twice, or strangers'; none where it was refused.
             complete: whether the pages were read to the end.
         """
         whole = self._shown.take(listing, records, complete=complete)
-        decisions = self._adopt_all()
         fault = self._fault_of(listing) if whole else USELESS
-        for unknown in list(self._undecided()):
-            decisions += self._judge(unknown, listing, fault)
+        decisions: list[Decision] = []
+        for unknown in list(self._unknown.values()):
+            decisions += self._adopt(unknown) or self._judge(unknown, listing, fault)
         return decisions
-
-    def unanswered(self, listing: Listing) -> list[Decision]:
-        """
-        Decide after a listing that was refused, or answered with something else.
-        """
-        return [
-            decision
-            for unknown in list(self._undecided())
-            for decision in self._judge(unknown, listing, USELESS)
-        ]
 
     def _fault_of(self, listing: Listing) -> str | None:
         """
@@ -364,20 +343,11 @@ class Reconciler:
 
     # --- presence ---
 
-    def _undecided(self) -> Iterator[_Unknown]:
-        return (unknown for unknown in self._unknown.values() if not unknown.claimed)
-
-    def _adopt_all(self) -> list[Decision]:
-        return [decision for unknown in list(self._undecided()) for decision in self._adopt(unknown)]
-
     def _adopt(self, unknown: _Unknown) -> list[Decision]:
         attempt = unknown.attempt
         tasks = self._shown.of_name(unknown.name, first=attempt.first, skip_failed=attempt.skip_failed)
         free = [task.id for task in tasks if task.id not in unknown.rejected]
-        if not free:
-            return []
-        unknown.claimed = True
-        return [Adopt(attempt=attempt, task_id=free[0], others=tuple(free[1:]))]
+        return [Adopt(attempt=attempt, task_id=free[0], others=tuple(free[1:]))] if free else []
 
     # --- absence ---
 
@@ -386,7 +356,7 @@ class Reconciler:
         Decide about an attempt whose mark no record shows.
         """
         elapsed = listing.asked_at - unknown.ended_at
-        if elapsed < 0 or listing.asked_at <= unknown.asked_at:
+        if elapsed < 0:
             return []
         unknown.asked_at = listing.asked_at
         unknown.late += elapsed >= self.grace

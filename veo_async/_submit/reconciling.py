@@ -1,5 +1,5 @@
 """
-The driver of `_reconcile`: asks the listings it wants, and carries out what it decides.
+The driver of `reconciler`: asks for the listings it wants, and carries out what it decides.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .._http.lane import sleep
 from .._http.listing import or_none, read_all
 from .._jobs.job import JobState, advance
 from .._journal.facts import AlreadyClaimed
-from ..errors import ApiError, BadRequest, TaskNotFound, TransportError, VeoError
-from .reconciler import Adopt, Decision, GiveUp, Listing, Reconciler, SendAgain
+from ..errors import ApiError, BadRequest, SubmissionUnknown, TaskNotFound, TransportError, VeoError
+from .reconciler import Adopt, Decision, GiveUp, Reconciler, SendAgain
 from .shown import HOUR
 from .submission import Submission, SubmitterHost
 from .submitters import Submitters
@@ -110,29 +110,20 @@ class Reconciling:
         """
         for trace_id in self.reconciler.trace_ids():
             await self._look_up({"trace_id": trace_id})
-        if self.reconciler.next_due_at() is None:
+        if self._decisions:
             return
         now = self._now()
         listing = self.reconciler.listing(now, unix=self.http.clock.earliest(now))
         try:
-            records, complete = await read_all(self.http, self._created_from(listing))
-        except BadRequest as error:
-            self._useless(listing, error)
+            records, complete = await read_all(self.http, listing.created_from)
         except (ApiError, TransportError) as error:
+            log.warning("a listing failed: %s", error)
             # While nothing else is answered either, this is an outage, and says nothing of the listing.
-            if self.http.answered > self._answered:
-                self._useless(listing, error)
-            else:
-                log.info("a listing failed, and is asked for again: %s", error)
+            if isinstance(error, BadRequest) or self.http.answered > self._answered:
+                self._decisions += self.reconciler.listed(listing, (), complete=False)
         else:
             self._decisions += self.reconciler.listed(listing, records, complete=complete)
         self._answered = self.http.answered
-
-    @staticmethod
-    def _created_from(listing: Listing) -> float | None:
-        if listing.since is None:
-            return listing.created_from
-        return listing.asked_at_unix - (listing.asked_at - listing.since)
 
     async def _look_up(self, by: Mapping[str, Any]) -> None:
         """
@@ -144,10 +135,6 @@ class Reconciling:
             log.info("a look-up failed: %s", error)
         else:
             self._decisions += self.reconciler.looked_up(record)
-
-    def _useless(self, listing: Listing, error: Exception) -> None:
-        log.warning("the listing is off: %s", error)
-        self._decisions += self.reconciler.unanswered(listing)
 
     # --- deciding ---------------------------------------------------------------------------------------
 
@@ -167,9 +154,7 @@ class Reconciling:
                 del self._unknown[decision.attempt.key]
                 self.submitters.send_again(submission, "the server has no such task")
             case GiveUp():
-                error = decision.error()
-                error.sent_at = submission.sent_at  # by the caller's own clock, as everywhere
-                self._end(submission, TaskNotFound(decision.reason) if submission.request is None else error)
+                self._end(submission, _error_of(decision, submission))
 
     @staticmethod
     def _renumber(submission: Submission, again: SendAgain) -> None:
@@ -213,3 +198,9 @@ class Reconciling:
         except AlreadyClaimed:
             return False
         return True
+
+
+def _error_of(given_up: GiveUp, submission: Submission) -> VeoError:
+    if submission.request is None:
+        return TaskNotFound(given_up.reason)
+    return SubmissionUnknown(given_up.reason, sent_at=submission.sent_at, candidates=given_up.candidates)

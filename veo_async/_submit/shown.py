@@ -1,9 +1,8 @@
 """
 What listings have shown of the account's tasks, by their marks.
 
-A listing is read once: what it has shown is kept, and the next one begins before the newest record of the last, by
-as much as a record may be late to show.
-That newest record must come again, or the next listing is not the continuation of the last, and all is read anew.
+A listing is read once: what it has shown is kept, and the next one begins a little before the newest record of the
+last. That record must come again, or the next listing does not continue the last, and all is read anew.
 """
 
 from __future__ import annotations
@@ -21,9 +20,7 @@ from .._api.wire import task_id_of
 
 __all__ = ["Listing", "ShownTask", "ShownTasks"]
 
-HOUR: Final = (
-    3600.0  # seconds by which the clock of the records may differ from ours, and from the one that filters
-)
+HOUR: Final = 3600.0  # seconds by which the clocks of the records, of the filter and of ours may differ
 INSTANT: Final = 1.0  # seconds, so that a bound that is not part of the range leaves the newest record in
 # Unix seconds: a `created_at` beyond it, or of 0, is none (milliseconds, an infinity, a default, a hoax).
 FARTHEST: Final = 1e11
@@ -32,35 +29,29 @@ FARTHEST: Final = 1e11
 @frozen(kw_only=True)
 class Listing:
     """
-    A question to ask: the account's tasks, all of them, or those since a moment.
+    A question to ask: the account's tasks.
 
     Attributes:
         asked_at: by the caller's clock.
-        asked_at_unix: the same in Unix seconds, as far as is known.
-        since: the moment by the caller's clock from which on the tasks are wanted.
-        created_from: where it begins by the clock of the records, in Unix seconds, as it continues an earlier one.
+        unix: the same in Unix seconds, as far as is known.
+        created_from: where it begins by the clock of the records, in Unix seconds; None for all tasks.
+        since: the same by the caller's clock; None where it continues an earlier listing.
     """
 
     asked_at: float
-    asked_at_unix: float = 0.0
-    since: float | None = None
+    unix: float = 0.0
     created_from: float | None = None
+    since: float | None = -math.inf
 
 
 class ShownTask(NamedTuple):
     """
-    A task as its record shows it.
-
-    Attributes:
-        id: the task's id.
-        number: of the attempt whose mark it shows.
-        created_at: by the clock of the records; minus infinity where it has no usable one.
-        failed: whether it has failed.
+    A task as its record shows it; `number` is that of the attempt whose mark it shows.
     """
 
     id: str
     number: int
-    created_at: float
+    created_at: float  # by the clock of the records; minus infinity where it has no usable one
     failed: bool
 
 
@@ -78,9 +69,7 @@ class ShownTasks:
     reaches_back_to: float = field(init=False, default=math.inf)
     _by_name: dict[str, dict[str, ShownTask]] = field(init=False, factory=dict)
     _marked: set[str] = field(init=False, factory=set)  # ids that a listing has shown with a mark
-    _unmarked: dict[str, float] = field(
-        init=False, factory=dict
-    )  # ids without one, and when they were created
+    _unmarked: dict[str, float] = field(init=False, factory=dict)  # the others, and when they were created
     _newest: tuple[float, str] | None = field(init=False, default=None)
     _read_at: float = field(init=False, default=-math.inf)  # when that was asked for, in Unix seconds
 
@@ -107,18 +96,16 @@ class ShownTasks:
         Take in a listing; tell whether it is whole: all of it was read, and each item was a task and came once.
         """
         ids = {self._listed(record) for record in records} - {None}
-        whole = complete and len(ids) == len(records)
-        if listing.created_from is not None and self._newest and self._newest[1] not in ids:
-            self.read_anew()
+        if not complete or len(ids) != len(records):
             return False
-        if not whole:
+        if listing.since is not None:
+            self.reaches_back_to = min(self.reaches_back_to, listing.since)
+        elif self._newest and self._newest[1] not in ids:
+            self.reaches_back_to, self._newest = math.inf, None
             return False
-        if listing.created_from is None:
-            since = -math.inf if listing.since is None else listing.since
-            self.reaches_back_to = min(self.reaches_back_to, since)
         newest = max(((_created_at(record), task_id_of(record) or "") for record in records), default=None)
         if newest is not None and newest[0] > -math.inf:
-            self._newest, self._read_at = newest, listing.asked_at_unix
+            self._newest, self._read_at = newest, listing.unix
         return True
 
     def _listed(self, record: object) -> str | None:
@@ -131,21 +118,6 @@ class ShownTasks:
         elif task_id not in self._marked:
             self._unmarked[task_id] = _created_at(record)
         return task_id
-
-    def read_anew(self) -> None:
-        """
-        Let the next listing begin where the need is, and not where the last one ended.
-        """
-        self.reaches_back_to, self._newest = math.inf, None
-
-    def clear(self) -> None:
-        """
-        Forget everything.
-        """
-        self.read_anew()
-        self._by_name.clear()
-        self._marked.clear()
-        self._unmarked.clear()
 
     # --- looking up ---
 
