@@ -13,17 +13,17 @@ from typing import Any, Final
 from attrs import define, field
 
 from .._api.marks import Mark, mark_of
-from .._api.replies import Accepted
 from .._http.client import Http
 from .._http.lane import sleep
 from .._http.listing import or_none, read_all
-from .._jobs.job import JobState, advance
-from .._journal.facts import AlreadyClaimed
+from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, BadRequest, SubmissionUnknown, TaskNotFound, TransportError, VeoError
-from .reconciler import Adopt, Decision, GiveUp, Reconciler, SendAgain
+from .acceptance import Acceptance
+from .attempt_log import AttemptLog
+from .queue import Queue
+from .reconciler import Adopt, Attempt, Decision, GiveUp, Reconciler, SendAgain
 from .shown import HOUR
-from .submission import Submission, SubmitterHost
-from .submitters import Submitters
+from .submission import Submission
 
 __all__ = ["Reconciling"]
 
@@ -40,8 +40,9 @@ class Reconciling:
 
     http: Http
     reconciler: Reconciler
-    submitters: Submitters
-    host: SubmitterHost
+    queue: Queue
+    acceptance: Acceptance
+    attempt_log: AttemptLog
     _unknown: dict[str, Submission] = field(init=False, factory=dict)
     _decisions: deque[Decision] = field(init=False, factory=deque)
     _called: deque[str] = field(init=False, factory=deque)  # tasks that callbacks have named
@@ -65,6 +66,21 @@ class Reconciling:
             self._called.append(submission.called)
         self._woken.set()
 
+    def closed(self, attempt: Attempt) -> None:
+        """
+        Note that an attempt has bought nothing.
+        """
+        self.reconciler.closed(attempt.key)
+
+    async def take_back(self, task_id: str) -> None:
+        """
+        Take a task from a job that has it on the word of an answer alone: a record shows another's mark.
+        """
+        submission = self.acceptance.release(task_id, reach=self.reconciler.recall)
+        if submission is not None:
+            self.add(submission, named=task_id)
+            await self.attempt_log.disown(submission.job.key, task_id)
+
     def find(self, key: str) -> Submission | None:
         """
         Find the submission of a key whose attempt has an unknown outcome.
@@ -76,13 +92,9 @@ class Reconciling:
         Take a callback that carries marks: where the outcome of such an attempt is unknown, its task is looked up.
         """
         names = {mark.name for mark in marks}
-        for submission in self._unknown.values():
-            if mark_of(submission.job.key) in names:
-                self._called.append(task_id)
-                self._woken.set()
-        for submission in self.submitters.all_in_flight() if names else ():
-            if mark_of(submission.job.key) in names:
-                submission.called = task_id
+        if any(mark_of(key) in names for key in self._unknown):
+            self._called.append(task_id)
+            self._woken.set()
 
     async def run(self) -> None:
         """
@@ -149,10 +161,10 @@ class Reconciling:
                 self._end(submission, TaskNotFound(DENIED))
             case SendAgain():
                 self._renumber(submission, decision)
-                await self.submitters.close_attempt(decision.attempt, "not_sent")
+                await self.attempt_log.close(decision.attempt, "not_sent")
                 # Not before: who uses the key meanwhile must find this submission, and not begin another.
                 del self._unknown[decision.attempt.key]
-                self.submitters.send_again(submission, "the server has no such task")
+                self.queue.put_again(submission, "the server has no such task")
             case GiveUp():
                 self._end(submission, _error_of(decision, submission))
 
@@ -164,40 +176,22 @@ class Reconciling:
             job.first_attempt = job.attempts + 1
 
     def _end(self, submission: Submission, error: VeoError) -> None:
-        if not submission.job.done():
-            self.host.stop(submission.job, error)
+        stop(submission.job, error)
         del self._unknown[submission.job.key]  # last, as the session remembers its attempt
 
     async def _adopt(self, submission: Submission, adopt: Adopt) -> None:
-        found = Accepted(task_id=adopt.task_id)
-        await self.host.release(adopt.task_id)
-        if not await self._claim(submission, adopt, found):
+        key, task_id = adopt.attempt.key, adopt.task_id
+        await self.take_back(task_id)
+        found = adopt.attempt.reach > HOUR
+        if not await self.acceptance.adopt(submission, adopt.attempt, task_id, found=found):
             self._decisions += self.reconciler.rejected(adopt)
             return
         self.reconciler.adopted(adopt, now=self._now())
-        del self._unknown[adopt.attempt.key]
-        log.info("job %s has task %s after all", adopt.attempt.key, adopt.task_id)
+        del self._unknown[key]
+        log.info("job %s has task %s after all", key, task_id)
         if adopt.others:
             also = " ".join(adopt.others)
-            log.error(
-                "the key of job %s was bought more than once; also paid for: %s", adopt.attempt.key, also
-            )
-        self.submitters.lane.gate.entered()
-        await self.host.accepted(submission.job, found, found=adopt.attempt.reach > HOUR)
-
-    async def _claim(self, submission: Submission, adopt: Adopt, found: Accepted) -> bool:
-        """
-        Make the task the job's own; tell whether no other purchase has it.
-        """
-        if submission.request is None:  # a mere handle, whoever has bought the task
-            return True
-        if self.host.owner_of(found.task_id) is not None or self.reconciler.knows(found.task_id):
-            return False
-        try:
-            await self.submitters.claim(adopt.attempt, found)
-        except AlreadyClaimed:
-            return False
-        return True
+            log.error("the key of job %s was bought more than once; also paid for: %s", key, also)
 
 
 def _error_of(given_up: GiveUp, submission: Submission) -> VeoError:

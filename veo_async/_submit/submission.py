@@ -1,25 +1,25 @@
 """
-One job on its way to the server, and what its way needs of the session.
+One job on its way to the server.
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from attrs import define
 
-from .._api.replies import Accepted, Unknown
 from .._api.requests import Request
 from .._http.client import Outgoing
 from .._jobs.job import Job, JobState
-from .._journal.facts import Entry
 from ..errors import SessionClosed, SubmissionUnknown, VeoError
 from .reconciler import Attempt
+from .shown import HOUR
 
-__all__ = ["GOES_ON", "NOT_SENT", "Submission", "SubmitterHost", "ended_early"]
+__all__ = ["Submission", "ended_early"]
 
 NOT_SENT: Final = "the session ended first; the request was not sent"
 GOES_ON: Final = "the session ended first; the task goes on: its key, resume() or attach() takes it up"
+UNKNOWN: Final = "the session ended before it was known whether the task was accepted"
 
 
 @define(eq=False)
@@ -31,20 +31,18 @@ class Submission:
         job: whose it is.
         request: what is sent; None where the key's task is only looked for.
         queued_at: when it began to wait, on the event loop's clock.
-        keyed: whether the key is the caller's, so that the journal may know it.
         retry_failed: whether to buy again where the key's task failed.
+        look_first: whether another process may have bought the key.
         outgoing: the body of the attempt under way, or None.
         attempt: the attempt that may have bought something, or None.
         sent_at: when that attempt began, in Unix seconds by the local clock.
         task_id: what the answer named, before it is written down; None until then.
         called: the task that a callback named before the answer came, or None.
-        look_first: whether another process may have bought the key.
     """
 
     job: Job
     request: Request | None
     queued_at: float
-    keyed: bool = False
     retry_failed: bool = False
     look_first: bool = False
     outgoing: Outgoing | None = None
@@ -53,69 +51,41 @@ class Submission:
     task_id: str | None = None
     called: str | None = None
 
+    def attempted(
+        self,
+        *,
+        mark: str | None,
+        began_at: float,
+        sent_at: float,
+        number: int | None = None,
+        reach: float = HOUR,
+        skip_failed: bool = False,
+    ) -> Attempt:
+        """
+        Note that an attempt begins, or may have been made; the job's last one, unless told its number.
+        """
+        self.sent_at = sent_at
+        self.attempt = Attempt(
+            key=self.job.key,
+            number=self.job.attempts if number is None else number,
+            mark=mark,
+            began_at=began_at,
+            reach=reach,
+            first=self.job.first_attempt,
+            skip_failed=skip_failed,
+            may_send=self.request is not None,
+        )
+        return self.attempt
 
-class SubmitterHost(Protocol):
+
+def ended_early(job: Job, submission: Submission | None) -> VeoError:
     """
-    What the submitters need of the session.
+    Make the error of a job whose session ends before its task has.
     """
-
-    def take_up(self, submission: Submission, entry: Entry) -> bool:
-        """
-        Go on with what the journal knows of the job's key; False where it is only intended.
-        """
-
-    def owner_of(self, task_id: str) -> Job | None:
-        """
-        Find the job that has bought a task.
-        """
-
-    async def release(self, task_id: str) -> None:
-        """
-        Take a task from a job that has it on the word of an answer alone: a record shows another's mark.
-        """
-
-    async def accepted(
-        self, job: Job, outcome: Accepted, *, marked: bool = False, found: bool = False
-    ) -> None:
-        """
-        Take over a job whose task the server has.
-
-        Args:
-            marked: whether the task's first record is to show the job's mark.
-            found: whether it may have been accepted long ago.
-        """
-
-    def hinted(self, task_id: str) -> None:
-        """
-        Look at a task of which a callback spoke before its id was known.
-        """
-
-    def unknown(self, submission: Submission, outcome: Unknown, *, named: str | None = None) -> None:
-        """
-        Find out what became of an attempt.
-
-        Args:
-            named: the task that its answer named, where that is in doubt.
-        """
-
-    def stop(self, job: Job, error: VeoError) -> None:
-        """
-        Settle a job without a terminal record.
-        """
-
-    def failed(self, fault: BaseException) -> None:
-        """
-        Hear of a fault of this package's own that ended a coroutine.
-        """
-
-
-def ended_early(submission: Submission) -> VeoError:
-    """
-    Make the error of a job whose session ended before it was accepted.
-    """
-    if submission.job.state is JobState.QUEUED or not (submission.outgoing and submission.outgoing.left):
+    is_out = submission is not None and submission.outgoing is not None and submission.outgoing.left
+    if job.state is JobState.QUEUED or (job.state is JobState.SUBMITTING and not is_out):
         return SessionClosed(NOT_SENT)
-    if submission.task_id is not None:
-        return SessionClosed(GOES_ON, task_id=submission.task_id)
-    words = "the session ended before the server had answered: the task may have been accepted"
-    return SubmissionUnknown(words, sent_at=submission.sent_at)
+    task_id = job.task_id or (submission.task_id if submission else None)
+    if task_id is not None:
+        return SessionClosed(GOES_ON, task_id=task_id)
+    return SubmissionUnknown(UNKNOWN, sent_at=submission.sent_at if submission else None)

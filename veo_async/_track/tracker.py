@@ -190,7 +190,7 @@ class Tracker:
         gone = [(task_id, JobVanished(words, task_id=task_id)) for task_id in self.schedule.vanished(now)]
         if late or gone:
             self._linkless.difference_update(task_id for task_id, _ in (*late, *gone))
-            await self.settle([*late, *gone])
+            await self._end([*late, *gone])
 
     def _timed_out(self, task_id: str) -> JobTimedOut:
         words = "past the deadline; the task goes on: its key, resume() or attach() takes it up again"
@@ -310,7 +310,7 @@ class Tracker:
         for task_id, record in ended.items():
             self.schedule.ended(task_id, now, duration=_duration(record))
         if ended:
-            await self.settle([*ended.items()])
+            await self._end([*ended.items()])
 
     async def _suspect_the_token(self, error: VeoError, at: float) -> None:
         now = self.lane.now()
@@ -321,11 +321,15 @@ class Tracker:
             return
         words = f"the token no longer works, so nobody can ask about the task: {error}"
         lost = [(task_id, TrackingLost(words, task_id=task_id)) for task_id in self.schedule]
-        for task_id, outcome in lost:
+        for _, outcome in lost:
             outcome.__cause__ = error
-            self.forget(task_id)
         self._dead_probes = 0
-        await self.settle(lost)
+        await self._end(lost)
+
+    async def _end(self, ends: Sequence[tuple[str, Outcome]]) -> None:
+        for task_id, _ in ends:
+            self.forget(task_id)
+        await self.settle(ends)
 
 
 def _is_let_pass(error: VeoError) -> bool:
