@@ -173,8 +173,7 @@ def test_a_look_up_decides_by_the_mark_alone() -> None:
     Some gateways give every answer the same trace id: a record of another is not adopted.
     """
     play, mine = Play(), attempt()
-    play.core.unknown(mine, now=0.0, trace_id="trace")
-    assert (["trace"], []) == (play.core.trace_ids(), play.core.trace_ids())
+    play.core.unknown(mine, now=0.0)
     assert [] == play.core.looked_up(record("t", "another"))
     assert [] == play.core.looked_up(None)
     assert [Adopt(attempt=mine, task_id="u")] == play.core.looked_up(record("u", "k"))
@@ -477,12 +476,12 @@ def test_accepted_tasks_are_forgotten_once_no_listing_needs_them() -> None:
 
 def test_nothing_is_asked_while_nothing_is_unknown() -> None:
     """
-    A key that is forgotten is asked about no more.
+    Nor once it is decided.
     """
     play = Play()
     assert None is play.core.next_due_at()
     play.core.unknown(attempt(), now=0.0)
-    play.core.forget("k")
+    play.core.adopted(Adopt(attempt=attempt(), task_id="t"), now=0.0)
     assert None is play.core.next_due_at()
     assert math.isfinite(play.core.listing(5.0, unix=EPOCH).asked_at)
 

@@ -24,9 +24,8 @@ from .._jobs.registry import Registry
 from .._policies import PollPolicy
 from .._track.tracker import Tracker
 from ..errors import JobAbandoned, VeoError
-from .attempt_log import AttemptLog
 from .reconciler import Attempt, Reconciler
-from .submission import Submission
+from .submission import AttemptLog, Submission
 
 __all__ = ["Acceptance"]
 

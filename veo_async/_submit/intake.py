@@ -18,9 +18,8 @@ from .._jobs.job import Job, stop
 from .._journal.facts import Elsewhere, Fresh, Known, Standing, TakeIn
 from .._journal.journal import AnyJournal
 from ..errors import JournalError
-from .attempt_log import AttemptLog
 from .resumption import Resumption
-from .submission import Submission
+from .submission import AttemptLog, Submission
 
 __all__ = ["Intake"]
 

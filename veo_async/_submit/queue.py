@@ -13,9 +13,8 @@ from attrs import define, field
 from .._http.client import Http
 from .._http.lane import Lane, sleep
 from .._jobs.job import JobState, advance, stop
-from ..errors import ApiError, RateLimited, ServerError, SubmitTimedOut, TransportError
-from .attempt_log import AttemptLog
-from .submission import Submission
+from ..errors import ApiError, RateLimited, ServerError, SubmitTimedOut, TransportError, VeoError
+from .submission import AttemptLog, Submission
 
 __all__ = ["Queue"]
 
@@ -108,20 +107,18 @@ class Queue:
         """
         gate, sent_at = self.lane.gate, self.lane.now()
         gate.take(sent_at)
+        error: VeoError | None = None
         try:
             async with asyncio.timeout_at(self._next_late_at()):
                 await self.http.ask({"action": "retrieve_batch", "offset": 0, "limit": 1})
-        except (RateLimited, ServerError) as error:
-            gate.probed(self.lane.now(), ok=False, retry_after=error.retry_after)
-        except TransportError:
-            gate.probed(self.lane.now(), ok=False)
-        except ApiError:
-            gate.probed(self.lane.now(), ok=True)  # it is back, whatever it says of the question
-        except BaseException as error:
+        except (ApiError, TransportError) as caught:
+            error = caught
+        except BaseException as caught:
             gate.withdrawn(self.lane.now(), sent_at=sent_at)
-            if not isinstance(error, TimeoutError):  # else somebody's patience at the gate has ended
+            if not isinstance(caught, TimeoutError):  # else somebody's patience at the gate has ended
                 raise
-        else:
-            gate.probed(self.lane.now(), ok=True)
+            return
         finally:
             self.lane.changed()
+        is_down = isinstance(error, RateLimited | ServerError | TransportError)
+        gate.probed(self.lane.now(), ok=not is_down, retry_after=getattr(error, "retry_after", None))

@@ -80,27 +80,21 @@ class Attempt:
 class Adopt:
     """
     The task is the attempt's: claim it in the journal, then tell `adopted` or `rejected`.
-
-    Attributes:
-        others: ids of further tasks with a mark of this key, which were paid for, too.
     """
 
     attempt: Attempt
     task_id: str
-    others: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # further tasks with a mark of this key, which were paid for, too
 
 
 @frozen(kw_only=True)
 class SendAgain:
     """
     The attempt bought nothing: the job may be sent again, as a new attempt.
-
-    Attributes:
-        last: the highest number that a record of this key has shown.
     """
 
     attempt: Attempt
-    last: int = 0
+    last: int = 0  # the highest number that a record of this key has shown
 
 
 @frozen(kw_only=True)
@@ -121,26 +115,16 @@ Decision: TypeAlias = Adopt | SendAgain | GiveUp
 class _Unknown:
     """
     An attempt of unknown outcome.
-
-    Attributes:
-        named: the task that its answer named, where that is in doubt.
-        asked_at: of the last listing that was answered.
-        absences: how many whole listings lacked its mark beyond doubt.
-        late: how many listings were asked for after its grace.
-        soon: whether another listing may tell more before long.
-        rejected: tasks with its mark that are another purchase's, by the journal.
     """
 
     attempt: Attempt
     name: str
     ended_at: float
-    trace_id: str | None = None
-    named: str | None = None
-    asked_at: float = -math.inf
-    absences: int = 0
-    late: int = 0
-    soon: bool = False
-    rejected: set[str] = field(factory=set)
+    named: str | None = None  # the task that its answer named, where that is in doubt
+    asked_at: float = -math.inf  # of the last listing that was answered
+    absences: int = 0  # whole listings that lacked its mark beyond doubt
+    late: int = 0  # listings that were asked for after its grace
+    rejected: set[str] = field(factory=set)  # tasks with its mark that are another purchase's, by the journal
 
 
 # --- the reconciler ------------------------------------------------------------------------------------------
@@ -203,30 +187,21 @@ class Reconciler:
         if self._first == key:
             self._first = None
 
-    def unknown(
-        self, attempt: Attempt, *, now: float, trace_id: str | None = None, named: str | None = None
-    ) -> list[Decision]:
+    def unknown(self, attempt: Attempt, *, now: float, named: str | None = None) -> list[Decision]:
         """
         Note that the attempt ended, and that nobody knows how; decides at once what is known already.
 
         Args:
             named: the task that its answer named, where that is another's, or shows another's mark.
         """
-        unknown = _Unknown(attempt, mark_of(attempt.key), now, trace_id=trace_id, named=named)
-        self._unknown[attempt.key] = unknown
+        unknown = self._unknown[attempt.key] = _Unknown(attempt, mark_of(attempt.key), now, named)
         return self._adopt(unknown)
-
-    def forget(self, key: str) -> None:
-        """
-        Ask no more about a key.
-        """
-        self._unknown.pop(key, None)
 
     def adopted(self, adopt: Adopt, *, now: float) -> None:
         """
         Confirm a decision to adopt: the claim is in the journal.
         """
-        self.forget(adopt.attempt.key)
+        self._unknown.pop(adopt.attempt.key, None)
         if self._shown.shows(adopt.task_id):  # else a listing may begin after it
             self.accepted(adopt.task_id, now=now)
 
@@ -252,8 +227,6 @@ class Reconciler:
         return due_at if due_at is None else max(due_at, self._asked_at + spacing)
 
     def _due_at(self, unknown: _Unknown) -> float:
-        if unknown.soon:
-            return unknown.asked_at
         looks = (unknown.ended_at + share * self.grace for share in LOOKS)
         return next((at for at in looks if at > unknown.asked_at), unknown.asked_at + LATER * self.grace)
 
@@ -284,16 +257,6 @@ class Reconciler:
         sure = self._last_accepted_at >= attempt.began_at
         return attempt.began_at - (attempt.reach if sure else max(attempt.reach, self.recall))
 
-    def trace_ids(self) -> list[str]:
-        """
-        Return the trace ids to look up, each once; that is quicker than a listing.
-        """
-        unknown = [one for one in self._unknown.values() if one.trace_id]
-        found = [one.trace_id for one in unknown if one.trace_id]
-        for one in unknown:
-            one.trace_id = None
-        return found
-
     # --- what comes back ---
 
     def looked_up(self, record: object) -> list[Decision]:
@@ -322,28 +285,24 @@ class Reconciler:
         """
         Say what a whole listing fails to show that it should; None where its silence is evidence.
         """
-        due = self._due_to_be_shown(listing.asked_at)
+        since, until = self._shown.reaches_back_to + HOUR, listing.asked_at - self.grace
+        due = [task_id for task_id, told_at in self._accepted.items() if since <= told_at <= until]
         shown = [self._shown.shows(task_id) for task_id in due]
         if False in shown:
             return HIDDEN
-        proven = bool(due) or self._shown.any_marked
-        if proven and None not in shown:
+        if None not in shown and (due or self._shown.marked):
             return None
         if not self._everything:
             self._everything = True  # before anything is concluded
             return USELESS
         return USELESS if None in shown else NEVER_SEEN
 
-    def _due_to_be_shown(self, asked_at: float) -> list[str]:
-        """
-        Return the tasks that the listings up to this moment must have shown.
-        """
-        since, until = self._shown.reaches_back_to + HOUR, asked_at - self.grace
-        return [task_id for task_id, told_at in self._accepted.items() if since <= told_at <= until]
-
     # --- presence ---
 
     def _adopt(self, unknown: _Unknown) -> list[Decision]:
+        """
+        Take the task that shows the attempt's mark, if a record does.
+        """
         attempt = unknown.attempt
         tasks = self._shown.of_name(unknown.name, first=attempt.first, skip_failed=attempt.skip_failed)
         free = [task.id for task in tasks if task.id not in unknown.rejected]
@@ -361,7 +320,6 @@ class Reconciler:
         unknown.asked_at = listing.asked_at
         unknown.late += elapsed >= self.grace
         unknown.absences += fault in (None, NEVER_SEEN)
-        unknown.soon = fault == USELESS
         if unknown.attempt.mark is None and fault != USELESS:
             return self._give_up(unknown, UNMARKED)
         if elapsed < self.grace:
@@ -372,7 +330,8 @@ class Reconciler:
         """
         Send again, give up, or wait on, once the grace is over.
         """
-        absent = fault is None and unknown.absences > 1 and self._covers(unknown)
+        reaches_back = self._shown.reaches_back_to <= self._since(unknown)
+        absent = fault is None and unknown.absences > 1 and reaches_back
         if absent and unknown.named is None:
             return self._send_again(unknown)
         if absent:
@@ -384,9 +343,6 @@ class Reconciler:
         if elapsed >= PATIENCE * self.grace and unknown.late >= ENOUGH:
             return self._give_up(unknown, fault or USELESS)
         return []
-
-    def _covers(self, unknown: _Unknown) -> bool:
-        return self._shown.reaches_back_to <= self._since(unknown)
 
     def _may_go_first(self, unknown: _Unknown) -> bool:
         """
@@ -400,11 +356,11 @@ class Reconciler:
         return True
 
     def _send_again(self, unknown: _Unknown) -> list[Decision]:
-        self.forget(unknown.attempt.key)
+        del self._unknown[unknown.attempt.key]
         return [SendAgain(attempt=unknown.attempt, last=self._shown.last_number(unknown.name))]
 
     def _give_up(self, unknown: _Unknown, reason: str) -> list[Decision]:
-        self.forget(unknown.attempt.key)
+        del self._unknown[unknown.attempt.key]
         named = (unknown.named,) if unknown.named else ()
         candidates = (*named, *self._candidates(unknown))
         return [GiveUp(attempt=unknown.attempt, candidates=candidates, reason=reason)]

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from attrs import define, field
 
@@ -19,11 +19,10 @@ from .._http.listing import or_none, read_all
 from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, BadRequest, SubmissionUnknown, TaskNotFound, TransportError, VeoError
 from .acceptance import Acceptance
-from .attempt_log import AttemptLog
 from .queue import Queue
-from .reconciler import Adopt, Attempt, Decision, GiveUp, Reconciler, SendAgain
+from .reconciler import Adopt, Decision, GiveUp, Reconciler, SendAgain
 from .shown import HOUR
-from .submission import Submission
+from .submission import AttemptLog, Submission
 
 __all__ = ["Reconciling"]
 
@@ -45,7 +44,7 @@ class Reconciling:
     attempt_log: AttemptLog
     _unknown: dict[str, Submission] = field(init=False, factory=dict)
     _decisions: deque[Decision] = field(init=False, factory=deque)
-    _called: deque[str] = field(init=False, factory=deque)  # tasks that callbacks have named
+    _look_ups: deque[Mapping[str, str]] = field(init=False, factory=deque)  # which are quicker than listings
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _answered: int = field(init=False, default=0)  # questions, when the listing was last asked for
 
@@ -61,16 +60,12 @@ class Reconciling:
         if not submission.job.done() and submission.job.state is not JobState.UNKNOWN:
             advance(submission.job, JobState.UNKNOWN)
         self._unknown[attempt.key] = submission
-        self._decisions += self.reconciler.unknown(attempt, now=self._now(), trace_id=trace_id, named=named)
+        self._decisions += self.reconciler.unknown(attempt, now=self._now(), named=named)
+        if trace_id is not None:
+            self._look_ups.append({"trace_id": trace_id})
         if submission.called is not None:
-            self._called.append(submission.called)
+            self._look_ups.append({"id": submission.called})
         self._woken.set()
-
-    def closed(self, attempt: Attempt) -> None:
-        """
-        Note that an attempt has bought nothing.
-        """
-        self.reconciler.closed(attempt.key)
 
     async def take_back(self, task_id: str) -> None:
         """
@@ -93,7 +88,7 @@ class Reconciling:
         """
         names = {mark.name for mark in marks}
         if any(mark_of(key) in names for key in self._unknown):
-            self._called.append(task_id)
+            self._look_ups.append({"id": task_id})
             self._woken.set()
 
     async def run(self) -> None:
@@ -104,8 +99,8 @@ class Reconciling:
             while self._decisions:
                 await self._carry_out(self._decisions.popleft())
             due_at = self.reconciler.next_due_at()
-            if self._called:
-                await self._look_up({"id": self._called.popleft()})
+            if self._look_ups:
+                await self._look_up(self._look_ups.popleft())
             elif due_at is not None and due_at <= self._now():
                 await self._ask()
             else:
@@ -118,12 +113,8 @@ class Reconciling:
 
     async def _ask(self) -> None:
         """
-        Look up what can be looked up, list the rest, and decide.
+        List the account's tasks, and decide.
         """
-        for trace_id in self.reconciler.trace_ids():
-            await self._look_up({"trace_id": trace_id})
-        if self._decisions:
-            return
         now = self._now()
         listing = self.reconciler.listing(now, unix=self.http.clock.earliest(now))
         try:
@@ -137,7 +128,7 @@ class Reconciling:
             self._decisions += self.reconciler.listed(listing, records, complete=complete)
         self._answered = self.http.answered
 
-    async def _look_up(self, by: Mapping[str, Any]) -> None:
+    async def _look_up(self, by: Mapping[str, str]) -> None:
         """
         Ask for one task, once: the listing will tell, too.
         """

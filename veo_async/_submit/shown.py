@@ -62,19 +62,20 @@ class ShownTasks:
 
     Attributes:
         lateness: how many seconds after its creation a record may begin to show.
+        marked: the tasks that a listing has shown with a mark of this library.
         reaches_back_to: the moment from which on all tasks have been listed, by the caller's clock.
     """
 
     lateness: float
     reaches_back_to: float = field(init=False, default=math.inf)
     _by_name: dict[str, dict[str, ShownTask]] = field(init=False, factory=dict)
-    _marked: set[str] = field(init=False, factory=set)  # ids that a listing has shown with a mark
+    marked: set[str] = field(init=False, factory=set)  # ids that a listing has shown with a mark
     _unmarked: dict[str, float] = field(init=False, factory=dict)  # the others, and when they were created
     _newest: tuple[float, str] | None = field(init=False, default=None)
     _read_at: float = field(init=False, default=-math.inf)  # when that was asked for, in Unix seconds
 
     def __len__(self) -> int:
-        return len(self._marked) + len(self._unmarked)
+        return len(self.marked) + len(self._unmarked)
 
     # --- taking in ---
 
@@ -113,9 +114,9 @@ class ShownTasks:
         if task_id is None or not isinstance(record, Mapping):
             return None
         if marks_in(record):
-            self._marked.add(task_id)
+            self.marked.add(task_id)
             self._unmarked.pop(task_id, None)
-        elif task_id not in self._marked:
+        elif task_id not in self.marked:
             self._unmarked[task_id] = _created_at(record)
         return task_id
 
@@ -135,18 +136,11 @@ class ShownTasks:
         is_old = sure and newest_at < self._read_at - HOUR - self.lateness
         return newest_at - (INSTANT if is_old else 2 * self.lateness)
 
-    @property
-    def any_marked(self) -> bool:
-        """
-        Whether a listing has ever shown a mark of this library.
-        """
-        return bool(self._marked)
-
     def shows(self, task_id: str) -> bool | None:
         """
         Tell whether listings have shown a task with a mark; None where they have not shown it at all.
         """
-        if task_id in self._marked:
+        if task_id in self.marked:
             return True
         return False if task_id in self._unmarked else None
 

@@ -23,11 +23,10 @@ from .._http.lane import Lane
 from .._jobs.job import JobState, advance, stop
 from ..errors import JournalError, TransportError
 from .acceptance import Acceptance
-from .attempt_log import AttemptLog
 from .queue import Queue
 from .reconciler import Attempt
 from .reconciling import Reconciling
-from .submission import Submission, ended_early
+from .submission import AttemptLog, Submission, ended_early
 
 __all__ = ["CallbackUrl", "Submitters"]
 
@@ -123,8 +122,7 @@ class Submitters:
     async def _send(self, submission: Submission, entered_at: float) -> None:
         try:
             attempt = self._prepare(submission)
-            if await self._is_written_down(submission, attempt, entered_at):
-                await self._follow(submission, attempt, await self._post(submission, attempt, entered_at))
+            await self._follow(submission, attempt, await self._attempt(submission, attempt, entered_at))
         except asyncio.CancelledError:
             # Here, too: who tears a whole event loop down cancels this before the session gets to close.
             stop(submission.job, ended_early(submission.job, submission))
@@ -133,9 +131,6 @@ class Submitters:
             del self._under_way[submission.job.key]
 
     def _prepare(self, submission: Submission) -> Attempt:
-        """
-        Make the body and the record of an attempt.
-        """
         job = submission.job
         assert submission.request is not None, "what is only looked for is never sent"
         body = encode(submission.request)
@@ -153,64 +148,54 @@ class Submitters:
             return self.callback_url(text)
         return marked_url(text, own=own, placeholder=self.placeholder)
 
-    async def _is_written_down(self, submission: Submission, attempt: Attempt, entered_at: float) -> bool:
+    async def _attempt(
+        self, submission: Submission, attempt: Attempt, entered_at: float
+    ) -> SubmitOutcome | JournalError:
         """
-        Make it durable that an attempt is about to leave; one that cannot be written down is not sent.
+        Send once; an attempt that cannot be written down is not sent.
         """
-        try:
-            await self.attempt_log.sending(attempt, submission.sent_at)
-        except BaseException as error:
-            self.lane.gate.withdrawn(self.lane.now(), sent_at=entered_at)
-            self.lane.changed()
-            if not isinstance(error, JournalError):
-                self._close_soon(attempt)
-                raise
-            stop(submission.job, JournalError(*error.args))
-            return False
-        return True
-
-    async def _post(self, submission: Submission, attempt: Attempt, entered_at: float) -> SubmitOutcome:
         request, outgoing = submission.request, submission.outgoing
         assert request is not None
         assert outgoing is not None
         error: BaseException | None = None
         try:
-            reply = await self.http.post(request.endpoint, outgoing, kind="submit")
-            outcome = read_submit(*reply)
+            await self.attempt_log.sending(attempt, submission.sent_at)
+            outcome = read_submit(*await self.http.post(request.endpoint, outgoing, kind="submit"))
             error = None if isinstance(outcome, Accepted) else outcome.error
             return outcome
+        except JournalError as caught:
+            error = caught
+            return JournalError(*caught.args)
         except TransportError as caught:
             error = caught
             return Unknown(error=caught) if outgoing.left else NotSent(error=caught)
         except BaseException as caught:
             error = caught
-            if not outgoing.left:
-                self._close_soon(attempt)
+            if not outgoing.left:  # spares the next session the question what became of it
+                self.reconciling.reconciler.closed(attempt.key)
+                self.attempt_log.close_soon(attempt)
             raise
         finally:
             tell(self.lane, error, left=outgoing.left, sent_at=entered_at)
             if error is None:
                 self.lane.gate.entered()
 
-    def _close_soon(self, attempt: Attempt) -> None:
-        """
-        Spare the next session the question what became of an attempt that was cancelled before it left.
-        """
-        self.reconciling.closed(attempt)
-        self.attempt_log.close_soon(attempt)
-
-    async def _follow(self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome) -> None:
+    async def _follow(
+        self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome | JournalError
+    ) -> None:
         match outcome:
+            case JournalError():
+                stop(submission.job, outcome)
             case Accepted():
                 if not await self.acceptance.accept(submission, attempt, outcome):
                     self.lane.gate.left()
                     self.reconciling.add(submission, named=outcome.task_id)
             case Refused():
-                self.reconciling.closed(attempt)
+                self.reconciling.reconciler.closed(attempt.key)
                 await self.attempt_log.close(attempt, "refused")
                 stop(submission.job, outcome.error)
             case NotSent():
-                self.reconciling.closed(attempt)
+                self.reconciling.reconciler.closed(attempt.key)
                 await self.attempt_log.close(attempt, "not_sent")
                 self.queue.put_again(submission, outcome.error)
             case Unknown():
