@@ -5,7 +5,6 @@ Questions to `/veo/tasks` that a caller asks: one task, many, or all of one's ow
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
-from contextlib import aclosing
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
@@ -19,7 +18,6 @@ __all__ = [
     "about_many",
     "list_tasks",
     "or_none",
-    "pages",
     "read_all",
     "retrieve",
     "retrieve_many",
@@ -33,10 +31,6 @@ MOST_PAGES: Final = 2000  # a listing that goes on for ever is broken
 async def retrieve(http: Http, *, task_id: str | None, trace_id: str | None) -> TaskRecord:
     """
     Ask about one task, by exactly one of its ids.
-
-    Raises:
-        InvalidRequest: both ids are given, or none.
-        TaskNotFound: there is none.
     """
     if (task_id is None) == (trace_id is None):
         raise InvalidRequest("give a task_id or a trace_id, and not both")
@@ -91,34 +85,28 @@ async def list_tasks(
     limit: int | None,
 ) -> AsyncGenerator[TaskRecord, None]:
     """
-    Go through the caller's own tasks, page by page.
+    Go through the caller's own tasks; each is given once, however the pages shift while they are read.
     """
     filters = {"type": type, "created_at_min": _seconds(created_from), "created_at_max": _seconds(created_to)}
-    count = 0
-    async with aclosing(pages(http, {k: v for k, v in filters.items() if v is not None})) as found:
-        async for raw in found:
+    question = {
+        "action": "retrieve_batch",
+        "limit": PAGE,
+        **{k: v for k, v in filters.items() if v is not None},
+    }
+    offset, count, known = 0, 0, set[str | None]()
+    while True:
+        page = read_batch(await http.read({**question, "offset": offset}))
+        # A short page need not be the last: the server may cap `limit`. One with nothing new is.
+        fresh = [raw for raw in page if task_id_of(raw) not in known]
+        known.update(map(task_id_of, fresh))
+        offset += len(page)
+        for raw in fresh:
             if limit is not None and count >= limit:
                 return
             count += 1
             yield task_record(raw)
-
-
-async def pages(http: Http, filters: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-    """
-    Go through the raw records of a listing; each is given once, however the pages shift while they are read.
-    """
-    offset, known = 0, set[str | None]()
-    while True:
-        question = {"action": "retrieve_batch", "offset": offset, "limit": PAGE, **filters}
-        page = read_batch(await http.read(question))
-        # A short page need not be the last: the server may cap `limit`. One with nothing new is.
-        fresh = [raw for raw in page if task_id_of(raw) not in known]
         if not fresh:
             return
-        known.update(map(task_id_of, fresh))
-        offset += len(page)
-        for raw in fresh:
-            yield raw
 
 
 async def read_all(http: Http, created_from: float | None) -> tuple[list[object], bool]:

@@ -89,14 +89,14 @@ class Queue:
         """
         Take from the head of the queue what was withdrawn, and what waited too long: the oldest come first.
         """
-        while self._waiting and (self._waiting[0].job.done() or self._is_late()):
+        while self._waiting:
+            late_at = self._next_late_at()
+            is_late = late_at is not None and late_at <= self.lane.now()
+            if not is_late and not self._waiting[0].job.done():
+                break
             words = f"waited for its turn for {self.patience} s; it was never sent"
             trouble = f": {self.lane.trouble}" if self.lane.trouble else ""
             stop(self._waiting.popleft().job, SubmitTimedOut(words + trouble))
-
-    def _is_late(self) -> bool:
-        late_at = self._next_late_at()
-        return late_at is not None and late_at <= self.lane.now()
 
     def _next_late_at(self) -> float | None:
         return None if self.patience is None else self._waiting[0].queued_at + self.patience

@@ -53,24 +53,16 @@ NEVER_SEEN: Final = "the account's listing has never shown a mark, so that one i
 class Attempt:
     """
     One sending of a submit, or the question whether another process has sent it: then its number is most often 0.
-
-    Attributes:
-        began_at: when the sending began; before the clock's zero where a crash lies in between.
-        reach: how many seconds before that a task may be dated that is its own.
-        first: the number of the first attempt of this purchase; those before have bought what has failed.
-        mark: the label in its callback URL; None where it carries none.
-        skip_failed: whether tasks that have failed do not count.
-        may_send: whether the job has a request that can be sent.
     """
 
     key: str
     number: int
-    began_at: float
-    reach: float = HOUR
-    first: int = 1
-    mark: str | None = None
-    skip_failed: bool = False
-    may_send: bool = True
+    began_at: float  # before the clock's zero where a crash lies in between
+    reach: float = HOUR  # seconds before that from which on its task may be dated
+    first: int = 1  # the number of this purchase's first attempt; those before have bought what has failed
+    mark: str | None = None  # the label in its callback URL, if it carries one
+    skip_failed: bool = False  # whether tasks that have failed do not count
+    may_send: bool = True  # whether the job has a request
 
 
 # --- decisions -----------------------------------------------------------------------------------------------

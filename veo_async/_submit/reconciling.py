@@ -60,7 +60,7 @@ class Reconciling:
         if not submission.job.done() and submission.job.state is not JobState.UNKNOWN:
             advance(submission.job, JobState.UNKNOWN)
         self._unknown[attempt.key] = submission
-        self._decisions += self.reconciler.unknown(attempt, now=self._now(), named=named)
+        self._decisions += self.reconciler.unknown(attempt, now=self.queue.lane.now(), named=named)
         if trace_id is not None:
             self._look_ups.append({"trace_id": trace_id})
         if submission.called is not None:
@@ -101,13 +101,10 @@ class Reconciling:
             due_at = self.reconciler.next_due_at()
             if self._look_ups:
                 await self._look_up(self._look_ups.popleft())
-            elif due_at is not None and due_at <= self._now():
+            elif due_at is not None and due_at <= self.queue.lane.now():
                 await self._ask()
             else:
                 await sleep(self._woken, until=due_at)
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
     # --- asking -----------------------------------------------------------------------------------------
 
@@ -115,7 +112,7 @@ class Reconciling:
         """
         List the account's tasks, and decide.
         """
-        now = self._now()
+        now = self.queue.lane.now()
         listing = self.reconciler.listing(now, unix=self.http.clock.earliest(now))
         try:
             records, complete = await read_all(self.http, listing.created_from)
@@ -151,20 +148,16 @@ class Reconciling:
             case SendAgain() if submission.request is None:
                 self._end(submission, TaskNotFound(DENIED))
             case SendAgain():
-                self._renumber(submission, decision)
+                job = submission.job
+                job.attempts = max(job.attempts, decision.last)
+                if decision.attempt.skip_failed:  # what has failed so far is not this purchase's
+                    job.first_attempt = job.attempts + 1
                 await self.attempt_log.close(decision.attempt, "not_sent")
                 # Not before: who uses the key meanwhile must find this submission, and not begin another.
                 del self._unknown[decision.attempt.key]
                 self.queue.put_again(submission, "the server has no such task")
             case GiveUp():
                 self._end(submission, _error_of(decision, submission))
-
-    @staticmethod
-    def _renumber(submission: Submission, again: SendAgain) -> None:
-        job = submission.job
-        job.attempts = max(job.attempts, again.last)
-        if again.attempt.skip_failed:  # what has failed so far is not this purchase's
-            job.first_attempt = job.attempts + 1
 
     def _end(self, submission: Submission, error: VeoError) -> None:
         stop(submission.job, error)
@@ -177,7 +170,7 @@ class Reconciling:
         if not await self.acceptance.adopt(submission, adopt.attempt, task_id, found=found):
             self._decisions += self.reconciler.rejected(adopt)
             return
-        self.reconciler.adopted(adopt, now=self._now())
+        self.reconciler.adopted(adopt, now=self.queue.lane.now())
         del self._unknown[key]
         log.info("job %s has task %s after all", key, task_id)
         if adopt.others:

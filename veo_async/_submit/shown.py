@@ -30,27 +30,23 @@ FARTHEST: Final = 1e11
 class Listing:
     """
     A question to ask: the account's tasks.
-
-    Attributes:
-        asked_at: by the caller's clock.
-        unix: the same in Unix seconds, as far as is known.
-        created_from: where it begins by the clock of the records, in Unix seconds; None for all tasks.
-        since: the same by the caller's clock; None where it continues an earlier listing.
     """
 
-    asked_at: float
-    unix: float = 0.0
-    created_from: float | None = None
-    since: float | None = -math.inf
+    asked_at: float  # by the caller's clock
+    unix: float = 0.0  # the same in Unix seconds, as far as is known
+    created_from: float | None = None  # by the clock of the records, in Unix seconds; None for all tasks
+    since: (
+        float | None
+    ) = -math.inf  # the same by the caller's clock; None where it continues an earlier listing
 
 
 class ShownTask(NamedTuple):
     """
-    A task as its record shows it; `number` is that of the attempt whose mark it shows.
+    A task as its record shows it.
     """
 
     id: str
-    number: int
+    number: int  # of the attempt whose mark it shows
     created_at: float  # by the clock of the records; minus infinity where it has no usable one
     failed: bool
 
@@ -69,7 +65,7 @@ class ShownTasks:
     lateness: float
     reaches_back_to: float = field(init=False, default=math.inf)
     _by_name: dict[str, dict[str, ShownTask]] = field(init=False, factory=dict)
-    marked: set[str] = field(init=False, factory=set)  # ids that a listing has shown with a mark
+    marked: set[str] = field(init=False, factory=set)
     _unmarked: dict[str, float] = field(init=False, factory=dict)  # the others, and when they were created
     _newest: tuple[float, str] | None = field(init=False, default=None)
     _read_at: float = field(init=False, default=-math.inf)  # when that was asked for, in Unix seconds
@@ -79,24 +75,33 @@ class ShownTasks:
 
     # --- taking in ---
 
-    def add(self, record: object) -> str | None:
+    def add(self, record: object, *, listed: bool = False) -> str | None:
         """
         Take in a record, however it came; returns its task's id, or None where it is no record.
         """
         task_id = task_id_of(record)
         if task_id is None or not isinstance(record, Mapping):
             return None
-        created_at, failed = _created_at(record), classify(record) is TaskState.FAILED
-        for name, number in marks_in(record):
+        created_at, failed, marks = (
+            _created_at(record),
+            classify(record) is TaskState.FAILED,
+            marks_in(record),
+        )
+        for name, number in marks:
             shown = ShownTask(task_id, number, created_at, failed)
             self._by_name.setdefault(name, {})[task_id] = shown
+        if listed and marks:
+            self.marked.add(task_id)
+            self._unmarked.pop(task_id, None)
+        elif listed and task_id not in self.marked:
+            self._unmarked[task_id] = created_at
         return task_id
 
     def take(self, listing: Listing, records: Sequence[object], *, complete: bool) -> bool:
         """
         Take in a listing; tell whether it is whole: all of it was read, and each item was a task and came once.
         """
-        ids = {self._listed(record) for record in records} - {None}
+        ids = {self.add(record, listed=True) for record in records} - {None}
         if not complete or len(ids) != len(records):
             return False
         if listing.since is not None:
@@ -108,17 +113,6 @@ class ShownTasks:
         if newest is not None and newest[0] > -math.inf:
             self._newest, self._read_at = newest, listing.unix
         return True
-
-    def _listed(self, record: object) -> str | None:
-        task_id = self.add(record)
-        if task_id is None or not isinstance(record, Mapping):
-            return None
-        if marks_in(record):
-            self.marked.add(task_id)
-            self._unmarked.pop(task_id, None)
-        elif task_id not in self.marked:
-            self._unmarked[task_id] = _created_at(record)
-        return task_id
 
     # --- looking up ---
 

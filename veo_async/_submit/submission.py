@@ -34,30 +34,18 @@ log = logging.getLogger("veo_async")
 class Submission:
     """
     One job on its way to the server.
-
-    Attributes:
-        job: whose it is.
-        request: what is sent; None where the key's task is only looked for.
-        queued_at: when it began to wait, on the event loop's clock.
-        retry_failed: whether to buy again where the key's task failed.
-        look_first: whether another process may have bought the key.
-        outgoing: the body of the attempt under way, or None.
-        attempt: the attempt that may have bought something, or None.
-        sent_at: when that attempt began, in Unix seconds by the local clock.
-        task_id: what the answer named, before it is written down; None until then.
-        called: the task that a callback named before the answer came, or None.
     """
 
     job: Job
-    request: Request | None
-    queued_at: float
-    retry_failed: bool = False
-    look_first: bool = False
-    outgoing: Outgoing | None = None
-    attempt: Attempt | None = None
-    sent_at: float = 0.0
-    task_id: str | None = None
-    called: str | None = None
+    request: Request | None  # None where the key's task is only looked for
+    queued_at: float  # on the event loop's clock
+    retry_failed: bool = False  # whether to buy again where the key's task failed
+    look_first: bool = False  # whether another process may have bought the key
+    outgoing: Outgoing | None = None  # the body of the attempt under way
+    attempt: Attempt | None = None  # the one that may have bought something
+    sent_at: float = 0.0  # when that began, in Unix seconds by the local clock
+    task_id: str | None = None  # what the answer named, until that is written down
+    called: str | None = None  # the task that a callback named before the answer came
 
     def attempted(
         self,
@@ -113,10 +101,7 @@ class AttemptLog:
 
     async def sending(self, attempt: Attempt, at: float) -> None:
         """
-        Make it durable that an attempt is about to leave.
-
-        Raises:
-            JournalError: the disk failed, so it must not leave.
+        Make it durable that an attempt is about to leave; on an error it must not.
         """
         if self.journal is not None:
             fact = facts.Sending(key=attempt.key, attempt=attempt.number, at=at, mark=attempt.mark)

@@ -19,7 +19,6 @@ from .._api.marks import Mark, label, mark_of, marked_url
 from .._api.replies import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
 from .._api.wire import encode
 from .._http.client import Http, Outgoing, tell
-from .._http.lane import Lane
 from .._jobs.job import JobState, advance, stop
 from ..errors import JournalError, TransportError
 from .acceptance import Acceptance
@@ -58,13 +57,6 @@ class Submitters:
 
     def __attrs_post_init__(self) -> None:
         self._places = asyncio.Semaphore(self.most)
-
-    @property
-    def lane(self) -> Lane:
-        """
-        The lane of the submits.
-        """
-        return self.queue.lane
 
     def find(self, key: str) -> Submission | None:
         """
@@ -141,7 +133,7 @@ class Submitters:
             body["callback_url"] = url
         submission.outgoing = Outgoing(json.dumps(body).encode())
         mark = None if url is None else text
-        return submission.attempted(mark=mark, began_at=self.lane.now(), sent_at=self.http.clock.wall())
+        return submission.attempted(mark=mark, began_at=self.queue.lane.now(), sent_at=self.http.clock.wall())
 
     def _marked_url(self, own: str | None, text: str) -> str | None:
         if own is None and self.callback_url is not None:
@@ -176,9 +168,9 @@ class Submitters:
                 self.attempt_log.close_soon(attempt)
             raise
         finally:
-            tell(self.lane, error, left=outgoing.left, sent_at=entered_at)
+            tell(self.queue.lane, error, left=outgoing.left, sent_at=entered_at)
             if error is None:
-                self.lane.gate.entered()
+                self.queue.lane.gate.entered()
 
     async def _follow(
         self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome | JournalError
@@ -188,7 +180,7 @@ class Submitters:
                 stop(submission.job, outcome)
             case Accepted():
                 if not await self.acceptance.accept(submission, attempt, outcome):
-                    self.lane.gate.left()
+                    self.queue.lane.gate.left()
                     self.reconciling.add(submission, named=outcome.task_id)
             case Refused():
                 self.reconciling.reconciler.closed(attempt.key)
