@@ -165,7 +165,6 @@ def test_a_task_that_is_another_purchases_by_the_journal_is_not_tried_again() ->
     assert second == Adopt(attempt=mine, task_id="u")
     assert [] == play.core.rejected(second)
     assert [GiveUp(attempt=mine, candidates=("u",), reason=NAMED)] == play.until(DAY)
-    assert [] == play.core.rejected(second)
 
 
 def test_a_look_up_decides_by_the_mark_alone() -> None:

@@ -14,14 +14,7 @@ from .._api.wire import read_batch, read_items, read_record, task_id_of, task_re
 from ..errors import BadRequest, InvalidRequest, TaskNotFound
 from .client import Http
 
-__all__ = [
-    "about_many",
-    "list_tasks",
-    "or_none",
-    "read_all",
-    "retrieve",
-    "retrieve_many",
-]
+__all__ = ["about_many", "list_tasks", "or_none", "read_all", "retrieve", "retrieve_many"]
 
 NOT_FOUND: Final = 404
 PAGE: Final = 50  # records; the vendor's help recommends at most that, its default is 12

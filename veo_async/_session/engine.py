@@ -37,11 +37,10 @@ from .._journal import facts
 from .._journal.journal import AnyJournal
 from .._policies import Limits, PollPolicy, RetryPolicy
 from .._submit.acceptance import Acceptance
-from .._submit.find import find_by_keys
 from .._submit.intake import Intake
 from .._submit.queue import Queue
 from .._submit.reconciler import Reconciler
-from .._submit.reconciling import Reconciling
+from .._submit.reconciling import Reconciling, find_by_keys
 from .._submit.resumption import Resumption
 from .._submit.submission import AttemptLog, Submission, ended_early
 from .._submit.submitters import Submitters

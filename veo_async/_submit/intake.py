@@ -11,7 +11,6 @@ from typing import Final
 
 from attrs import define, field
 
-from .._api.requests import Request
 from .._api.wire import dump_request
 from .._http.lane import sleep
 from .._jobs.job import Job, stop
@@ -79,25 +78,26 @@ class Intake:
         """
         Write down what is to be bought, ask about keys that are only looked for, and bring each on its way.
         """
-        buying = [submission for submission in batch if submission.request]
+        buying = [(submission, submission.request) for submission in batch if submission.request]
         looking = [submission for submission in batch if not submission.request]
-        items = [self._item(one, one.request) for one in buying if one.request]
+        now = self.attempt_log.wall()
+        items = [
+            TakeIn(
+                key=one.job.key,
+                request=dump_request(request),
+                at=now,
+                retry_failed=one.retry_failed,
+                look_first=one.look_first,
+            )
+            for one, request in buying
+        ]
         standings = await journal.take_in(items)
         entries = await journal.find_many([one.job.key for one in looking]) if looking else {}
-        for submission, standing in zip(buying, standings, strict=True):
+        for (submission, _), standing in zip(buying, standings, strict=True):
             self._go_on(submission, standing)
         for submission in looking:
             entry = entries.get(submission.job.key)
             self._go_on(submission, Fresh() if entry is None else Known(entry))
-
-    def _item(self, submission: Submission, request: Request) -> TakeIn:
-        return TakeIn(
-            key=submission.job.key,
-            request=dump_request(request),
-            at=self.attempt_log.wall(),
-            retry_failed=submission.retry_failed,
-            look_first=submission.look_first,
-        )
 
     def _go_on(self, submission: Submission, standing: Standing) -> None:
         job = submission.job

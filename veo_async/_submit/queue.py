@@ -25,15 +25,12 @@ log = logging.getLogger("veo_async")
 class Queue:
     """
     Lets jobs go one after the other, as fast as the gate allows.
-
-    Attributes:
-        patience: how many seconds a job may wait for its turn; None for ever.
     """
 
     http: Http
     lane: Lane
     attempt_log: AttemptLog
-    patience: float | None
+    patience: float | None  # seconds that a job may wait for its turn; None for ever
     _waiting: deque[Submission] = field(init=False, factory=deque)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _closed: bool = field(init=False, default=False)

@@ -201,9 +201,7 @@ class Reconciler:
         """
         Take a decision to adopt back: by the journal, the task is another purchase's.
         """
-        unknown = self._unknown.get(adopt.attempt.key)
-        if unknown is None:
-            return []
+        unknown = self._unknown[adopt.attempt.key]
         unknown.named = adopt.task_id
         unknown.rejected.add(adopt.task_id)
         return self._adopt(unknown)
@@ -289,7 +287,7 @@ class Reconciler:
             return USELESS
         return USELESS if None in shown else NEVER_SEEN
 
-    # --- presence ---
+    # --- deciding ---
 
     def _adopt(self, unknown: _Unknown) -> list[Decision]:
         """
@@ -299,8 +297,6 @@ class Reconciler:
         tasks = self._shown.of_name(unknown.name, first=attempt.first, skip_failed=attempt.skip_failed)
         free = [task.id for task in tasks if task.id not in unknown.rejected]
         return [Adopt(attempt=attempt, task_id=free[0], others=tuple(free[1:]))] if free else []
-
-    # --- absence ---
 
     def _judge(self, unknown: _Unknown, listing: Listing, fault: str | None) -> list[Decision]:
         """
@@ -349,7 +345,9 @@ class Reconciler:
 
     def _send_again(self, unknown: _Unknown) -> list[Decision]:
         del self._unknown[unknown.attempt.key]
-        return [SendAgain(attempt=unknown.attempt, last=self._shown.last_number(unknown.name))]
+        tasks = self._shown.of_name(unknown.name, first=0, skip_failed=False)
+        last = max((task.number for task in tasks), default=0)
+        return [SendAgain(attempt=unknown.attempt, last=last)]
 
     def _give_up(self, unknown: _Unknown, reason: str) -> list[Decision]:
         del self._unknown[unknown.attempt.key]
@@ -359,8 +357,6 @@ class Reconciler:
 
     def _candidates(self, unknown: _Unknown) -> tuple[str, ...]:
         return self._shown.unmarked(self._asked_at - unknown.attempt.began_at + HOUR)
-
-    # --- forgetting ---
 
     def _forget_old(self, now: float) -> None:
         """

@@ -7,12 +7,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from attrs import define, field
 
 from .._api.marks import Mark, mark_of
+from .._api.records import TaskRecord
+from .._api.wire import task_record
 from .._http.client import Http
 from .._http.lane import sleep
 from .._http.listing import or_none, read_all
@@ -21,10 +23,10 @@ from ..errors import ApiError, BadRequest, SubmissionUnknown, TaskNotFound, Tran
 from .acceptance import Acceptance
 from .queue import Queue
 from .reconciler import Adopt, Decision, GiveUp, Reconciler, SendAgain
-from .shown import HOUR
+from .shown import HOUR, ShownTasks
 from .submission import AttemptLog, Submission
 
-__all__ = ["Reconciling"]
+__all__ = ["Reconciling", "find_by_keys"]
 
 DENIED: Final = "no task of the account shows the mark of this key"
 
@@ -156,8 +158,12 @@ class Reconciling:
                 # Not before: who uses the key meanwhile must find this submission, and not begin another.
                 del self._unknown[decision.attempt.key]
                 self.queue.put_again(submission, "the server has no such task")
+            case GiveUp() if submission.request is None:
+                self._end(submission, TaskNotFound(decision.reason))
             case GiveUp():
-                self._end(submission, _error_of(decision, submission))
+                reason, candidates = decision.reason, decision.candidates
+                error = SubmissionUnknown(reason, sent_at=submission.sent_at, candidates=candidates)
+                self._end(submission, error)
 
     def _end(self, submission: Submission, error: VeoError) -> None:
         stop(submission.job, error)
@@ -178,7 +184,12 @@ class Reconciling:
             log.error("the key of job %s was bought more than once; also paid for: %s", key, also)
 
 
-def _error_of(given_up: GiveUp, submission: Submission) -> VeoError:
-    if submission.request is None:
-        return TaskNotFound(given_up.reason)
-    return SubmissionUnknown(given_up.reason, sent_at=submission.sent_at, candidates=given_up.candidates)
+async def find_by_keys(http: Http, keys: Sequence[str], *, recall: float) -> dict[str, TaskRecord]:
+    """
+    Find the tasks of these keys by their marks, among those of the last `recall` seconds.
+    """
+    records, _ = await read_all(http, http.clock.earliest(http.polls.now()) - recall)
+    shown = ShownTasks(0.0)
+    raw: dict[str, Any] = {task_id: one for one in records if (task_id := shown.add(one)) is not None}
+    best = {key: shown.of_name(mark_of(key), first=1, skip_failed=False) for key in keys}
+    return {key: task_record(raw[tasks[0].id]) for key, tasks in best.items() if tasks}

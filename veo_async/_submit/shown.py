@@ -55,17 +55,14 @@ class ShownTask(NamedTuple):
 class ShownTasks:
     """
     Keeps what records have shown.
-
-    Attributes:
-        lateness: how many seconds after its creation a record may begin to show.
-        marked: the tasks that a listing has shown with a mark of this library.
-        reaches_back_to: the moment from which on all tasks have been listed, by the caller's clock.
     """
 
-    lateness: float
-    reaches_back_to: float = field(init=False, default=math.inf)
+    lateness: float  # seconds after its creation in which a record may begin to show
+    reaches_back_to: float = field(
+        init=False, default=math.inf
+    )  # by the caller's clock: all since are listed
     _by_name: dict[str, dict[str, ShownTask]] = field(init=False, factory=dict)
-    marked: set[str] = field(init=False, factory=set)
+    marked: set[str] = field(init=False, factory=set)  # tasks that a listing has shown with a mark
     _unmarked: dict[str, float] = field(init=False, factory=dict)  # the others, and when they were created
     _newest: tuple[float, str] | None = field(init=False, default=None)
     _read_at: float = field(init=False, default=-math.inf)  # when that was asked for, in Unix seconds
@@ -147,12 +144,6 @@ class ShownTasks:
         tasks = (task for task in self._by_name.get(name, {}).values() if task.number >= first)
         kept = [task for task in tasks if not (skip_failed and task.failed)]
         return sorted(kept, key=lambda task: (not task.failed, task.number, task.created_at), reverse=True)
-
-    def last_number(self, name: str) -> int:
-        """
-        Return the highest number that this name was shown with, or 0.
-        """
-        return max((task.number for task in self._by_name.get(name, {}).values()), default=0)
 
     def unmarked(self, seconds: float) -> tuple[str, ...]:
         """

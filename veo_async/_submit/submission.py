@@ -91,13 +91,10 @@ def ended_early(job: Job, submission: Submission | None) -> VeoError:
 class AttemptLog:
     """
     Writes down what becomes of attempts.
-
-    Attributes:
-        wall: the local clock, in Unix seconds.
     """
 
     journal: AnyJournal | None
-    wall: Callable[[], float]
+    wall: Callable[[], float]  # the local clock, in Unix seconds
 
     async def sending(self, attempt: Attempt, at: float) -> None:
         """

@@ -37,9 +37,6 @@ CallbackUrl: TypeAlias = Callable[[str], str]
 class Submitters:
     """
     Sends queued jobs.
-
-    Attributes:
-        most: how many may be under way at once.
     """
 
     http: Http
@@ -47,7 +44,7 @@ class Submitters:
     attempt_log: AttemptLog
     acceptance: Acceptance
     reconciling: Reconciling
-    most: int
+    most: int  # attempts under way at once
     placeholder: str | None = None
     callback_url: CallbackUrl | None = None
     tasks: set[asyncio.Task[None]] = field(init=False, factory=set)
