@@ -23,13 +23,12 @@ from attrs import define, evolve, field
 
 from .._api.marks import marks_of
 from .._api.requests import Request, TaskRecord
-from .._api.wire import Standings, read_items, standings, task_id_of
 from .._download.downloader import Downloader
 from .._http.client import Http, Transport
 from .._http.clock import ServerClock
 from .._http.gate import Gate
 from .._http.lane import Lane
-from .._http.listing import about_many, list_tasks, or_none, retrieve, retrieve_many
+from .._http.listing import list_tasks, retrieve, retrieve_many
 from .._jobs.job import Job, JobState, looked, stop
 from .._jobs.outcomes import Outcomes
 from .._jobs.registry import Registry, read_request, unreadable
@@ -46,7 +45,7 @@ from .._submit.submission import AttemptLog, Submission, ended_early
 from .._submit.submitters import Submitters
 from .._track.schedule import Schedule
 from .._track.tracker import Outcome, Tracker
-from ..errors import JobAbandoned, JournalError, ProtocolError, SessionClosed, UsageError
+from ..errors import JobAbandoned, JournalError, SessionClosed, UsageError
 from .learning import Learning
 
 __all__ = ["Engine"]
@@ -102,8 +101,7 @@ class Engine:
         )
         self.tracker = Tracker(
             schedule=Schedule(self.polling, durations=self.learning.durations),
-            lane=self.http.polls,
-            poll=self._poll,
+            http=self.http,
             settle=self._ended,
             looked=self._looked,
             dead_after=self.retry.grace,
@@ -368,27 +366,9 @@ class Engine:
 
     # --- tasks ------------------------------------------------------------------------------------------
 
-    async def _poll(self, task_ids: Sequence[str], entered_at: float) -> Standings:
-        if len(task_ids) == 1:
-            question = {"action": "retrieve", "id": task_ids[0]}
-            record = await or_none(self.http.exchange(question, entered_at=entered_at))
-            if record is not None and task_id_of(record) != task_ids[0]:
-                raise ProtocolError("asked about one task, answered about another")
-            if record is not None:
-                await self._check_marks([record])
-                return standings([record], task_ids)
-            entered_at = await self.http.polls.enter()  # nothing vanishes on the word of one kind of question
-        # Most records are of pending tasks, of which nothing is kept.
-        answer = await self.http.exchange(about_many(task_ids), entered_at=entered_at, any_depth=True)
-        items = read_items(answer)
-        await self._check_marks(items)
-        return standings(items, task_ids)
-
-    async def _check_marks(self, records: Iterable[object]) -> None:
+    async def _looked(self, task_ids: Sequence[str], records: Sequence[object]) -> None:
         for task_id in self.acceptance.misnamed(records):
             await self.reconciling.take_back(task_id)
-
-    def _looked(self, task_ids: Sequence[str]) -> None:
         self.looks += len(task_ids)
         looked(filter(None, map(self.registry.by_task.get, task_ids)), time.time())
 
