@@ -25,7 +25,8 @@ from _workload import AT_ONCE, BATCH, FASTER, TICK, lives
 from attrs import define, field
 
 from veo_async import PollPolicy
-from veo_async._track.schedule import Durations, Schedule
+from veo_async._track.durations import Durations
+from veo_async._track.schedule import Schedule
 
 KIND: Final = "text2video"
 

@@ -93,7 +93,7 @@ def test_the_gate_sees_a_breach(room: str, source: str, words: str) -> None:
         ("_api.wire", "from ..errors import VeoError\nfrom .states import classify\nimport json"),
         ("_http.client", "import asyncio\nasync def f(): ..."),
         ("_jobs.job", "class Job:\n    _at: float\n    def __lt__(self, other): return self._at < other._at"),
-        ("simulator._app", "from .._api.rules import MODELS, Model\nfrom ._core import Core"),
+        ("simulator._app", "from .._api.models import MODELS, Model\nfrom ._core import Core"),
         ("cli.commands.batch", "import click\nfrom ... import Job\nfrom ..words import short"),
         ("_jobs.__init__", '"""Jobs."""'),
     ],

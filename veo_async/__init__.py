@@ -8,26 +8,21 @@ Await videos from Google's Veo on Ace Data Cloud.
 
 import typing as _typing
 
+from ._api.models import MODELS, Model
+from ._api.records import TaskError, TaskRecord, TaskState, Video, VideoResult
 from ._api.requests import (
-    MODELS,
     Extend,
     Get1080p,
     ImageToVideo,
     IngredientsToVideo,
     InsertObject,
-    Model,
     RemoveObject,
     Request,
-    RequestWarning,
     Reshoot,
-    TaskError,
-    TaskRecord,
-    TaskState,
     TextToVideo,
     Upsample,
-    Video,
-    VideoResult,
 )
+from ._api.warnings import RequestWarning
 from ._jobs.job import Job, JobState, JobUpdate
 from ._policies import Limits, PollPolicy, RetryPolicy
 from ._session.session import SessionStats, VeoSession

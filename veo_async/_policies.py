@@ -17,7 +17,7 @@ from .errors import ConfigurationError
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["Limits", "PollPolicy", "RetryPolicy"]
+__all__ = ["Limits", "PollPolicy", "RetryPolicy", "at_once", "scale_of"]
 
 MOST_AT_ONCE: Final = 10  # polls that go together
 
@@ -177,13 +177,6 @@ class PollPolicy:
     deadline: float | None = field(default=1800.0, validator=_positive_or_none)
     _scale: float = field(default=1.0, alias="_scale", repr=False, validator=_positive)
 
-    @property
-    def _at_once(self) -> int:
-        """
-        How many requests may go together after a quiet time: a second's worth of the unscaled budget, and not many.
-        """
-        return max(1, min(MOST_AT_ONCE, round(self.budget * self._scale)))
-
     def scaled(self, factor: float, /) -> Self:
         """
         Return the policy for a server that is slower by `factor`: durations times it, rates divided by it.
@@ -202,3 +195,20 @@ class PollPolicy:
             deadline=None if self.deadline is None else self.deadline * factor,
             _scale=self._scale * factor,
         )
+
+
+# What callers have no use for, and other rooms have.
+
+
+def scale_of(policy: PollPolicy) -> float:
+    """
+    Return by how much the policy's durations were multiplied.
+    """
+    return policy._scale
+
+
+def at_once(policy: PollPolicy) -> int:
+    """
+    Return how many requests may go together after a quiet time: a second's worth of the unscaled budget, and not many.
+    """
+    return max(1, min(MOST_AT_ONCE, round(policy.budget * policy._scale)))

@@ -58,6 +58,17 @@ def test_a_mark_travels_where_it_harms_nobody(
 
 
 @pytest.mark.parametrize(
+    "form", [f"{PLACEHOLDER}?a=b&%s", f"{PLACEHOLDER}?%s&a=b", "https://x.org/%s", "https://x.org#%s"]
+)
+def test_a_url_that_was_copied_from_a_record_loses_the_mark_of_its_task(form: str) -> None:
+    """
+    Whoever sends a request again that a record shows must not pass its task off as one of the earlier key.
+    """
+    copied = form % label("order 65", 12)
+    assert form % TEXT == marked_url(TEXT, own=copied, placeholder=PLACEHOLDER)
+
+
+@pytest.mark.parametrize(
     "url",
     [
         quote(f"{PLACEHOLDER}?{TEXT}"),

@@ -12,7 +12,7 @@ from typing import Any
 from tests.virtual import VirtualLoop, World
 from tests.virtual.scripted import in_virtual_time, whale, whales
 from veo_async import ImageToVideo, Job, JobState, JobUpdate, PollPolicy, TaskRecord, Video, VideoResult
-from veo_async._api.wire import task_record
+from veo_async._api.tasks import task_record
 from veo_async.simulator import Settings
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

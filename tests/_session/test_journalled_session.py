@@ -39,7 +39,7 @@ from veo_async import (
     TextToVideo,
     VeoSession,
 )
-from veo_async._http.client import Reply
+from veo_async._http.transport import Reply
 from veo_async._journal.batching import Batching, Work
 from veo_async._journal.facts import Entry, Sending, Settled
 from veo_async._journal.sqlite_store import Store

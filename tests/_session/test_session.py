@@ -56,7 +56,7 @@ from veo_async import (
     VeoError,
     VeoSession,
 )
-from veo_async._api.rules import CommonFields, ExtendFields, Get1080pFields, InsertFields, MakeFields
+from veo_async._api.fields import CommonFields, ExtendFields, Get1080pFields, InsertFields, MakeFields
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
 SPEED = 200.0

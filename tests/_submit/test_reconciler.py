@@ -141,7 +141,8 @@ def test_earlier_purchases_do_not_count() -> None:
     """
     play = Play([KNOWN, record("old", "k", 1, **FAILED)])
     play.core.unknown(attempt(number=2, first=2), now=0.0)
-    assert [SendAgain(attempt=attempt(number=2, first=2), last=1)] == play.until(DAY)
+    assert [SendAgain(attempt=attempt(number=2, first=2))] == play.until(DAY)
+    assert 1 == play.core.last_number("k")
 
 
 def test_failed_tasks_are_skipped_where_a_failure_is_to_be_bought_again() -> None:
@@ -150,7 +151,8 @@ def test_failed_tasks_are_skipped_where_a_failure_is_to_be_bought_again() -> Non
     """
     play, mine = Play([KNOWN, record("old", "k", 4, **FAILED)]), attempt(number=0, skip_failed=True)
     play.core.unknown(mine, now=0.0)
-    assert [SendAgain(attempt=mine, last=4)] == play.until(DAY)
+    assert [SendAgain(attempt=mine)] == play.until(DAY)
+    assert 4 == play.core.last_number("k")
 
 
 def test_a_task_that_is_another_purchases_by_the_journal_is_not_tried_again() -> None:
@@ -527,6 +529,30 @@ def decide(
             if isinstance(decision, Adopt):
                 play.core.adopted(decision, now=due_at)
                 assert mark_of(decision.attempt.key) in str(decision.task_id and play.records)
+
+
+@pytest.mark.parametrize("ahead", [600.0, DAY, 1e9])
+def test_one_record_that_is_dated_ahead_hides_nothing(ahead: float) -> None:
+    """
+    A listing goes on from the present, not from a time to come: a task that shows late is found behind such a record.
+    """
+    play = Play([record("ahead", "another", at=ahead)], known=False)
+    play.core.unknown(attempt(), now=0.0)
+    assert [] == play.until(10.0)
+    play.records.append(record("t", "k", at=5.0))
+    [adopt] = play.until(GRACE)
+    assert isinstance(adopt, Adopt)
+
+
+def test_one_record_that_is_dated_ahead_hides_no_candidate() -> None:
+    """
+    Records that show no marks, one of them dated ahead: the other may be the attempt's own, which is not sent again.
+    """
+    play = Play([record("ahead", at=DAY), record("t")], known=False)
+    play.core.unknown(attempt(), now=0.0)
+    [given_up] = play.until(DAY)
+    assert isinstance(given_up, GiveUp)
+    assert {"ahead", "t"} == set(given_up.candidates)
 
 
 def test_attempts_are_compared_by_what_they_are() -> None:

@@ -27,7 +27,7 @@ from veo_async import (
     VeoError,
     VeoSession,
 )
-from veo_async._http.client import Outgoing, Reply
+from veo_async._http.transport import Outgoing, Reply
 from veo_async.errors import ConnectionFailed
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
@@ -419,6 +419,58 @@ async def test_what_the_listing_may_do(options: Options, settings: dict[str, Any
         assert isinstance(error, SubmissionUnknown)
         assert bool(error.candidates) is ("echo_callback_url" in settings)
         assert set(made.core.tasks) >= set(error.candidates)
+
+
+@pytest.mark.parametrize("cut_off", [True, False])
+@in_virtual_time
+async def test_a_fragment_that_is_cut_off_leaves_a_doubt(options: Options, cut_off: bool) -> None:
+    """
+    Records show the placeholder's mark, and callback URLs without their fragments: a lost submit with a URL of its
+    own says so, and is not sent again. Where fragments show, the task is found.
+    """
+    made, submits = world(), list[int]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit":
+            return await lose(submits, 2, go)
+        reply = await go()
+        return (
+            answer(200, re.sub(rb"#[^\"]*", b"", reply.body), date=reply.headers["date"])
+            if cut_off
+            else reply
+        )
+
+    async with session(made, hook, **options()) as veo:
+        await veo.submit(whale())
+        lost = veo.submit(TextToVideo("a whale", callback_url="https://example.com/hook?a=b&c=d"))
+        error = await error_of(lost)
+    assert cut_off is isinstance(error, SubmissionUnknown)
+    assert 2 == made.core.accepted
+    if isinstance(error, SubmissionUnknown):
+        assert (list(made.core.tasks)[1],) == error.candidates
+
+
+@in_virtual_time
+async def test_strangers_with_the_same_callback_url_leave_no_doubt(options: Options) -> None:
+    """
+    Once a record has shown a fragment behind a URL, tasks without one are others', and what was lost goes again.
+    """
+    made, submits = world(), list[int]()
+    request = TextToVideo("a whale", callback_url="https://example.com/hook")
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        submits.extend([1] * (kind == "submit"))
+        if kind == "submit" and len(submits) == 2:
+            raise Lost  # and it was never accepted
+        return await go()
+
+    made.core.post(
+        "/veo/videos", {"action": "text2video", "prompt": "x", "callback_url": request.callback_url}
+    )
+    async with session(made, hook, **options()) as veo:
+        await veo.submit(request)
+        await veo.submit(request)
+    assert 3 == made.core.accepted
 
 
 @in_virtual_time

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,22 @@ from veo_async import (
     JobState,
     JobTimedOut,
     Journal,
+    JournalError,
     KeyConflict,
     Limits,
     PermissionDenied,
     PollPolicy,
     SubmissionUnknown,
     SubmitTimedOut,
+    TaskNotFound,
     TextToVideo,
     VeoSession,
     VideoResult,
 )
-from veo_async._http.client import Reply
+from veo_async._api.marks import label
+from veo_async._http.transport import Reply
+from veo_async._journal.facts import Standing, TakeIn
+from veo_async._journal.sqlite_store import Store
 from veo_async.errors import ConnectionFailed, ProtocolError, TransportTimedOut
 from veo_async.simulator import TOKEN, Faults, Settings
 
@@ -56,6 +62,21 @@ EVEN = PollPolicy(mode="fixed", interval=1.0)
 
 def ten_seconds(faults: Faults | None = None, **changes: Any) -> World:
     return World(Settings(duration=lambda body: 10.0, **changes), faults=faults)
+
+
+class LateJournal(Journal):
+    """
+    A journal whose writers hear of it a second late.
+    """
+
+    async def write(self, *facts: Any) -> None:
+        await super().write(*facts)
+        await asyncio.sleep(1.0)
+
+    async def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
+        standings = await super().take_in(items)
+        await asyncio.sleep(1.0)
+        return standings
 
 
 # --- keys ------------------------------------------------------------------------------------------------
@@ -722,6 +743,33 @@ async def test_a_task_that_shows_anothers_mark_is_given_back(options: Options) -
 
 
 @in_virtual_time
+async def test_a_swapped_answer_is_given_back_after_a_restart(tmp_path: Path) -> None:
+    """
+    Two answers that were swapped, and the session ended before the first look: the next one sees it, too.
+    """
+    world, path = ten_seconds(), tmp_path / "batch.db"
+    session, transport = scripted(world, journal=Journal(path, inline=True))
+    bought = [
+        json.loads(world.core.post("/veo/videos", json.loads(marked(n))).body)["task_id"] for n in (1, 2)
+    ]
+    async with session as veo:
+        transport.submits += [answer(200, {"task_id": task_id}) for task_id in reversed(bought)]
+        for number in (1, 2):
+            await veo.submit(whale(number), key=f"k {number}").accepted()
+    async with world.session(journal=Journal(path, inline=True)) as veo:
+        assert bought == [(await job).task_id for job in await veo.resume()]
+    assert 2 == world.core.accepted
+
+
+def marked(number: int) -> str:
+    """
+    The body that another session sends for a key.
+    """
+    url = f"https://example.com/?{label(f'k {number}', 1)}"
+    return json.dumps({"action": "text2video", "prompt": f"whale {number}", "callback_url": url})
+
+
+@in_virtual_time
 async def test_an_answer_that_was_meant_for_another_is_not_believed(options: Options) -> None:
     """
     An answer that names the task of a different request proves nothing: the job looks for a task of its own.
@@ -894,6 +942,100 @@ async def test_an_abandoned_unknown_job_may_be_taken_up(options: Options) -> Non
         assert 2 == world.core.accepted
 
 
+@pytest.mark.parametrize("when", [JobState.SUBMITTING, JobState.UNKNOWN])
+@pytest.mark.parametrize(("fault", "bought"), [("stall_after", True), ("stall_before", False)])
+@in_virtual_time
+async def test_attaching_takes_an_abandoned_submit_up(
+    options: Options, when: JobState, fault: str, bought: bool
+) -> None:
+    """
+    The key of a job abandoned before its answer was lost is attached: it gets what was bought, and buys nothing.
+    """
+    world = ten_seconds(Faults().add(fault, on="submit", nth=[2]))
+    async with world.session(**options()) as veo:
+        await veo.submit(whale(1))
+        job = veo.submit(whale(), key="k")
+        await reaches(job, when)
+        await abandoned(job)
+        handle = veo.attach(key="k")
+        async with asyncio.timeout(1000.0):
+            assert (JobState.SUCCEEDED if bought else JobState.STOPPED) is await ended(handle)
+        assert bought or isinstance(handle.exception(), TaskNotFound)
+        assert 1 + bought == world.core.accepted
+        await veo.submit(whale(), key="k")
+    assert 2 == world.core.accepted
+
+
+@pytest.mark.parametrize("when", [JobState.SUBMITTING, JobState.UNKNOWN])
+@in_virtual_time
+async def test_an_abandoned_job_that_is_never_found_is_remembered(options: Options, when: JobState) -> None:
+    """
+    Abandoned before its answer was lost, and looked for in vain: the key, used again, does not buy at once.
+    """
+    world = ten_seconds(Faults().add("stall_after", on="submit", nth=[2]), listing="empty")
+    async with world.session(**options()) as veo:
+        await veo.submit(whale(1))
+        job = veo.submit(whale(), key="k")
+        await reaches(job, when)
+        await abandoned(job)
+        await asyncio.sleep(1000)
+        with pytest.raises(SubmissionUnknown):
+            await veo.submit(whale(), key="k")
+    assert 2 == world.core.accepted
+
+
+@in_virtual_time
+async def test_an_attempt_that_was_taken_up_is_counted(tmp_path: Path) -> None:
+    """
+    Abandoned on its way, taken up and then not accepted: the next attempt has the next number, also in the journal.
+    """
+    world = ten_seconds()
+    session, transport = scripted(world, journal=Journal(tmp_path / "batch.db", inline=True))
+    async with session as veo:
+        transport.open.clear()
+        transport.submits.append(answer(429, error("too_many_requests")))
+        job = veo.submit(whale(), key="k")
+        await reaches(job, JobState.SUBMITTING)
+        await abandoned(job)
+        again = veo.submit(whale(), key="k")
+        transport.open.set()
+        task_id = (await again).task_id
+    assert str(world.core.tasks[task_id].body["callback_url"]).endswith(label("k", 2))
+
+
+@in_virtual_time
+async def test_a_finished_answer_may_be_abandoned_while_it_is_written_down(tmp_path: Path) -> None:
+    """
+    Nothing is on its way any more: the key, used again at once, gets the outcome from the journal.
+    """
+    session, transport = scripted(ten_seconds(), journal=LateJournal(tmp_path / "batch.db", inline=True))
+    async with session as veo:
+        video = {"id": "v", "video_url": "https://example.com/v.mp4", "state": "succeeded"}
+        transport.submits.append(answer(200, {"success": True, "task_id": "t", "data": [video]}))
+        job = veo.submit(whale(), key="k")
+        await job.accepted()
+        await abandoned(job)
+        async with asyncio.timeout(1000.0):
+            assert "t" == (await veo.submit(whale(), key="k")).task_id
+    assert 1 == transport.arrived
+
+
+@in_virtual_time
+async def test_attaching_outlasts_an_abandoned_look_for_the_same_key(tmp_path: Path) -> None:
+    """
+    A look is abandoned while it is written down, and its key is attached: the handle ends, as there is no task.
+    """
+    world = ten_seconds()
+    async with world.session(journal=LateJournal(tmp_path / "batch.db", inline=True)) as veo:
+        await veo.submit(whale(1))
+        job = veo.submit(whale(), key="k", look_first=True)
+        await asyncio.sleep(0.5)
+        await abandoned(job)
+        async with asyncio.timeout(1000.0):
+            with pytest.raises(TaskNotFound):
+                await veo.attach(key="k")
+
+
 @in_virtual_time
 async def test_an_abandoned_job_that_was_not_taken_up_is_not_sent_again(options: Options) -> None:
     """
@@ -926,6 +1068,59 @@ async def test_an_abandoned_job_frees_its_place() -> None:
         await stuck.accepted()
         stuck.abandon()
         await other
+
+
+@in_virtual_time
+async def test_a_known_key_outlives_the_disk_of_its_neighbour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Two keys are asked for together, one accepted by an earlier session, and the disk fails: that one delivers.
+    """
+
+    def full(*args: object) -> None:
+        raise sqlite3.OperationalError("the disk is full")
+
+    world, path = ten_seconds(), tmp_path / "batch.db"
+    async with world.session(journal=Journal(path, inline=True)) as veo:
+        task_id = await veo.submit(whale(1), key="known").accepted()
+    with pytest.raises(JournalError, match="full"):  # noqa: PT012 - leaving raises
+        async with world.session(journal=Journal(path, inline=True)) as veo:
+            known, new = veo.submit_many([("known", whale(1)), ("new", whale(2))])
+            monkeypatch.setattr(Store, "_write_together", full)
+            states = [await ended(known), await ended(new)]
+    assert [JobState.SUCCEEDED, JobState.STOPPED] == states
+    assert (task_id, 1) == (known.task_id, world.core.accepted)
+
+
+@in_virtual_time
+async def test_abandoning_what_was_attached_withdraws_nothing(tmp_path: Path) -> None:
+    """
+    A handle for the key of a purchase is abandoned at once: the purchase stays in the journal, which goes on.
+    """
+    world = ten_seconds()
+    async with world.session(journal=Journal(tmp_path / "batch.db", inline=True)) as veo:
+        task_id = await (job := veo.submit(whale(1), key="k")).accepted()
+        await abandoned(job)
+        await abandoned(veo.attach(key="k"))
+        assert task_id == (await veo.submit(whale(1), key="k")).task_id
+    assert 1 == world.core.accepted
+
+
+@in_virtual_time
+async def test_a_look_may_be_abandoned_while_it_is_written_down(tmp_path: Path) -> None:
+    """
+    What is only looked for is not withdrawn as if it were only intended: the journal goes on, and the key is free.
+    """
+    world = ten_seconds()
+    async with world.session(journal=LateJournal(tmp_path / "batch.db", inline=True)) as veo:
+        await veo.submit(whale(1))
+        job = veo.submit(whale(2), key="k", look_first=True)
+        await asyncio.sleep(0.5)
+        await abandoned(job)
+        await asyncio.sleep(500.0)
+        assert 1 == world.core.accepted
+        await veo.submit(whale(3), key="k")
 
 
 @in_virtual_time

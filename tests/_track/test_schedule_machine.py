@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from veo_async._policies import PollPolicy
+from veo_async._track.batches import SURELY_FITS
 from veo_async._track.durations import Durations
-from veo_async._track.schedule import SURELY_FITS, Schedule
+from veo_async._track.schedule import Schedule
 
 IDS = st.sampled_from([f"task-{number}" for number in range(12)])
 KINDS = st.sampled_from(["one", "two"])

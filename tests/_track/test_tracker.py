@@ -23,7 +23,6 @@ from veo_async import (
     JobVanished,
     Journal,
     PollPolicy,
-    RetryPolicy,
     TaskState,
     TextToVideo,
     TrackingLost,
@@ -32,10 +31,8 @@ from veo_async import (
     VeoError,
     VeoSession,
 )
-from veo_async._api.wire import Standings, standings
-from veo_async._http.client import Outgoing, Reply
-from veo_async._http.gate import Gate
-from veo_async._http.lane import Lane
+from veo_async._api.tasks import Standings, standings
+from veo_async._http.transport import Outgoing, Reply
 from veo_async.simulator import TOKEN, Faults, Settings
 from veo_async.simulator._settings import FailedForm, PendingForm
 
@@ -97,22 +94,6 @@ async def test_a_deadline_that_is_sooner_wakes_the_tracker() -> None:
         with pytest.raises(JobTimedOut):
             await veo.submit(TextToVideo("impatient"), timeout=60.0)
         assert 60.0 == pytest.approx(now(), abs=1.0)
-
-
-@in_virtual_time
-async def test_a_lane_lets_in_at_once_or_in_order() -> None:
-    """
-    Whoever may go at once goes without waiting, and nobody passes those who wait already.
-    """
-    lane = Lane(Gate(retry=RetryPolicy(), rate=1.0, burst=1))
-    assert 0.0 == lane.enter_at_once()
-    assert lane.enter_at_once() is None
-    waiting = asyncio.create_task(lane.enter())
-    await asyncio.sleep(0)
-    assert lane.enter_at_once() is None
-    assert 1.0 == await waiting
-    await asyncio.sleep(1.0)
-    assert 2.0 == lane.enter_at_once()
 
 
 def test_a_deadline_holds_while_the_polls_are_paused() -> None:
@@ -894,7 +875,7 @@ async def test_a_probe_that_drips_does_not_keep_the_lane_shut() -> None:
     async with session as veo:
         jobs = veo.submit_many(whales(30))
         await asyncio.sleep(50.0)
-        assert "paused" == veo._engine.tracker.lane.gate.state  # type: ignore[union-attr]
+        assert "paused" == veo._engine.tracker.limiter.gate.state  # type: ignore[union-attr]
         faults.on, first = False, transport.asked + 1
         transport.drips = lambda number, body: number == first
         assert {JobState.SUCCEEDED} == {await ended(job) for job in jobs}

@@ -24,7 +24,7 @@ from attrs import define, field
 
 from veo_async import Job, JobState, Journal, TextToVideo, VeoSession
 from veo_async._api.marks import mark_of
-from veo_async._http.client import Outgoing, Reply
+from veo_async._http.transport import Outgoing, Reply
 from veo_async._journal.batching import Work
 from veo_async._journal.sqlite_store import Store
 from veo_async.simulator import TOKEN, Faults, Settings

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec
 from attrs import define, field
 
 from veo_async import Job, JobState, TextToVideo, VeoError, VeoSession, VideoResult
-from veo_async._http.client import Outgoing, Reply
+from veo_async._http.transport import Outgoing, Reply
 from veo_async.simulator import TOKEN
 
 from .loop import run

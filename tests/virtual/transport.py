@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from attrs import define, field
 
-from veo_async._http.client import Outgoing, Reply
+from veo_async._http.transport import Outgoing, Reply
 from veo_async.errors import ConnectionFailed, ProtocolError, TransportTimedOut
 from veo_async.simulator import Core
 from veo_async.simulator import Reply as ServerReply

@@ -30,6 +30,7 @@ from veo_async import (
     TextToVideo,
     VeoSession,
 )
+from veo_async._policies import at_once
 from veo_async.receiver import CallbackReceiver
 from veo_async.simulator import TOKEN, Faults, Settings
 
@@ -268,7 +269,7 @@ async def test_a_flood_does_not_exceed_the_budget_of_polls() -> None:
                 veo._called_back(payload, window=0.0, path="made up")
             await asyncio.sleep(0.1)
         asked = sum(world.core.requests.values()) - before
-        assert asked <= policy.budget * seconds + policy._at_once
+        assert asked <= policy.budget * seconds + at_once(policy)
         assert jobs == veo.stats.jobs[JobState.PENDING]
         await asyncio.gather(*pending)
 

@@ -18,10 +18,11 @@ from veo_async import JobState, PollPolicy, RetryPolicy, TextToVideo
 from veo_async._api.marks import mark_of
 from veo_async.simulator import Faults, Settings
 
-JOBS = 100
+JOBS = 40  # of two sessions
 LATE = RetryPolicy().grace / 2  # lateness up to half of the grace is promised to do no harm
 
 STATUSES = (408, 429, 500, 502, 503, 504)
+PATIENT = (429, 503)  # those that come with a `Retry-After`
 CONNECTION: tuple[tuple[str, dict[str, Any]], ...] = tuple(
     (kind, {})
     for kind in (
@@ -46,7 +47,7 @@ ANSWERS: tuple[tuple[str, dict[str, Any]], ...] = (
         for when in ("status_before", "status_after")
         for status in STATUSES
         for patience in ({}, {"retry_after": 5.0}, {"retry_after": 7.0, "as_date": True})
-        if when == "status_before" or status != 429
+        if (when == "status_before" or status != 429) and (not patience or status in PATIENT)
     ),
 )
 RESTARTS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -81,7 +82,7 @@ async def _play(endpoint: Any, kind: str, details: dict[str, Any], selector: dic
     if endpoint == "list":  # so that there is something to reconcile
         faults.add("drop_after", on="submit", share=0.2)
     world = World(Settings(), faults=faults)
-    # One by one, a hundred stalls or restarts take longer than the deadline.
+    # One by one, forty stalls or restarts take longer than the deadline.
     polling = PollPolicy(batch_size=1, deadline=None) if endpoint == "retrieve" else PollPolicy()
     async with world.session(polling=polling) as one, world.session(polling=polling) as another:
         jobs = [

@@ -7,6 +7,7 @@ The server's own count is the judge: as many distinct videos are delivered as we
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from pathlib import Path
@@ -14,9 +15,21 @@ from pathlib import Path
 import pytest
 
 from tests.virtual import World, run
-from tests.virtual.scripted import in_virtual_time, whales
-from veo_async import ApiError, Job, Journal, Limits, RetryPolicy, TaskNotFound, TextToVideo
+from tests.virtual.scripted import answer, in_virtual_time, scripted, whales
+from veo_async import (
+    ApiError,
+    Job,
+    JobFailed,
+    JobState,
+    Journal,
+    KeyConflict,
+    Limits,
+    RetryPolicy,
+    TaskNotFound,
+    TextToVideo,
+)
 from veo_async._api.marks import mark_of
+from veo_async.errors import ProtocolError
 from veo_async.simulator import Faults, Settings, Simulator
 
 JOBS = 30
@@ -215,6 +228,49 @@ async def test_retry_failed_buys_again_what_another_session_saw_fail(*, failed: 
 
 
 @in_virtual_time
+async def test_retry_failed_buys_again_what_was_found_before_it_failed() -> None:
+    """
+    What another session bought is found while it runs, and fails: the same session buys its key again.
+    """
+    world = World(Settings(failure_share=1.0, mean=20.0))
+    async with world.session() as buyer, world.session() as veo:
+        task_id = await buyer.submit(TextToVideo("a whale"), key="k").accepted()
+        with pytest.raises(JobFailed) as caught:
+            await veo.submit(TextToVideo("a whale"), key="k", look_first=True)
+        assert task_id == caught.value.task_id
+        world.core.settings = Settings(mean=20.0)
+        await veo.submit(TextToVideo("a whale"), key="k", look_first=True, retry_failed=True)
+    assert 2 == world.core.accepted
+
+
+@in_virtual_time
+async def test_the_one_that_goes_first_may_be_abandoned() -> None:
+    """
+    No record has shown a mark yet, and the job that goes first is given up before it is sent: another goes first.
+    """
+    world = World(Settings(mean=20.0))
+    async with world.session(limits=Limits(submits_per_second=0.01)) as veo:
+        await veo.submit(TextToVideo("unmarked", callback_url="https://example.com/#own")).accepted()
+        jobs = veo.submit_many([(f"key {n}", TextToVideo("a whale")) for n in range(3)], look_first=True)
+        await asyncio.sleep(80.0)
+        [first] = [job for job in jobs if job.state is JobState.QUEUED]
+        first.abandon()
+        [await job for job in jobs if job is not first]
+    assert 3 == world.core.accepted
+
+
+@in_virtual_time
+async def test_looking_first_is_no_waiting_at_the_gate() -> None:
+    """
+    The grace is longer than a job may wait for its turn: what is not there is bought all the same.
+    """
+    world = World(Settings(mean=20.0))
+    async with world.session(limits=Limits(max_queue_wait=10.0)) as veo:
+        await veo.submit(TextToVideo("a whale"), key="k", look_first=True)
+    assert 1 == world.core.accepted
+
+
+@in_virtual_time
 async def test_attaching_by_key_waits_for_the_task_of_another_session() -> None:
     """
     The task is found by its mark; a key that nobody has bought ends with `TaskNotFound`.
@@ -245,6 +301,44 @@ async def test_find_tells_which_keys_have_tasks() -> None:
             again = await veo.submit(TextToVideo("a whale"), key="twice").accepted()
             found = await veo.find(["one", "twice", "none"])
     assert {"one": task_id, "twice": again} == {key: record.id for key, record in found.items()}
+
+
+@in_virtual_time
+async def test_find_does_not_take_half_a_listing_for_the_whole() -> None:
+    """
+    A server that shows the same page again and again: keys that are on it are found, others are in doubt.
+    """
+    world = World(Settings(mean=20.0))
+    async with world.session() as buyer:
+        keys = {await job.accepted(): job.key for job in buyer.submit_many(whales(60))}
+    page = world.core.post("/veo/tasks", {"action": "retrieve_batch", "offset": 0, "limit": 50}).body
+    shown = [keys[record["id"]] for record in json.loads(page)["items"]]
+    session, transport = scripted(world)
+    async with session as veo:
+        transport.asks += [answer(200, bytes(page))] * 4
+        assert set(shown) == set(await veo.find(shown))
+        with pytest.raises(ProtocolError):
+            await veo.find(keys.values())
+
+
+@in_virtual_time
+async def test_a_key_that_was_attached_may_be_submitted_later(tmp_path: Path) -> None:
+    """
+    While a handle waits for the key, the conflict says so; once it has ended, the key is free.
+    """
+    world = World(Settings(mean=20.0))
+    async with world.session(journal=Journal(tmp_path / "batch.db", inline=True)) as veo:
+        await veo.submit(whales(1)[0])
+        before = [*veo._entered()._tasks]
+        handle = veo.attach(key="k")
+        await asyncio.sleep(1.0)
+        with pytest.raises(KeyConflict, match="attached"):
+            veo.submit(whales(1)[0], key="k")
+        with pytest.raises(TaskNotFound):
+            await handle
+        await veo.submit(whales(1)[0], key="k")
+        assert before == veo._entered()._tasks  # nothing is left of the handle
+    assert 2 == world.core.accepted
 
 
 def test_looking_far_back_reads_each_page_once() -> None:

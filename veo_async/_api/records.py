@@ -1,5 +1,5 @@
 """
-What comes back: tasks as the server keeps them, and their videos, as immutable records.
+What comes back, as immutable records: a job's result, tasks as the server keeps them, and their videos.
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from attrs import field, frozen
 
 from .plain import plain
 
-__all__ = ["TaskError", "TaskRecord", "TaskState", "Video", "is_id", "is_task_id"]
+if TYPE_CHECKING:
+    from .requests import Request
+
+__all__ = ["TaskError", "TaskRecord", "TaskState", "Video", "VideoResult", "is_id", "is_task_id"]
 
 MAX_ID: Final = 256  # characters; ids are UUIDs of 36
 _TASK_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
@@ -100,6 +103,50 @@ class TaskRecord:
             raw: also the record as the server sent it, under `raw`.
         """
         told: dict[str, Any] = plain(self)
+        return told | {"raw": self.raw} if raw else told
+
+
+@frozen(kw_only=True)
+class VideoResult:
+    """
+    What a job was for.
+
+    Attributes:
+        task_id: the server's id of the task.
+        trace_id: what the vendor's support asks for, or None.
+        request: what was asked for; None for a task that was attached by its id.
+        videos: the finished files, at least one.
+        raw: the server's answer.
+    """
+
+    task_id: str
+    trace_id: str | None = None
+    request: Request | None = None
+    videos: tuple[Video, ...]
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+
+    @property
+    def video(self) -> Video:
+        """
+        The only video.
+
+        Raises:
+            ValueError: there are several, or none.
+        """
+        if len(self.videos) != 1:
+            raise ValueError(f"task {self.task_id} has {len(self.videos)} videos, not one: use .videos")
+        return self.videos[0]
+
+    def to_dict(self, *, raw: bool = False) -> dict[str, Any]:
+        """
+        Give the result as plain values, ready for JSON, with times in ISO 8601; the request has its class as `kind`.
+
+        Args:
+            raw: also the server's answer, under `raw`.
+        """
+        told: dict[str, Any] = plain(self)
+        if self.request is not None:
+            told["request"] = {"kind": type(self.request).__name__} | told["request"]
         return told | {"raw": self.raw} if raw else told
 
 

@@ -98,7 +98,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, *, any_dep
     Read the answer to a question; an error may hide behind HTTP 200 [C].
 
     Args:
-        any_depth: leave it to the caller to bound how deep that nests which is kept.
+        any_depth: do not check the depth; the caller does, for the parts that it keeps.
 
     Raises:
         ApiError: the server answered with an error.

@@ -1,7 +1,8 @@
 """
-What the caller asks for and what comes back, as immutable records.
+What the caller asks for, as immutable records.
 
-A request checks itself against the tables of `_rules`.
+A request checks itself: each field against its rule (`rules`), and the fields against each other and the table of
+models (`models`).
 What every version of the documents forbids is a violation; what a later version retired, or nobody documents,
 is a caution.
 """
@@ -14,52 +15,36 @@ from typing import Any, ClassVar, Final, TypeAlias
 from attrs import field, fields, frozen
 
 from ..errors import InvalidRequest
-from .plain import plain
-from .records import TaskError, TaskRecord, TaskState, Video
-from .rules import (
+from .models import (
     ASPECT_RATIOS,
     DEFAULT_MODEL,
     EXTEND_MODELS,
     EXTEND_RESOLUTIONS,
-    FIELD_RULES,
     INGREDIENTS_MODEL,
     MAX_IMAGES,
-    MODELS,
     NEWEST_MAX_FRAMES,
     RESOLUTIONS,
     RETIRED_ASPECT_RATIOS,
-    Model,
     known_model,
-    resolution_violations,
 )
-from .warnings import RequestWarning, model_cautions, ratio_cautions, warn_of
+from .records import Video, VideoResult
+from .rules import FIELD_RULES, resolution_violations
+from .warnings import model_cautions, ratio_cautions, warn_of
 
 __all__ = [
-    "MODELS",
     "REQUEST_TYPES",
     "Extend",
     "Get1080p",
     "ImageToVideo",
     "IngredientsToVideo",
     "InsertObject",
-    "Model",
     "RemoveObject",
     "Request",
-    "RequestWarning",
     "Reshoot",
-    "TaskError",
-    "TaskRecord",
-    "TaskState",
     "TextToVideo",
     "Upsample",
-    "Video",
-    "VideoResult",
     "in_short",
 ]
-
-
-# --- requests ------------------------------------------------------------------------------------------
-
 
 _NO_SEQUENCE: Final = (str, bytes, Set, Mapping)  # letters are no URLs, and a set has no first image
 
@@ -398,50 +383,3 @@ REQUEST_TYPES: Final[Mapping[str, type[Request]]] = {
         RemoveObject,
     )
 }
-
-
-# --- what comes back -----------------------------------------------------------------------------------
-
-
-@frozen(kw_only=True)
-class VideoResult:
-    """
-    What a job was for.
-
-    Attributes:
-        task_id: the server's id of the task.
-        trace_id: what the vendor's support asks for, or None.
-        request: what was asked for; None for a task that was attached by its id.
-        videos: the finished files, at least one.
-        raw: the server's answer.
-    """
-
-    task_id: str
-    trace_id: str | None = None
-    request: Request | None = None
-    videos: tuple[Video, ...]
-    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
-
-    @property
-    def video(self) -> Video:
-        """
-        The only video.
-
-        Raises:
-            ValueError: there are several, or none.
-        """
-        if len(self.videos) != 1:
-            raise ValueError(f"task {self.task_id} has {len(self.videos)} videos, not one: use .videos")
-        return self.videos[0]
-
-    def to_dict(self, *, raw: bool = False) -> dict[str, Any]:
-        """
-        Give the result as plain values, ready for JSON, with times in ISO 8601; the request has its class as `kind`.
-
-        Args:
-            raw: also the server's answer, under `raw`.
-        """
-        told: dict[str, Any] = plain(self)
-        if self.request is not None:
-            told["request"] = {"kind": type(self.request).__name__} | told["request"]
-        return told | {"raw": self.raw} if raw else told

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from types import FrameType
 from typing import Final
 
-from .rules import ASPECT_RATIOS, MODELS, RETIRED_ASPECT_RATIOS
+from .models import ASPECT_RATIOS, MODELS, RETIRED_ASPECT_RATIOS
 
 __all__ = ["RequestWarning", "model_cautions", "ratio_cautions", "warn_of"]
 

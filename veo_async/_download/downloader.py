@@ -1,351 +1,27 @@
 """
-A video's file, streamed to disk: under its final name it is whole, or it is not there.
+Downloads of videos, a bounded number of them at a time.
 
-Attempt follows attempt, each going on where the last one stopped, for as long as each gets further.
+Under its final name a file is whole, or it is not there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import re
-import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from pathlib import Path
 from random import Random
-from typing import Final
-from urllib.parse import urlsplit
 
-import aiohttp
-from attrs import define, evolve, field, validators
+from attrs import define, field, validators
 
-from .._api.replies import retry_after
-from .._api.requests import TaskRecord, Video
+from .._api.records import Video
 from .._policies import RetryPolicy
-from ..errors import DownloadError, TransportError, VeoError
-from .part_file import STRONG_ETAG, Mark, Part, Place, on_disk, place_for
+from ..errors import DownloadError
+from .destination import Place, place_for
+from .disk import on_disk
+from .part_file import Part
+from .transfer import LookUp, Open, Progress, Transfer, checked_link
 
 __all__ = ["Downloader"]
-
-log = logging.getLogger("veo_async")
-
-Open = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
-LookUp = Callable[[str], Awaitable[TaskRecord]]
-Progress = Callable[[int, int | None], object]
-
-BATCH: Final = 1 << 20  # bytes per trip to a thread: a trip costs about 0.1 ms, a MiB about 2 ms
-FLUSH_EVERY: Final = 0.25  # seconds: on a slow line, how old unwritten bytes and the last progress may get
-FRUITLESS: Final = 8  # attempts in a row without a new byte: about a minute with the default delays
-LOOK_UPS: Final = 3  # in a row without a new byte: fresh links that do not work either
-
-_LINK_GONE: Final = frozenset({403, 404, 410})  # what links that expired are seen to answer
-_WORTH_REPEATING: Final = frozenset({408, 425, 429})  # and every 5xx
-_NEVER_A_VIDEO: Final = frozenset(
-    {"text/html", "application/xhtml+xml", "text/xml", "application/xml", "application/json"}
-)
-
-_DROPS: Final = (aiohttp.ClientError, TransportError, OSError)  # a TimeoutError is an OSError too
-_HOPELESS: Final = (
-    aiohttp.InvalidURL,
-    aiohttp.NonHttpUrlClientError,
-    aiohttp.TooManyRedirects,
-    aiohttp.ClientConnectorCertificateError,
-    RuntimeError,  # the session was closed
-    ValueError,  # a host or a port that nobody can have
-)
-
-_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
-
-
-# --- links ---------------------------------------------------------------------------------------------
-
-
-def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:  # urlsplit's own word for a malformed host
-        fine = False
-    if not fine:
-        raise DownloadError("the video's link is not an http or https URL")
-    return url
-
-
-def _bare(url: str) -> str:
-    """
-    Strip what may be secret: a signed link carries its signature in the query.
-    """
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-# --- what a reply says ---------------------------------------------------------------------------------
-
-
-class _Interrupted(Exception):
-    """
-    This attempt is over, another may do better: not before `floor` seconds, and from zero if `afresh`.
-    """
-
-    def __init__(self, reason: str, *, floor: float = 0.0, afresh: bool = False) -> None:
-        super().__init__(reason)
-        self.floor = floor
-        self.afresh = afresh
-
-
-class _LinkRefused(_Interrupted):
-    """
-    The link may have expired.
-    """
-
-
-def _number(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
-
-
-def _raise_for_status(status: int, headers: Mapping[str, str], have: int) -> None:
-    if status == 200 or (status == 206 and have):
-        return
-    if status in _LINK_GONE:
-        raise _LinkRefused(f"the link answered {status}")
-    if status == 416 and have:
-        raise _Interrupted("the server does not have the range that is missing", afresh=True)
-    if status in _WORTH_REPEATING or status >= 500:
-        raise _Interrupted(f"the link answered {status}", floor=retry_after(headers) or 0.0)
-    raise DownloadError(f"the link answered {status}")
-
-
-def _content_type(headers: Mapping[str, str]) -> str:
-    """
-    Read what a body is said to be; a page that says what went wrong is refused.
-    """
-    content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if content_type in _NEVER_A_VIDEO:
-        raise DownloadError(f"the link answered with {content_type} instead of a video")
-    if (encoding := headers.get("Content-Encoding", "identity").lower()) != "identity":
-        raise DownloadError(
-            f"the link answered with the content encoding {encoding[:40]!r}, which was not asked for"
-        )
-    return content_type
-
-
-def _begun(headers: Mapping[str, str], mark: Mark) -> Mark:
-    """
-    Read a 200: the whole file, from its first byte.
-    """
-    etag = headers.get("ETag", "")
-    strong = etag if STRONG_ETAG.fullmatch(etag) else None
-    total = _number(headers.get("Content-Length", ""))
-    if total == 0:
-        raise DownloadError("the link answered with an empty file")
-    return evolve(mark, etag=strong, total=total)
-
-
-def _continued(headers: Mapping[str, str], mark: Mark, have: int) -> Mark:
-    """
-    Read a 206: the rest of the very file that the part is a part of, or nothing that may be used.
-    """
-    found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-    if found is None or int(found[1]) != have or headers.get("ETag") != mark.etag:
-        raise _Interrupted("the server sent another range than it was asked for", afresh=True)
-    total = _number(found[3]) or mark.total  # an asterisk: the server does not say
-    if total is None or total != (mark.total or total) or not have <= int(found[2]) < total:
-        raise _Interrupted("the server sent a range of another length", afresh=True)
-    return evolve(mark, total=total)
-
-
-# --- one download --------------------------------------------------------------------------------------
-
-
-async def _batches(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes], None]:
-    """
-    Yield a body in pieces worth a trip to the disk; what came before a drop is yielded before it is raised.
-
-    Save for the last hundred kilobytes or so: aiohttp forgets what it had not handed over when a connection breaks.
-    """
-    now = asyncio.get_running_loop().time
-    batch: list[bytes] = []
-    size, flushed_at = 0, now()
-    drop: Exception | None = None
-    try:
-        async for chunk in content.iter_any():
-            batch.append(chunk)
-            size += len(chunk)
-            if size >= BATCH or now() - flushed_at >= FLUSH_EVERY:
-                yield batch
-                batch, size, flushed_at = [], 0, now()
-    except _DROPS as error:
-        drop = error
-    if batch:
-        yield batch
-    if drop is not None:
-        raise _Interrupted("the connection broke") from drop
-
-
-@define(eq=False, kw_only=True)
-class _Transfer:
-    """
-    One download: attempts until the part is whole, or there is no more hope.
-    """
-
-    open: Open
-    look_up: LookUp | None
-    retry: RetryPolicy
-    random: Random
-    progress: Progress | None
-    video: Video
-    part: Part
-    content_type: str = field(init=False, default="")
-    _furthest: int = field(init=False, default=0)
-    _fruitless: int = field(init=False, default=0)
-    _look_ups: int = field(init=False, default=0)
-    _delays: Iterator[float] = field(init=False)
-
-    async def run(self) -> None:
-        """
-        Fetch until the part is whole.
-        """
-        if self._whole():  # the last process came this far, and died before the renaming
-            self._tell()
-        self._furthest = self._have()
-        self._count(progress=True)
-        while not self._whole():
-            before = self._furthest
-            try:
-                await self._attempt()
-            except _Interrupted as stop:
-                self._count(progress=self._furthest > before)
-                await self._prepare_another(stop)
-
-    def _count(self, *, progress: bool) -> None:
-        """
-        Count the attempts in a row that brought no byte that was never had before.
-
-        A server that breaks off at the same place each time is given up, one that gets further each time is not.
-        """
-        self._fruitless = 0 if progress else self._fruitless + 1
-        if progress:
-            self._look_ups = 0
-            self._delays = self.retry.delays(self.random)
-
-    async def _prepare_another(self, stop: _Interrupted) -> None:
-        if stop.afresh:
-            await on_disk(self.part.restart, None)
-        if isinstance(stop, _LinkRefused) and await self._renew_link(stop):
-            return
-        if self._fruitless == FRUITLESS:
-            tries = f"{FRUITLESS} attempts in a row without a new byte"
-            raise DownloadError(f"gave up after {tries}: {stop}") from stop.__cause__
-        delay = self.retry.pause(next(self._delays), retry_after=stop.floor)
-        log.info("download of task %s: %s; again in %.1f s", self.video.task_id, stop, delay)
-        await asyncio.sleep(delay)
-
-    async def _renew_link(self, stop: _LinkRefused) -> bool:
-        """
-        Ask for the task again; True if that gave a link worth trying at once.
-        """
-        if self.look_up is None or self._look_ups == LOOK_UPS:
-            raise DownloadError(str(stop)) from stop.__cause__
-        self._look_ups += 1
-        try:
-            record = await self.look_up(self.video.task_id)
-        except VeoError as error:
-            raise DownloadError(f"{stop}, and its task cannot be looked up") from error
-        fresh = next((video for video in record.videos if video.id == self.video.id), None)
-        if fresh is None:
-            raise DownloadError(f"{stop}, and its task no longer names this video")
-        changed = _checked(fresh.url) != self.video.url
-        self.video = evolve(self.video, url=fresh.url)
-        return changed and self._look_ups == 1
-
-    async def _attempt(self) -> None:
-        have = self._have()
-        async with AsyncExitStack() as stack:
-            response = await self._ask(stack, have)
-            await self._accept(response, have)
-            await self._take(response.content)
-
-    async def _ask(self, stack: AsyncExitStack, have: int) -> aiohttp.ClientResponse:
-        headers = {"accept-encoding": "identity"}  # a range of something compressed would be of no use
-        if have:
-            headers |= {"range": f"bytes={have}-", "if-range": str(self._mark.etag)}
-        try:
-            return await stack.enter_async_context(self.open(self.video.url, headers))
-        except _HOPELESS as error:
-            raise DownloadError("the link cannot be followed") from error
-        except _DROPS as error:
-            raise _Interrupted("no answer came") from error
-
-    async def _accept(self, response: aiohttp.ClientResponse, have: int) -> None:
-        """
-        Make the part ready for the body of a reply, or refuse the reply.
-        """
-        headers = response.headers
-        _raise_for_status(response.status, headers, have)
-        self.content_type = _content_type(headers)
-        if response.status == 206:
-            mark = _continued(headers, self._mark, have)
-            await on_disk(self.part.note, mark)
-        else:
-            mark = _begun(headers, self._unread())
-            await on_disk(self.part.restart, mark)
-        if mark.total is not None:
-            await on_disk(self.part.raise_if_short_of_space, mark.total - self.part.size)
-        self._tell()
-
-    async def _take(self, content: aiohttp.StreamReader) -> None:
-        """
-        Write a body to the part, and check that its length is right.
-        """
-        async with aclosing(_batches(content)) as batches:
-            async for batch in batches:
-                await self._append(batch)
-        if self.part.size == 0:
-            raise DownloadError("the link answered with an empty file")
-        if self._mark.total is None:  # nobody said how long it is, and the body ended as it should
-            await on_disk(self.part.note, evolve(self._mark, total=self.part.size))
-        if not self._whole():
-            raise _Interrupted("the server sent less than it announced")
-
-    async def _append(self, batch: Sequence[bytes]) -> None:
-        total = self._mark.total
-        if total is not None and self.part.size + sum(map(len, batch)) > total:
-            raise _Interrupted("the server sent more than it announced", afresh=True)
-        await on_disk(self.part.append, batch)
-        self._furthest = max(self._furthest, self.part.size)
-        self._tell()
-
-    def _tell(self) -> None:
-        if self.progress is not None:
-            self.progress(self.part.size, self._mark.total)
-
-    def _unread(self) -> Mark:
-        return Mark(task_id=self.video.task_id, video_id=self.video.id, link=_bare(self.video.url))
-
-    @property
-    def _mark(self) -> Mark:
-        """
-        What the part belongs to, if it is to this video, by this link; else a mark without validator and length.
-        """
-        unread = self._unread()
-        mark = self.part.mark
-        return mark if mark is not None and mark.same_file(unread) else unread
-
-    def _have(self) -> int:
-        """
-        How many bytes need not be fetched again.
-        """
-        mark = self._mark
-        usable = mark.etag is not None and self.part.size <= (mark.total or sys.maxsize)
-        return self.part.size if usable else 0
-
-    def _whole(self) -> bool:
-        return self.part.size == self._mark.total
-
-
-# --- the service ---------------------------------------------------------------------------------------
 
 
 @define(eq=False, kw_only=True)
@@ -388,7 +64,7 @@ class Downloader:
             DownloadError: the file could not be fetched whole, or not be written.
         """
         try:
-            _checked(video.url)
+            checked_link(video.url)
             place = await on_disk(place_for, destination, video)
             async with self._slots:
                 return await self._fetch(video, place, progress)
@@ -398,7 +74,7 @@ class Downloader:
 
     async def _fetch(self, video: Video, place: Place, progress: Progress | None) -> Path:
         part = Part(place.path)
-        transfer = _Transfer(
+        transfer = Transfer(
             open=self._open,
             look_up=self._look_up,
             retry=self._retry,

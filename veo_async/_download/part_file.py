@@ -14,133 +14,30 @@ The file is only ever appended to, so a crash leaves a beginning of the right by
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from attrs import asdict, define, evolve, field, frozen
 
-from .._api.requests import Video
 from ..errors import DownloadError
+from .disk import beside, disk_errors
 
-__all__ = ["STRONG_ETAG", "Mark", "Part", "Place", "on_disk", "place_for"]
+__all__ = ["STRONG_ETAG", "Mark", "Part"]
 
-_T = TypeVar("_T")
-
-NAME_LENGTH: Final = 64  # characters of one id in a file name: a dashed UUID has 36, file systems take 255
 SIDECAR_LENGTH: Final = 16384  # bytes: anything longer is not ours
 STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{1,1024}"')  # RFC 9110 8.8.3, ASCII only
 
-_EXTENSIONS: Final = {"video/mp4": ".mp4", "image/gif": ".gif"}
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_PLAIN_NAME: Final = re.compile(rf"[0-9a-z](?:[0-9a-z-]{{0,{NAME_LENGTH - 1}}})")
-
-
-# --- threads and their errors --------------------------------------------------------------------------
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = getattr(error, "strerror", None) or error
-        raise DownloadError(f"cannot write {path}: {reason}") from error
-
-
-async def on_disk(call: Callable[..., _T], *arguments: Any) -> _T:
-    """
-    Run a call in a thread and see it through, also when cancelled: a file still being written cannot be closed.
-    """
-    future = asyncio.get_running_loop().run_in_executor(None, call, *arguments)
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait((future,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        return future.result()
-    future.exception()  # looked at, so that asyncio does not complain about it
-    raise cancelled
-
-
-# --- names ---------------------------------------------------------------------------------------------
-
-
-def _safe(text: str) -> str:
-    """
-    Make one component of a file name: an ordinary id as it is, anything else cleaned and told apart by a digest.
-
-    Capitals count as unusual, since some file systems do not tell them from small letters.
-    """
-    if _PLAIN_NAME.fullmatch(text):
-        return text
-    cleaned = re.sub(r"[^0-9a-z]+", "-", text.lower()).strip("-")[: NAME_LENGTH // 2]
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"{cleaned or 'x'}-{digest}"
-
-
-def _stem(video: Video) -> str:
-    # No component holds an underscore, so two pairs of ids never meet in one name;
-    # and no device of Windows (CON, NUL, COM1) has one in its name.
-    return f"{_safe(video.task_id)}_{_safe(video.id)}"
-
-
-def _extension(head: bytes, content_type: str) -> str:
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return ".gif"
-    if head[4:8] == b"ftyp":  # ISO/IEC 14496-12, 4.3
-        return ".mp4"
-    return _EXTENSIONS.get(content_type, ".mp4")
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-@frozen(kw_only=True)
-class Place:
-    """
-    Where the file is to go; `extend` says that its extension is still to be chosen.
-    """
-
-    path: Path
-    extend: bool
-
-    def final(self, head: bytes, content_type: str) -> Path:
-        """
-        Complete the name, by the file's first bytes or by what it was said to be.
-        """
-        return _beside(self.path, _extension(head, content_type)) if self.extend else self.path
-
-
-def place_for(destination: str | os.PathLike[str], video: Video) -> Place:
-    """
-    Choose the file's place, and refuse a destination that could not hold it.
-    """
-    text = os.fspath(destination)
-    path = Path(text)
-    with _disk_errors(path):
-        if path.is_dir():
-            return Place(path=path / _stem(video), extend=True)
-        if text.endswith(("/", os.sep)) or not path.parent.is_dir():
-            missing = path if text.endswith(("/", os.sep)) else path.parent
-            raise DownloadError(f"there is no directory {missing}")
-        if path.exists() and not path.is_file():  # renaming onto a device would replace the device
-            raise DownloadError(f"{path} is neither a file nor a directory")
-    return Place(path=path, extend=False)
 
 
 # --- what the bytes belong to --------------------------------------------------------------------------
@@ -260,14 +157,14 @@ class Part:
         """
         Take up the part that is there, or make one.
         """
-        with _disk_errors(self._target):
-            self._path = _beside(self._target, ".part")
+        with disk_errors(self._target):
+            self._path = beside(self._target, ".part")
             self._file = _locked(self._path)
             if self._file is None:
-                self._path = _beside(self._target, f".{secrets.token_hex(4)}.part")
+                self._path = beside(self._target, f".{secrets.token_hex(4)}.part")
                 self._file = FileIO(self._path, "x+")
                 return
-            self._sidecar = _beside(self._target, ".part.json")
+            self._sidecar = beside(self._target, ".part.json")
             self.size = self._file.seek(0, os.SEEK_END)
             self.mark = self._read_mark()
 
@@ -275,7 +172,7 @@ class Part:
         """
         Throw the bytes away, and say what the next ones will belong to.
         """
-        with _disk_errors(self._path):
+        with disk_errors(self._path):
             # In this order, a crash between leaves no old bytes under a new mark.
             self._open.truncate(0)
             self._open.seek(0)
@@ -287,7 +184,7 @@ class Part:
         Remember what the bytes belong to, for another process too if they can be continued at all.
         """
         if self._sidecar is not None and mark != self.mark:
-            with _disk_errors(self._sidecar):
+            with disk_errors(self._sidecar):
                 self._sidecar.unlink(missing_ok=True)
                 if mark is not None and mark.etag is not None:
                     self._sidecar.write_text(json.dumps(asdict(mark)))
@@ -297,7 +194,7 @@ class Part:
         """
         Write the next bytes.
         """
-        with _disk_errors(self._path):
+        with disk_errors(self._path):
             try:
                 for chunk in chunks:
                     _write_all(self._open, chunk)
@@ -311,7 +208,7 @@ class Part:
         """
         Read the first bytes, by which a format is known.
         """
-        with _disk_errors(self._path):
+        with disk_errors(self._path):
             self._open.seek(0)
             return self._open.read(16)
 
@@ -319,7 +216,7 @@ class Part:
         """
         Give the file its final name, once it has reached the disk.
         """
-        with _disk_errors(target):
+        with disk_errors(target):
             os.fsync(self._open.fileno())
             if sys.platform == "win32":  # pragma: no cover
                 self._open.close()  # an open file cannot be renamed there
@@ -346,7 +243,7 @@ class Part:
         """
         Refuse to begin what cannot be finished.
         """
-        with _disk_errors(self._path):
+        with disk_errors(self._path):
             free = shutil.disk_usage(self._path.parent).free
         if needed > free:
             raise DownloadError(f"cannot write {self._target}: {needed} bytes are needed, {free} are free")

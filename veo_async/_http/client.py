@@ -1,339 +1,32 @@
 """
-HTTP behind one seam: `Transport.send(method, url, outgoing)` gives `Reply(status, headers, body)` or raises one
-of our `TransportError`s.
-
-Everything that a caller's own `aiohttp.ClientSession` might do differently is said explicitly with each request.
+The API's HTTP: submits go once, questions are asked again until there is an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import select
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from itertools import islice
 from random import Random
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
-import aiohttp
-import yarl
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.client_proto import ResponseHandler
 from attrs import define, field
 
-from .._api.replies import is_dead_token, read_answer, server_time
-from .._policies import Limits, RetryPolicy
-from ..errors import (
-    ApiError,
-    ConfigurationError,
-    ProtocolError,
-    RateLimited,
-    ServerError,
-    SessionClosed,
-    TransportError,
-    UsageError,
-    VeoError,
-)
+from .._api.replies import read_answer, server_time
+from .._policies import RetryPolicy
+from ..errors import RateLimited, ServerError, TransportError
 from .clock import ServerClock
-from .failures import translated
-from .lane import Lane
+from .limiter import Limiter, tell
 from .outage import Outage
-from .secret import Secret
+from .transport import Outgoing, Reply, Transport
 
-__all__ = [
-    "AiohttpTransport",
-    "Http",
-    "Outgoing",
-    "Reply",
-    "Transport",
-    "is_dead_token",
-    "tell",
-]
+__all__ = ["Http"]
 
 TASKS_PATH: Final = "/veo/tasks"
-HEADERS: Final = ("date", "retry-after", "x-trace-id")  # of an answer; nobody reads another one
-OVER: Final = "the session ended before an answer came"
 READ_TRIES: Final = 6  # with the default policy about half a minute, as long as a gateway's restart
-DOWNLOAD_REDIRECTS: Final = 5  # a link may lead to a CDN, and from there to its nearest copy
-
-
-class Reply(NamedTuple):
-    """
-    An answer, whole, with those of `HEADERS` that it has.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@define(eq=False)
-class Outgoing:
-    """
-    A request's body, which knows whether it has begun to leave this machine.
-    """
-
-    data: bytes
-    left: bool = False
-
-
-class Transport(Protocol):
-    """
-    The seam: what carries a request to the API.
-    """
-
-    async def send(self, method: str, url: str, outgoing: Outgoing) -> Reply:
-        """
-        Send a request once and read the answer whole.
-
-        Raises:
-            TransportError: no answer came; `outgoing.left` tells whether the request may have arrived.
-        """
-        ...
-
-    def open_file(
-        self, url: str, headers: Mapping[str, str]
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """
-        Begin a download.
-        """
-        ...
-
-    async def close(self) -> None:
-        """
-        Give back what was opened.
-        """
-        ...
-
-
-class _Payload(aiohttp.BytesPayload):
-    """
-    Records the moment when aiohttp begins to write it, and is written only to a server that is silent.
-
-    That moment is never guessed from an exception: a time-out in the pool looks just like one in flight.
-    The request's head leaves with the body, not before it.
-    """
-
-    def __init__(self, outgoing: Outgoing) -> None:
-        # Past the initialiser of `BytesPayload`, which warns of a body of a megabyte: an image has that.
-        aiohttp.Payload.__init__(self, outgoing.data, content_type="application/json")
-        self._size = len(outgoing.data)
-        self._outgoing = outgoing
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        await _hear_out(writer)
-        self._outgoing.left = True
-        await super().write_with_length(writer, content_length)
-
-
-async def _hear_out(writer: AbstractStreamWriter) -> None:
-    """
-    Raise if the server has said something on this connection already, or has closed it.
-
-    An answer that was there before its question is another's, or is a proxy's farewell to an idle connection
-    (408). Were the question sent all the same, as aiohttp does, it would be taken for the answer.
-    """
-    protocol: ResponseHandler = getattr(writer, "protocol")  # noqa: B009 - the one writer there is has it
-    if _may_be_read(protocol):
-        for _ in range(2):  # in one turn of the loop the socket is read, in the next one the protocol has it
-            await asyncio.sleep(0)
-    if protocol.should_close or not protocol.is_connected():
-        raise ConnectionResetError("the connection was answered or closed before anything was sent")
-
-
-def _may_be_read(protocol: ResponseHandler) -> bool:
-    """
-    Ask the system whether something lies in the socket: most often nothing does, and no turn need be waited.
-    """
-    socket: Any = protocol.transport.get_extra_info("socket") if protocol.transport else None
-    try:
-        return bool(select.select([socket], [], [], 0)[0])
-    except (OSError, TypeError, ValueError):  # closed, none, or one that `select` cannot count so far as
-        return True
-
-
-def _too_large(most: int) -> ProtocolError:
-    return ProtocolError(f"the reply is larger than Limits.max_reply, {most} bytes", too_large=True)
-
-
-def _cancelling() -> int:
-    """
-    How often the task that runs was asked to end, and has not gone on in spite of that.
-    """
-    task = asyncio.current_task()
-    return task.cancelling() if task else 0
-
-
-@define(eq=False)
-class AiohttpTransport:
-    """
-    The seam over aiohttp, with the caller's session or one of its own.
-    """
-
-    session: aiohttp.ClientSession
-    _limits: Limits
-    _token: str = field(repr=False)
-    _secret: Secret = field(init=False)
-    _headers: Mapping[str, str] = field(init=False, repr=False)
-    _timeout: aiohttp.ClientTimeout = field(init=False)
-    _files: aiohttp.ClientSession | None = field(init=False, default=None)
-    _owned: bool = field(init=False, default=False)
-
-    def __attrs_post_init__(self) -> None:
-        limits = self._limits
-        self._secret = Secret(self._token)
-        self._headers = {
-            "authorization": f"Bearer {self._token}",
-            "accept": "application/json",
-            "content-type": "application/json",  # else a default of the caller's session would come first
-            # An answer is a few kilobytes: spare both sides the compression, and us a bomb.
-            "accept-encoding": "identity",
-        }
-        self._timeout = aiohttp.ClientTimeout(
-            # A server that drips bytes never trips the read time-out, so the whole is bounded too.
-            total=limits.connect + 2 * limits.read,
-            connect=limits.connect,
-            sock_connect=limits.connect,
-            sock_read=limits.read,
-        )
-
-    @classmethod
-    def over(cls, session: aiohttp.ClientSession | None, *, limits: Limits, token: str) -> AiohttpTransport:
-        """
-        Use the caller's session, or open one that `close` will close.
-
-        Raises:
-            ConfigurationError: the caller's session has default `auth`, which aiohttp puts before our token, or a
-                default `Expect`, with which a request's head leaves alone, and may be answered alone.
-            UsageError: the caller's session is closed.
-        """
-        if session is not None and session.auth is not None:
-            raise ConfigurationError("the aiohttp session has default auth, which would replace the token")
-        if session is not None and "expect" in session.headers:
-            raise ConfigurationError(
-                "the aiohttp session has a default Expect header: requests are sent whole here"
-            )
-        if session is not None and session.closed:
-            raise UsageError("the aiohttp session is closed")
-        transport = cls(session=session or _open_session(limits), limits=limits, token=token)
-        transport._owned = session is None
-        return transport
-
-    async def close(self) -> None:
-        """
-        Close what was opened here, and nothing else.
-        """
-        if self._files is not None:
-            await self._files.close()
-        if self._owned:
-            await self.session.close()
-
-    async def send(self, method: str, url: str, outgoing: Outgoing) -> Reply:
-        """
-        Send a request once and read the answer whole, bounded in size and time.
-        """
-        if self._is_over():
-            raise self._closed()
-        cancelled = _cancelling()
-        try:
-            async with self.session.request(
-                method,
-                url,
-                data=_Payload(outgoing),
-                headers=self._headers,
-                allow_redirects=False,  # a 307 would send the POST a second time
-                timeout=self._timeout,
-                raise_for_status=False,
-                middlewares=(),
-            ) as response:
-                if not outgoing.left:
-                    response.close()
-                    raise ProtocolError(
-                        f"an answer ({response.status}) from {url} came before the question: it is another's"
-                    )
-                body = await self._read(response)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            failure = translated(error, url, token=self._token)
-        except asyncio.CancelledError:
-            # Closing an aiohttp session cancels what waits for one of its connections, and not whose task it is.
-            if not self._is_over() or _cancelling() > cancelled:
-                raise
-            raise self._closed() from None
-        else:
-            return self._reply(response, body)
-        raise failure  # out here, lest the error that it hides becomes its context
-
-    def _is_over(self) -> bool:
-        """
-        Tell whether the session is closed, which may change with each await.
-        """
-        return self.session.closed
-
-    def _closed(self) -> VeoError:
-        return SessionClosed(OVER) if self._owned else UsageError("the aiohttp session is closed")
-
-    def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
-        headers = {
-            name: self._secret.out_of(value)
-            for name in HEADERS
-            if (value := response.headers.get(name)) is not None
-        }
-        return Reply(response.status, headers, self._secret.out_of_body(body))
-
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        most = self._limits.max_reply
-        if (response.content_length or 0) > most:
-            response.close()
-            raise _too_large(most)
-        chunks, size = [], 0
-        while chunk := await response.content.readany():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > most:
-                response.close()
-                raise _too_large(most)
-        return b"".join(chunks)
-
-    def open_file(
-        self, url: str, headers: Mapping[str, str]
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """
-        Begin a download: neither the token nor cookies go along, and a few redirects are followed.
-        """
-        if self._files is None:
-            # Default headers and cookies of the caller's session are for other hosts; its connections serve.
-            self._files = aiohttp.ClientSession(
-                connector=self.session.connector,
-                connector_owner=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=self.session.trust_env,
-                auto_decompress=False,
-                requote_redirect_url=False,
-            )
-        limits = self._limits
-        timeout = aiohttp.ClientTimeout(
-            total=None, connect=None, sock_connect=limits.connect, sock_read=limits.read
-        )
-        return self._files.get(
-            # A signed link must travel as it was signed: yarl would write some of its escapes anew.
-            yarl.URL(url, encoded=True) if url.isascii() and " " not in url else url,
-            headers={"accept-encoding": "identity", **headers},
-            timeout=timeout,
-            max_redirects=DOWNLOAD_REDIRECTS,
-        )
-
-
-def _open_session(limits: Limits) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=limits.connections),
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
 
 
 @define(eq=False)
@@ -344,7 +37,7 @@ class Http:
 
     transport: Transport
     base_url: str
-    polls: Lane
+    polls: Limiter
     retry: RetryPolicy
     clock: ServerClock = field(factory=ServerClock)
     outage: Outage = field(init=False, factory=Outage)
@@ -380,7 +73,7 @@ class Http:
 
     async def ask(self, question: Mapping[str, Any]) -> Any:
         """
-        Ask `/veo/tasks` once, when the lane of polls lets it.
+        Ask `/veo/tasks` once, as soon as the gate of the polls is open.
 
         Raises:
             ApiError: the server answered with an error.
@@ -392,10 +85,10 @@ class Http:
         self, question: Mapping[str, Any], *, entered_at: float, any_depth: bool = False
     ) -> Any:
         """
-        Ask `/veo/tasks` once for somebody who has entered the lane, and tell its gate what came of it.
+        Ask `/veo/tasks` once for somebody whom the gate has let through, and tell it what came of that.
 
         Args:
-            any_depth: leave it to the caller to bound how deep that nests which is kept.
+            any_depth: do not check the depth; the caller does, for the parts that it keeps.
         """
         outgoing = Outgoing(json.dumps(question).encode())
         error: BaseException | None = None
@@ -422,7 +115,7 @@ class Http:
             try:
                 return await self.ask(question)
             except RateLimited:
-                pass  # the lane knows, and makes the next one wait
+                pass  # the gate knows, and makes the next one wait
             except (ServerError, TransportError):
                 await asyncio.sleep(delay)
             self.retries += 1
@@ -433,37 +126,3 @@ def _kind_of(question: Mapping[str, Any]) -> str:
     if question["action"] == "retrieve":
         return "retrieve"
     return "retrieve_batch" if "ids" in question else "list"
-
-
-def tell(lane: Lane, error: BaseException | None, *, left: bool, sent_at: float) -> None:
-    """
-    Tell a lane's gate what came of a request: the one table of what each outcome means for the lane.
-
-    Args:
-        error: what the request ended with, or None.
-        left: whether it had begun to leave this machine.
-        sent_at: when it entered the lane.
-    """
-    now, gate = lane.now(), lane.gate
-    if error is None:
-        lane.trouble = None
-    elif not isinstance(error, asyncio.CancelledError):
-        lane.trouble = str(error) if isinstance(error, RateLimited | ServerError | TransportError) else None
-    match error:
-        case None:
-            gate.succeeded(now, sent_at=sent_at)
-        case RateLimited():
-            gate.throttled(now, sent_at=sent_at, retry_after=error.retry_after)
-        case TransportError() if not left:
-            gate.unreachable(now, sent_at=sent_at)
-        case ServerError():
-            gate.failed(now, sent_at=sent_at, retry_after=error.retry_after)
-        case TransportError():
-            gate.failed(now, sent_at=sent_at)
-        case VeoError() if not gate.paid and is_dead_token(error):
-            gate.unreachable(now, sent_at=sent_at)  # one probe at a time, ever more rarely
-        case ApiError():
-            gate.succeeded(now, sent_at=sent_at)  # the lane works, whatever it said of this one
-        case _:
-            gate.withdrawn(now, sent_at=sent_at)  # cancelled, or a fault of ours: nothing was learned
-    lane.changed()

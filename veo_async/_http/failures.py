@@ -31,8 +31,7 @@ def translated(error: Exception, url: str, *, token: str) -> TransportError:
     """
     Say in our words what went wrong, with the cause chained unless that would tell the token.
 
-    What cannot be read as an answer is quoted in aiohttp's words; some servers, and error pages of proxies,
-    repeat in it what they were sent.
+    aiohttp quotes an answer that it cannot read, and some servers and proxies repeat in it what they were sent.
     """
     _forget_the_request(error)
     kind, words = next(_KINDS[each] for each in _KINDS if isinstance(error, each))

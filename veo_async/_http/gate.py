@@ -60,8 +60,8 @@ class _Rate:
     """
     Spaces requests evenly, after a burst, and more widely once the server has objected.
 
-    Nor are there ever more than a burst within the time in which the full rate allows one: a burst after a quiet
-    time must not come on top of what the rate allows right after it.
+    Within the time in which the full rate allows a burst, no more than a burst goes: one after a quiet time must not
+    come on top of what the rate allows right after it.
 
     Attributes:
         full: requests a second that were asked for; None for no limit.

@@ -9,8 +9,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from .._api.requests import TaskRecord
-from .._api.wire import read_batch, read_items, read_record, task_id_of, task_record
+from .._api.records import TaskRecord
+from .._api.tasks import read_batch, read_items, read_record, task_id_of, task_record
 from ..errors import BadRequest, InvalidRequest, TaskNotFound
 from .client import Http
 

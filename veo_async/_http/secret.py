@@ -2,8 +2,8 @@
 How the token is kept out of what the server says: some servers repeat what they refuse.
 
 What is read goes into errors, and so into logs, and into the raw records that callers and journals keep.
-So the token is taken out once, of the texts of an answer that has been parsed: in its bytes, it may be a part of
-anything. Most answers do not hold it, and cost a search of their bytes.
+So the token is taken out once, from the texts of an answer that has been parsed; in the bytes it could be a part
+of anything. Most answers do not hold it, and cost no more than a search of their bytes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Secret:
 
     def _out_of_echo(self, echo: Any) -> Any:
         """
-        Leave what the caller has sent as it is: by it a task is known, and if it holds the token, he has put it there.
+        Leave what the caller has sent as it is: a task is known by it, and only the caller can have put a token there.
         """
         cleaned = self._out_of_data(echo)
         if not isinstance(echo, dict):

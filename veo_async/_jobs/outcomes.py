@@ -12,8 +12,12 @@ from typing import Any
 
 from attrs import define
 
-from .._api.requests import Request, TaskState, Video, VideoResult
-from .._api.wire import classify, dump_outcome, failure_of, load_outcome, trace_id_of, video_result
+from .._api.records import TaskState, Video, VideoResult
+from .._api.requests import Request
+from .._api.states import classify
+from .._api.stored import dump_outcome, load_outcome
+from .._api.tasks import failure_of, video_result
+from .._api.wire import trace_id_of
 from .._journal import facts
 from .._journal.journal import AnyJournal
 from ..errors import JobError, JobFailed, JournalError, ProtocolError, VeoError

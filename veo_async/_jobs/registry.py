@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from attrs import define, field
 
 from .._api.requests import Request, in_short
-from .._api.wire import dump_outcome, dump_request, load_request
+from .._api.stored import dump_outcome, dump_request, load_request
 from .._journal.facts import Attempt, Entry
 from ..errors import JobFailed, JournalError, KeyConflict, SubmissionUnknown, VeoError
 from .job import Job, JobState
@@ -82,7 +82,7 @@ class Registry:
         if job.keyed and job.state in (JobState.SUCCEEDED, JobState.FAILED):
             self._settled[job.key] = job
 
-    def remember(self, job: Job, *, mark: str | None = None) -> None:
+    def remember(self, job: Job, *, mark: str | None = None, sent_at: float | None = None) -> None:
         """
         Keep in memory what a journal would: what the key of a settled job stands for.
 
@@ -90,8 +90,9 @@ class Registry:
 
         Args:
             mark: of its attempt, where the outcome of that is unknown.
+            sent_at: when that began, where the job's own error does not tell.
         """
-        entry = _entry_of(job, mark) if self.remembers and job.keyed else None
+        entry = _entry_of(job, mark, sent_at) if self.remembers and job.keyed else None
         if entry is not None:
             self._remembered[job.key] = entry
 
@@ -106,13 +107,16 @@ def key_conflict(key: str, earlier: Request | None, *, task_id: str | None = Non
     """
     Make the error for a key that stands for another request already, and say for which.
     """
-    shown = f": {in_short(earlier)}" if earlier is not None else ""
-    return KeyConflict(f"the key {key!r} belongs to a different request{shown}", key=key, task_id=task_id)
+    if earlier is None:
+        words = f"the key {key!r} belongs to a job that was attached, which waits for what was bought already"
+    else:
+        words = f"the key {key!r} belongs to a different request: {in_short(earlier)}"
+    return KeyConflict(words, key=key, task_id=task_id)
 
 
-def _entry_of(job: Job, mark: str | None) -> Entry | None:
+def _entry_of(job: Job, mark: str | None, sent_at: float | None) -> Entry | None:
     error = job.exception()
-    sent_at = error.sent_at if isinstance(error, SubmissionUnknown) else None
+    sent_at = error.sent_at if isinstance(error, SubmissionUnknown) else sent_at
     if job.request is None or (job.task_id is None and sent_at is None):
         return None
     return Entry(

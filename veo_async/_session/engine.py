@@ -22,19 +22,21 @@ from typing import Any, Final
 from attrs import define, evolve, field
 
 from .._api.marks import marks_of
-from .._api.requests import Request, TaskRecord
+from .._api.records import TaskRecord
+from .._api.requests import Request
 from .._download.downloader import Downloader
-from .._http.client import Http, Transport
+from .._http.client import Http
 from .._http.clock import ServerClock
 from .._http.gate import Gate
-from .._http.lane import Lane
+from .._http.limiter import Limiter
 from .._http.listing import list_tasks, retrieve, retrieve_many
+from .._http.transport import Transport
 from .._jobs.job import Job, JobState, looked, stop
 from .._jobs.outcomes import Outcomes
 from .._jobs.registry import Registry, read_request, unreadable
 from .._journal import facts
 from .._journal.journal import AnyJournal
-from .._policies import Limits, PollPolicy, RetryPolicy
+from .._policies import Limits, PollPolicy, RetryPolicy, at_once
 from .._submit.acceptance import Acceptance
 from .._submit.intake import Intake
 from .._submit.queue import Queue
@@ -112,7 +114,7 @@ class Engine:
     def _build_the_way_of_a_submit(self) -> None:
         lane, attempt_log = self._lane_of_submits(), AttemptLog(self.journal, self.clock.wall)
         reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
-        queue = Queue(self.http, lane, attempt_log, self.limits.max_queue_wait)
+        queue = Queue(self.http, lane, attempt_log, reconciler, self.limits.max_queue_wait)
         self.acceptance = Acceptance(
             registry=self.registry,
             outcomes=self.outcomes,
@@ -143,13 +145,13 @@ class Engine:
         )
         self.intake = Intake(self.journal, attempt_log, self.resumption)
 
-    def _lane_of_polls(self) -> Lane:
+    def _lane_of_polls(self) -> Limiter:
         # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
         patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
         polling = self.polling
-        return Lane(Gate(retry=patience, rate=polling.budget, burst=polling._at_once, random=self.random))
+        return Limiter(Gate(retry=patience, rate=polling.budget, burst=at_once(polling), random=self.random))
 
-    def _lane_of_submits(self) -> Lane:
+    def _lane_of_submits(self) -> Limiter:
         limits = self.limits
         gate = Gate(
             retry=self.retry,
@@ -158,7 +160,7 @@ class Engine:
             paid=True,
             random=self.random,
         )
-        return Lane(gate)
+        return Limiter(gate)
 
     # --- life -------------------------------------------------------------------------------------------
 
@@ -178,6 +180,7 @@ class Engine:
         self._tasks.append(task)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
         if not task.cancelled() and (fault := task.exception()):
             self._failed(fault)
 
@@ -282,7 +285,10 @@ class Engine:
         """
         if known := self.registry.unsettled.get(key):
             return known
-        job = Job(key, None, self, timeout, True)
+        lingering = self.resumption.find(key)
+        job = Job(key, lingering.request if lingering else None, self, timeout, True)
+        if self.resumption.inherit(job, attached=True):  # two submissions of one key would lose each other
+            return job
         self.registry.add(job)
         self._bring(Submission(job, None, self.loop.time(), look_first=True))
         return job
@@ -320,9 +326,7 @@ class Engine:
         """
         self.registry.moved(job, before)
         if job.done():
-            submission = self.reconciling.find(job.key)
-            attempt = submission.attempt if submission else None
-            self.registry.remember(job, mark=attempt.mark if attempt else None)
+            self.registry.remember(job)
         if before is JobState.PENDING:
             self.acceptance.left(job)
 
@@ -330,7 +334,7 @@ class Engine:
         """
         Stop waiting for a job.
         """
-        if job.state is JobState.QUEUED:
+        if job.state is JobState.QUEUED and job.request is not None:  # else it is not ours to withdraw
             self.intake.withdraw(job)
         if job.task_id is not None and self.registry.by_task.get(job.task_id) is job:
             self.tracker.forget(job.task_id)

@@ -20,14 +20,8 @@ import aiohttp
 from attrs import define, field, frozen
 
 from .._api.plain import plain
-from .._api.records import is_id
-from .._api.requests import (
-    Request,
-    TaskRecord,
-    Video,
-    VideoResult,
-    in_short,
-)
+from .._api.records import TaskRecord, Video, VideoResult, is_id
+from .._api.requests import Request, in_short
 from .._http.clock import ServerClock
 from .._jobs.job import Job, JobState, as_completed
 from .._jobs.streams import Item, feed
@@ -37,7 +31,7 @@ from .credentials import base_url_from, check_placeholder, token_from
 from .shortcuts import ShortMethods
 
 if TYPE_CHECKING:  # what runs is loaded where a session is entered: to name a session takes far less
-    from .._http.client import Transport
+    from .._http.transport import Transport
     from .._journal.sqlite import Journal
     from .._submit.submitters import CallbackUrl
     from .engine import Engine
@@ -140,7 +134,7 @@ class VeoSession(ShortMethods):
     async def __aenter__(self) -> Self:
         if self._engine is not None:
             raise UsageError("a VeoSession is entered once: make a new one for another `async with`")
-        from .._http.client import AiohttpTransport  # noqa: PLC0415
+        from .._http.aiohttp_transport import AiohttpTransport  # noqa: PLC0415
         from .engine import Engine  # noqa: PLC0415 - see above
 
         token = self._token or ""

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final, Unpack
 
+from .._api.fields import CommonFields, ExtendFields, Get1080pFields, InsertFields, MakeFields
+from .._api.records import Video, VideoResult
 from .._api.requests import (
     Extend,
     Get1080p,
@@ -19,10 +21,7 @@ from .._api.requests import (
     Reshoot,
     TextToVideo,
     Upsample,
-    Video,
-    VideoResult,
 )
-from .._api.rules import CommonFields, ExtendFields, Get1080pFields, InsertFields, MakeFields
 from .._jobs.job import Job
 
 __all__ = ["ShortMethods"]

@@ -14,10 +14,10 @@ from copy import copy
 from attrs import define, field
 
 from .._api.marks import label, mark_of, marks_in
+from .._api.records import TaskState
 from .._api.replies import Accepted
-from .._api.requests import TaskState
-from .._api.wire import classify
-from .._http.lane import Lane
+from .._api.states import classify
+from .._http.limiter import Limiter
 from .._jobs.job import Job, JobState, advance, settle
 from .._jobs.outcomes import Outcomes
 from .._jobs.registry import Registry
@@ -44,7 +44,7 @@ class Acceptance:
     registry: Registry
     outcomes: Outcomes
     tracker: Tracker
-    lane: Lane
+    lane: Limiter
     attempt_log: AttemptLog
     reconciler: Reconciler
     polling: PollPolicy
@@ -122,6 +122,8 @@ class Acceptance:
         Go on with a task that was accepted some time ago.
         """
         self.lane.gate.entered()
+        if job.request is not None:
+            self._unchecked.add(task_id)  # the session before may have ended before a record showed
         self.track(job, task_id, trace_id, found=True)
 
     def track(self, job: Job, task_id: str, trace_id: str | None, *, found: bool) -> None:

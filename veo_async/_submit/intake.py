@@ -7,14 +7,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from attrs import define, field
 
-from .._api.wire import dump_request
-from .._http.lane import sleep
+from .._api.stored import dump_request
+from .._http.limiter import sleep
 from .._jobs.job import Job, stop
-from .._journal.facts import Elsewhere, Fresh, Known, Standing, TakeIn
+from .._journal.facts import Elsewhere, Entry, Fresh, Known, Standing, TakeIn
 from .._journal.journal import AnyJournal
 from ..errors import JournalError
 from .resumption import Resumption
@@ -69,8 +70,7 @@ class Intake:
                 try:
                     await self._take_in(self.journal, [one for one in batch if not one.job.done()])
                 except JournalError as error:
-                    for submission in batch:
-                        stop(submission.job, JournalError(*error.args))
+                    await self._give_up(self.journal, batch, error)
                 self._unwritten.difference_update(submission.job for submission in batch)
             await sleep(self._woken, until=None)
 
@@ -101,14 +101,26 @@ class Intake:
 
     def _go_on(self, submission: Submission, standing: Standing) -> None:
         job = submission.job
-        if job.done():  # abandoned meanwhile
-            if isinstance(standing, Fresh):
-                self.attempt_log.withdraw(job.key)
-        elif isinstance(standing, Elsewhere):
-            stop(job, JournalError(ELSEWHERE))
-        elif isinstance(standing, Fresh):
+        if isinstance(standing, Fresh):
             job.attempts, job.first_attempt = standing.earlier, standing.failed + 1
             job.attempts += submission.look_first and job.attempts > 0  # as the journal numbers it
+            if job.done() and not submission.look_first:  # abandoned meanwhile
+                self.attempt_log.withdraw(job.key)
+            elif submission.request or not job.done():  # a look for a request is written down: it must end
+                self.resumption.begin(submission)
+        elif isinstance(standing, Elsewhere):
+            stop(job, JournalError(ELSEWHERE))
+        elif not job.done() and not self.resumption.take_up(submission, standing.entry):
             self.resumption.begin(submission)
-        elif not self.resumption.take_up(submission, standing.entry):
-            self.resumption.begin(submission)
+
+    async def _give_up(self, journal: AnyJournal, batch: Sequence[Submission], error: JournalError) -> None:
+        """
+        Stop what cannot be written down, and go on with what the journal knew before.
+        """
+        entries: dict[str, Entry] = {}
+        with suppress(JournalError):
+            entries = await journal.find_many([one.job.key for one in batch])
+        for submission in batch:
+            entry = entries.get(submission.job.key)
+            if submission.job.done() or entry is None or not self.resumption.take_up(submission, entry):
+                stop(submission.job, JournalError(*error.args))

@@ -11,9 +11,10 @@ from collections import deque
 from attrs import define, field
 
 from .._http.client import Http
-from .._http.lane import Lane, sleep
+from .._http.limiter import TROUBLE, Limiter, sleep
 from .._jobs.job import JobState, advance, stop
-from ..errors import ApiError, RateLimited, ServerError, SubmitTimedOut, TransportError, VeoError
+from ..errors import ApiError, SubmitTimedOut, TaskNotFound, TransportError, VeoError
+from .reconciler import Reconciler
 from .submission import AttemptLog, Submission
 
 __all__ = ["Queue"]
@@ -28,8 +29,9 @@ class Queue:
     """
 
     http: Http
-    lane: Lane
+    lane: Limiter
     attempt_log: AttemptLog
+    reconciler: Reconciler
     patience: float | None  # seconds that a job may wait for its turn; None for ever
     _waiting: deque[Submission] = field(init=False, factory=deque)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
@@ -47,7 +49,10 @@ class Queue:
         Queue a job once more, before all others, after an attempt that bought nothing.
         """
         submission.outgoing = submission.attempt = None
+        if submission.attached:
+            stop(submission.job, TaskNotFound(f"the key was abandoned, and bought nothing: {reason}"))
         if submission.job.done():  # abandoned meanwhile
+            self.reconciler.closed(submission.job.key)
             self.attempt_log.withdraw(submission.job.key)
             return
         log.info("job %s is sent again: %s", submission.job.key, reason)
@@ -93,7 +98,9 @@ class Queue:
                 break
             words = f"waited for its turn for {self.patience} s; it was never sent"
             trouble = f": {self.lane.trouble}" if self.lane.trouble else ""
-            stop(self._waiting.popleft().job, SubmitTimedOut(words + trouble))
+            job = self._waiting.popleft().job
+            self.reconciler.closed(job.key)
+            stop(job, SubmitTimedOut(words + trouble))
 
     def _next_late_at(self) -> float | None:
         return None if self.patience is None else self._waiting[0].queued_at + self.patience
@@ -117,5 +124,8 @@ class Queue:
             return
         finally:
             self.lane.changed()
-        is_down = isinstance(error, RateLimited | ServerError | TransportError)
-        gate.probed(self.lane.now(), ok=not is_down, retry_after=getattr(error, "retry_after", None))
+        gate.probed(
+            self.lane.now(),
+            ok=not isinstance(error, TROUBLE),
+            retry_after=getattr(error, "retry_after", None),
+        )

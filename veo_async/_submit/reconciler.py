@@ -63,6 +63,7 @@ class Attempt:
     mark: str | None = None  # the label in its callback URL, if it carries one
     skip_failed: bool = False  # whether tasks that have failed do not count
     may_send: bool = True  # whether the job has a request
+    own_url: str | None = None  # the request's own callback URL, whose fragment carries the mark
 
 
 # --- decisions -----------------------------------------------------------------------------------------------
@@ -86,7 +87,6 @@ class SendAgain:
     """
 
     attempt: Attempt
-    last: int = 0  # the highest number that a record of this key has shown
 
 
 @frozen(kw_only=True)
@@ -165,6 +165,13 @@ class Reconciler:
         Tell whether a task was accepted lately.
         """
         return task_id in self._accepted
+
+    def last_number(self, key: str) -> int:
+        """
+        Return the highest number of an attempt of this key that a record has shown, or 0.
+        """
+        tasks = self._shown.of_name(mark_of(key), first=0, skip_failed=False)
+        return max((task.number for task in tasks), default=0)
 
     def gone(self, task_id: str) -> None:
         """
@@ -320,17 +327,25 @@ class Reconciler:
         """
         reaches_back = self._shown.reaches_back_to <= self._since(unknown)
         absent = fault is None and unknown.absences > 1 and reaches_back
+        if fault == HIDDEN or (absent and self._may_be_hidden(unknown)):
+            return self._give_up(unknown, HIDDEN)
         if absent and unknown.named is None:
             return self._send_again(unknown)
         if absent:
             return self._give_up(unknown, NAMED)
-        if fault == HIDDEN:
-            return self._give_up(unknown, HIDDEN)
         if fault == NEVER_SEEN and unknown.absences > 1 and self._may_go_first(unknown):
             return self._send_again(unknown)
         if elapsed >= PATIENCE * self.grace and unknown.late >= ENOUGH:
             return self._give_up(unknown, fault or USELESS)
         return []
+
+    def _may_be_hidden(self, unknown: _Unknown) -> bool:
+        """
+        Tell whether a record may be its own, and lack the mark because fragments are cut off.
+        """
+        attempt = unknown.attempt
+        seconds = self._asked_at - attempt.began_at + max(attempt.reach, HOUR)
+        return attempt.own_url is not None and self._shown.may_hide(attempt.own_url, seconds)
 
     def _may_go_first(self, unknown: _Unknown) -> bool:
         """
@@ -345,9 +360,7 @@ class Reconciler:
 
     def _send_again(self, unknown: _Unknown) -> list[Decision]:
         del self._unknown[unknown.attempt.key]
-        tasks = self._shown.of_name(unknown.name, first=0, skip_failed=False)
-        last = max((task.number for task in tasks), default=0)
-        return [SendAgain(attempt=unknown.attempt, last=last)]
+        return [SendAgain(attempt=unknown.attempt)]
 
     def _give_up(self, unknown: _Unknown, reason: str) -> list[Decision]:
         del self._unknown[unknown.attempt.key]

@@ -14,12 +14,12 @@ from attrs import define, field
 
 from .._api.marks import Mark, mark_of
 from .._api.records import TaskRecord
-from .._api.wire import task_record
+from .._api.tasks import task_record
 from .._http.client import Http
-from .._http.lane import sleep
+from .._http.limiter import sleep
 from .._http.listing import or_none, read_all
 from .._jobs.job import JobState, advance, stop
-from ..errors import ApiError, BadRequest, SubmissionUnknown, TaskNotFound, TransportError, VeoError
+from ..errors import ApiError, BadRequest, ProtocolError, SubmissionUnknown, TaskNotFound, TransportError
 from .acceptance import Acceptance
 from .queue import Queue
 from .reconciler import Adopt, Decision, GiveUp, Reconciler, SendAgain
@@ -29,6 +29,7 @@ from .submission import AttemptLog, Submission
 __all__ = ["Reconciling", "find_by_keys"]
 
 DENIED: Final = "no task of the account shows the mark of this key"
+UNFINISHED: Final = "the account's listing cannot be read to its end: that a key is not in it proves nothing"
 
 log = logging.getLogger("veo_async")
 
@@ -59,6 +60,9 @@ class Reconciling:
         """
         attempt = submission.attempt
         assert attempt is not None, "only what may have been sent can be unknown"
+        waiting = self._unknown.get(attempt.key)
+        if submission.job.done() and waiting is not None and not waiting.job.done():
+            return  # an abandoned job must not displace one that waits for the same key
         if not submission.job.done() and submission.job.state is not JobState.UNKNOWN:
             advance(submission.job, JobState.UNKNOWN)
         self._unknown[attempt.key] = submission
@@ -144,19 +148,21 @@ class Reconciling:
         submission = self._unknown.get(decision.attempt.key)
         if submission is None or submission.attempt != decision.attempt:
             return
+        job = submission.job
+        # Should it be bought again, now or when the task has failed, that must have a number of its own.
+        job.attempts = max(job.attempts, self.reconciler.last_number(job.key))
         match decision:
             case Adopt():
                 await self._adopt(submission, decision)
             case SendAgain() if submission.request is None:
                 self._end(submission, TaskNotFound(DENIED))
             case SendAgain():
-                job = submission.job
-                job.attempts = max(job.attempts, decision.last)
                 if decision.attempt.skip_failed:  # what has failed so far is not this purchase's
                     job.first_attempt = job.attempts + 1
                 await self.attempt_log.close(decision.attempt, "not_sent")
                 # Not before: who uses the key meanwhile must find this submission, and not begin another.
                 del self._unknown[decision.attempt.key]
+                submission.queued_at = self.queue.lane.now()  # so far it has waited to be looked for
                 self.queue.put_again(submission, "the server has no such task")
             case GiveUp() if submission.request is None:
                 self._end(submission, TaskNotFound(decision.reason))
@@ -165,9 +171,13 @@ class Reconciling:
                 error = SubmissionUnknown(reason, sent_at=submission.sent_at, candidates=candidates)
                 self._end(submission, error)
 
-    def _end(self, submission: Submission, error: VeoError) -> None:
-        stop(submission.job, error)
-        del self._unknown[submission.job.key]  # last, as the session remembers its attempt
+    def _end(self, submission: Submission, error: SubmissionUnknown | TaskNotFound) -> None:
+        job, attempt = submission.job, submission.attempt
+        stop(job, error)
+        # Of an abandoned job, too, whose own error does not tell that something may have been bought.
+        mark = attempt.mark if attempt else None
+        self.acceptance.registry.remember(job, mark=mark, sent_at=submission.sent_at)
+        del self._unknown[job.key]
 
     async def _adopt(self, submission: Submission, adopt: Adopt) -> None:
         key, task_id = adopt.attempt.key, adopt.task_id
@@ -187,9 +197,14 @@ class Reconciling:
 async def find_by_keys(http: Http, keys: Sequence[str], *, recall: float) -> dict[str, TaskRecord]:
     """
     Find the tasks of these keys by their marks, among those of the last `recall` seconds.
+
+    Raises:
+        ProtocolError: some keys were not found, and the listing could not be read to its end.
     """
-    records, _ = await read_all(http, http.clock.earliest(http.polls.now()) - recall)
+    records, complete = await read_all(http, http.clock.earliest(http.polls.now()) - recall)
     shown = ShownTasks(0.0)
     raw: dict[str, Any] = {task_id: one for one in records if (task_id := shown.add(one)) is not None}
     best = {key: shown.of_name(mark_of(key), first=1, skip_failed=False) for key in keys}
+    if not complete and not all(best.values()):
+        raise ProtocolError(UNFINISHED)
     return {key: task_record(raw[tasks[0].id]) for key, tasks in best.items() if tasks}

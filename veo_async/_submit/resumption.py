@@ -7,7 +7,7 @@ from __future__ import annotations
 from attrs import define
 
 from .._api.marks import label
-from .._api.wire import dump_request
+from .._api.stored import dump_request
 from .._http.client import Http
 from .._jobs.job import Job, JobState, advance, stop
 from .._jobs.outcomes import Outcomes, read_outcome
@@ -106,9 +106,12 @@ class Resumption:
         """
         return self.submitters.find(key) or self.reconciling.find(key)
 
-    def inherit(self, job: Job) -> bool:
+    def inherit(self, job: Job, *, attached: bool = False) -> bool:
         """
         Let a job take the place of one that was abandoned while its submit was unanswered; False where none was.
+
+        Args:
+            attached: whether it only waits for what was bought already, and is not sent again.
 
         Raises:
             KeyConflict: that submit is of a different request.
@@ -118,8 +121,9 @@ class Resumption:
             return False
         if submission.request != job.request:
             raise key_conflict(job.key, submission.request)
+        job.attempts, job.first_attempt = submission.job.attempts, submission.job.first_attempt
         self.registry.add(job)
         on_its_way = self.submitters.find(job.key) is submission
         advance(job, JobState.SUBMITTING if on_its_way else JobState.UNKNOWN)
-        submission.job = job
+        submission.job, submission.attached = job, attached
         return True

@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 
 from attrs import define, field, frozen
 
-from .._api.marks import marks_in
+from .._api.marks import marks_in, marks_of, plainly, url_in
 from .._api.records import TaskState
 from .._api.states import classify
-from .._api.wire import task_id_of
+from .._api.tasks import task_id_of
 
 __all__ = ["Listing", "ShownTask", "ShownTasks"]
 
@@ -35,9 +35,7 @@ class Listing:
     asked_at: float  # by the caller's clock
     unix: float = 0.0  # the same in Unix seconds, as far as is known
     created_from: float | None = None  # by the clock of the records, in Unix seconds; None for all tasks
-    since: (
-        float | None
-    ) = -math.inf  # the same by the caller's clock; None where it continues an earlier listing
+    since: float | None = -math.inf  # the same by the caller's clock; None where it continues an earlier one
 
 
 class ShownTask(NamedTuple):
@@ -58,12 +56,12 @@ class ShownTasks:
     """
 
     lateness: float  # seconds after its creation in which a record may begin to show
-    reaches_back_to: float = field(
-        init=False, default=math.inf
-    )  # by the caller's clock: all since are listed
+    reaches_back_to: float = field(init=False, default=math.inf)  # all since is listed; by the caller's clock
     _by_name: dict[str, dict[str, ShownTask]] = field(init=False, factory=dict)
     marked: set[str] = field(init=False, factory=set)  # tasks that a listing has shown with a mark
     _unmarked: dict[str, float] = field(init=False, factory=dict)  # the others, and when they were created
+    _bare: dict[str, float] = field(init=False, factory=dict)  # their callback URLs, and the latest of each
+    _whole: set[str] = field(init=False, factory=set)  # URLs that have shown a mark in their fragment
     _newest: tuple[float, str] | None = field(init=False, default=None)
     _read_at: float = field(init=False, default=-math.inf)  # when that was asked for, in Unix seconds
 
@@ -79,20 +77,26 @@ class ShownTasks:
         task_id = task_id_of(record)
         if task_id is None or not isinstance(record, Mapping):
             return None
-        created_at, failed, marks = (
-            _created_at(record),
-            classify(record) is TaskState.FAILED,
-            marks_in(record),
-        )
-        for name, number in marks:
+        created_at, failed = _created_at(record), classify(record) is TaskState.FAILED
+        for name, number in marks_in(record):
             shown = ShownTask(task_id, number, created_at, failed)
             self._by_name.setdefault(name, {})[task_id] = shown
-        if listed and marks:
+        if listed:
+            self._list(task_id, record, created_at)
+        return task_id
+
+    def _list(self, task_id: str, record: Mapping[str, Any], created_at: float) -> None:
+        url, _, fragment = plainly(url_in(record)).partition("#")
+        if marks_in(record):
             self.marked.add(task_id)
             self._unmarked.pop(task_id, None)
-        elif listed and task_id not in self.marked:
+            if marks_of(fragment):
+                self._whole.add(url)
+        elif task_id not in self.marked:
             self._unmarked[task_id] = created_at
-        return task_id
+            if url:
+                at = math.inf if created_at == -math.inf else created_at
+                self._bare[url] = max(at, self._bare.get(url, at))
 
     def take(self, listing: Listing, records: Sequence[object], *, complete: bool) -> bool:
         """
@@ -108,7 +112,8 @@ class ShownTasks:
             return False
         newest = max(((_created_at(record), task_id_of(record) or "") for record in records), default=None)
         if newest is not None and newest[0] > -math.inf:
-            self._newest, self._read_at = newest, listing.unix
+            # A single record that is dated ahead must not hide what comes after it.
+            self._newest, self._read_at = (min(newest[0], listing.unix), newest[1]), listing.unix
         return True
 
     # --- looking up ---
@@ -149,9 +154,22 @@ class ShownTasks:
         """
         Return the tasks without a mark that were created in the last so many seconds, by the clock of the records.
         """
-        now = max(self._newest[0], self._read_at - HOUR) if self._newest else -math.inf
-        since = now - seconds
+        since = self._now() - seconds
         return tuple(task_id for task_id, at in self._unmarked.items() if at == -math.inf or at >= since)
+
+    def may_hide(self, own_url: str, seconds: float) -> bool:
+        """
+        Tell whether a task of the last so many seconds shows this callback URL, or its beginning, without a mark.
+
+        Where a fragment was ever shown behind it, it would show there.
+        """
+        whole, since = plainly(own_url), self._now() - seconds
+        if whole in self._whole:
+            return False
+        return any(at >= since and whole.startswith(url) for url, at in self._bare.items())
+
+    def _now(self) -> float:
+        return max(self._newest[0], self._read_at - HOUR) if self._newest else -math.inf
 
 
 def _created_at(record: object) -> float:

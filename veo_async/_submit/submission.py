@@ -13,7 +13,7 @@ from attrs import define
 
 from .._api.replies import Accepted
 from .._api.requests import Request
-from .._http.client import Outgoing
+from .._http.transport import Outgoing
 from .._jobs.job import Job, JobState
 from .._journal import facts
 from .._journal.journal import AnyJournal
@@ -41,6 +41,7 @@ class Submission:
     queued_at: float  # on the event loop's clock
     retry_failed: bool = False  # whether to buy again where the key's task failed
     look_first: bool = False  # whether another process may have bought the key
+    attached: bool = False  # whether the job only waits for what was bought already, and is not sent again
     outgoing: Outgoing | None = None  # the body of the attempt under way
     attempt: Attempt | None = None  # the one that may have bought something
     sent_at: float = 0.0  # when that began, in Unix seconds by the local clock
@@ -70,6 +71,7 @@ class Submission:
             first=self.job.first_attempt,
             skip_failed=skip_failed,
             may_send=self.request is not None,
+            own_url=self.request.callback_url if self.request else None,
         )
         return self.attempt
 

@@ -18,7 +18,9 @@ from attrs import define, field
 from .._api.marks import Mark, label, mark_of, marked_url
 from .._api.replies import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
 from .._api.wire import encode
-from .._http.client import Http, Outgoing, tell
+from .._http.client import Http
+from .._http.limiter import tell
+from .._http.transport import Outgoing
 from .._jobs.job import JobState, advance, stop
 from ..errors import JournalError, TransportError
 from .acceptance import Acceptance
@@ -59,7 +61,8 @@ class Submitters:
         """
         Find the submission of a key whose attempt is not answered yet.
         """
-        return self._under_way.get(key)
+        submission = self._under_way.get(key)
+        return None if submission is None or submission.job.task_id is not None else submission
 
     def called_back(self, marks: Iterable[Mark], task_id: str) -> None:
         """
@@ -117,7 +120,8 @@ class Submitters:
             stop(submission.job, ended_early(submission.job, submission))
             raise
         finally:
-            del self._under_way[submission.job.key]
+            if self._under_way.get(submission.job.key) is submission:
+                del self._under_way[submission.job.key]
 
     def _prepare(self, submission: Submission) -> Attempt:
         job = submission.job

@@ -3,12 +3,12 @@ What callbacks say of tasks, and how much of that is believed.
 
 A callback carries no signature, so it is a hint: a reason to look now, and never more.
 Hints that come within a window share a request.
-A hint about a task that is already hinted at changes nothing until somebody has looked, and a task is hinted
-at `MOST_HINTS` times at most, so that who repeats himself, or makes things up, costs a few looks.
+After a hint about a task, further ones change nothing until somebody has looked, and no more than `MOST_HINTS`
+about one task count. So a sender that repeats itself, or makes things up, costs a few looks.
 
-How many of the tasks that end were announced tells whether callbacks work.
-As long as nearly all are, looks that nobody asked for may come more rarely; if some get lost, they may not,
-since a task that is not announced must be noticed no later than by polling alone.
+Whether callbacks work is told by the share of the tasks that were announced before they were seen to end.
+As long as that is nearly all of them, looks without a hint may come more rarely. Once callbacks get lost they may
+not, since a task that is not announced must be noticed no later than by polling alone.
 """
 
 from __future__ import annotations

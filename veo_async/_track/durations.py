@@ -1,12 +1,12 @@
 """
-How long tasks take, learned per kind of request, and from that when a look at one is worth its price.
+How long tasks take, learned per kind of request, and when a look at one is therefore worth its price.
 
 What is learned is a *life table*, as actuaries keep it: for each bin of age, how many tasks were seen to enter
 it and how many ended within it.
 The ratio of the two is the chance that a task which has come this far ends before the bin does, whatever the
 shape of the distribution.
 Tasks that are still pending count for the bins they have outlived.
-Without them a session that has just begun would learn from its quickest tasks alone, and believe the others late.
+Without them a session that has just begun would learn from its quickest tasks alone, and take the others for late.
 
 The table starts as if `PRIOR_WEIGHT` tasks had been seen to end as the documents say, and a kind that is new
 borrows the experience of the others.
@@ -239,7 +239,7 @@ def _outlook(chances: Sequence[float], price: float) -> Outlook:
     ]
     alive = _survival(chances)
     half = sum(share > 0.5 for share in alive)
-    # It falls into that bin; in the first one, which begins at 0, its end serves: who is late is measured by it.
+    # The median falls into that bin. Lateness is measured by it, so it is not 0: of the first bin, the end serves.
     median = max(EDGES[min(half, BINS - 1)], FIRST_EDGE)
     mostly = EDGES[min(sum(share > 1 - MOSTLY for share in alive) + 1, BINS - 1)]  # the end of its bin
     return Outlook(price, median, mostly, hazards)

@@ -1,9 +1,9 @@
 """
-Tasks that a reply left out: each is asked about alone, until an answer knows it, or the silence has lasted.
+Tasks that a reply left out. Each is asked about alone, until an answer names it or it has been missing for long.
 
-A batch's silence proves nothing, as a replica may lag, or a reply may be cut.
-Nor does one answer to a lone question, so several must be silent, over a span of time.
-A task whose record cannot be read is asked about alone as well, lest it spoil the answers about others.
+That a batch leaves out a task proves nothing, since a replica may lag, or a reply may be cut.
+One answer to a question about it alone proves nothing either, so there must be several, over a span of time.
+A task whose record cannot be read is asked about alone as well, so that it does not spoil the answers about others.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Suspects:
 
     def refused(self, task_id: str, now: float) -> bool:
         """
-        Ask about a task alone, since a question about it was refused; tell whether that was the first one about it alone.
+        Ask about a task alone, since a question about it was refused; tell whether that was the first about it alone.
 
         That is no miss: the server has not said that it knows no such task.
         """

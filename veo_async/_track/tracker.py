@@ -5,10 +5,10 @@ It asks the schedule when the next look is due and whom to ask about, sleeps unt
 polls, asks the API, and hands what the answer says to the session.
 It holds no job: tasks are known by their ids, and outcomes leave through `settle`.
 
-One look is a short task of its own, so that a slow answer holds up nobody: not the others, whose looks go on, and
-not those that it is about, who are asked about again meanwhile. The number of looks is bounded.
-What a look may end in, and what follows, stands in `_look`; a failed look never ends a task, only
-the server's record, the deadline, lasting silence about an id, or a dead token do.
+One look is a short asyncio task of its own, so that a slow answer holds up nobody. The looks at other tasks go on,
+and those that the slow answer is about are asked about again meanwhile. The number of looks is bounded.
+What a look may end in, and what follows, stands in `_look`. A failed look never ends a task. Only the server's
+record, the deadline, lasting silence about an id, or a dead token do.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any, Final
 from attrs import Factory, define, field
 
 from .._api.replies import is_dead_token
-from .._api.wire import read_items, standings, task_id_of
+from .._api.tasks import read_items, standings, task_id_of
 from .._http.client import Http
-from .._http.lane import Lane, sleep
+from .._http.limiter import Limiter, sleep
 from .._http.listing import about_many, or_none
 from ..errors import (
     ApiError,
@@ -70,10 +70,10 @@ class Tracker:
     settle: Callable[[Sequence[tuple[str, Outcome]]], Awaitable[None]]
     looked: Callable[[Sequence[str], Sequence[object]], Awaitable[None]]
     dead_after: float
-    lane: Lane = field(init=False, default=Factory(lambda self: self.http.polls, takes_self=True))
+    limiter: Limiter = field(init=False, default=Factory(lambda self: self.http.polls, takes_self=True))
     _looks: set[asyncio.Task[None]] = field(init=False, factory=set)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
-    _sleeps_until: float = field(init=False, default=-math.inf)  # nothing that is due matters to who is awake
+    _sleeps_until: float = field(init=False, default=-math.inf)  # as now, while it is awake anyway
     _patience: asyncio.Timeout | None = field(init=False, default=None)  # of the wait at the gate
     _failure: BaseException | None = field(init=False, default=None)
     _was_refused: bool = field(init=False, default=False)
@@ -107,14 +107,14 @@ class Tracker:
         """
         Look at a task at once: it may well have ended.
         """
-        self.schedule.nudge(task_id, self.lane.now())
+        self.schedule.nudge(task_id, self.limiter.now())
         self._wake_in_time()
 
     def hint(self, task_id: str, window: float) -> None:
         """
         Look at a task within `window` seconds, together with others: a callback says that it has ended.
         """
-        if self.schedule.hint(task_id, self.lane.now(), window=window):
+        if self.schedule.hint(task_id, self.limiter.now(), window=window):
             self._wake_in_time()
 
     async def run(self) -> None:
@@ -135,7 +135,7 @@ class Tracker:
         """
         Do the one thing that is due now, or sleep until something is.
         """
-        now = self.lane.now()
+        now = self.limiter.now()
         await self._expire(now)
         due_at = self.schedule.next_due_at()
         if len(self._looks) >= AT_ONCE:
@@ -151,8 +151,8 @@ class Tracker:
         if batch:
             self._begin(batch, entered_at)
         else:
-            self.lane.gate.withdrawn(entered_at, sent_at=entered_at)
-            self.lane.changed()
+            self.limiter.gate.withdrawn(entered_at, sent_at=entered_at)
+            self.limiter.changed()
 
     async def _sleep(self, until: float | None) -> None:
         self._sleeps_until = math.inf if until is None else until
@@ -167,18 +167,20 @@ class Tracker:
         if due_at is not None and due_at < self._sleeps_until:
             self._woken.set()
         if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(self.lane.now() if self._failure else self.schedule.next_deadline_at())
+            self._patience.reschedule(
+                self.limiter.now() if self._failure else self.schedule.next_deadline_at()
+            )
 
     async def _enter(self) -> float | None:
         """
         Pass the gate, but not at the cost of a deadline, even one that comes meanwhile.
         """
-        if (entered_at := self.lane.enter_at_once()) is not None:
+        if (entered_at := self.limiter.enter_at_once()) is not None:
             return entered_at
         self._sleeps_until = math.inf
         try:
             async with asyncio.timeout_at(self.schedule.next_deadline_at()) as self._patience:
-                return await self.lane.enter()
+                return await self.limiter.enter()
         except TimeoutError:
             return None
         finally:
@@ -223,7 +225,7 @@ class Tracker:
             raise  # the caller closed the aiohttp session: nobody can ask any more, and that is no secret
         except asyncio.CancelledError:
             # Not at the end only: what a caller's session is hooked up with may do it.
-            self.schedule.unanswered(held, self.lane.now())
+            self.schedule.unanswered(held, self.limiter.now())
             raise
         except VeoError as error:
             log.debug("a look at %d tasks failed: %s", len(batch), error)
@@ -233,7 +235,7 @@ class Tracker:
                 await self._suspect_the_token(error, entered_at)
         else:
             self._dead_probes = 0
-            self._usual += NEWEST * (self.lane.now() - entered_at - self._usual)
+            self._usual += NEWEST * (self.limiter.now() - entered_at - self._usual)
             self.schedule.answered(len(batch))
             await self._learn(batch, records, is_late=not held)
 
@@ -249,12 +251,12 @@ class Tracker:
 
     def _let_go(self, held: list[str]) -> None:
         """
-        Ask about those again that wait for an answer which is long in coming; about one alone not a third time.
+        Ask again about those whose answer is long in coming; about one that is asked about alone, once more only.
         """
-        now, gate = self.lane.now(), self.lane.gate
+        now, gate = self.limiter.now(), self.limiter.gate
         if gate.opens_at(now) is None:  # nothing may go before that answer, so it is no fault of their number
             gate.overdue(now)
-            self.lane.changed()
+            self.limiter.changed()
             self.schedule.unanswered(held, now)
         elif len(held) > 1:
             self.schedule.overlong(held, now)
@@ -270,7 +272,7 @@ class Tracker:
         """
         Tell the schedule what a failed look means for those that were asked about.
         """
-        now = self.lane.now()
+        now = self.limiter.now()
         if isinstance(error, BadRequest):
             self._refused(batch, error)
         elif isinstance(error, ProtocolError):
@@ -282,7 +284,7 @@ class Tracker:
         level = logging.DEBUG if self._was_refused else logging.WARNING  # once is enough to be seen
         log.log(level, "the server refused to be asked about %d tasks: %s", len(batch), error)
         self._was_refused = True
-        self.schedule.refused(batch, self.lane.now())
+        self.schedule.refused(batch, self.limiter.now())
 
     async def _learn(self, batch: Sequence[str], records: Sequence[object], *, is_late: bool) -> None:
         """
@@ -291,7 +293,7 @@ class Tracker:
         If it is late, tasks that are being asked about again are left to that question: each answer plans the next
         look, so from then on there would be two looks at a time.
         """
-        now, (pending, ended, unreadable, linkless) = self.lane.now(), standings(records, batch)
+        now, (pending, ended, unreadable, linkless) = self.limiter.now(), standings(records, batch)
         if linkless or self._linkless:
             self._linkless.difference_update(batch)
             self._linkless.update(linkless)
@@ -313,7 +315,7 @@ class Tracker:
             await self._end([*ended.items()])
 
     async def _suspect_the_token(self, error: VeoError, at: float) -> None:
-        now = self.lane.now()
+        now = self.limiter.now()
         if not self._dead_probes:
             self._dead_since = at
         self._dead_probes += 1

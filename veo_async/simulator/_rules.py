@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from .._api.requests import MODELS
+from .._api.models import MODELS
 from ._settings import Settings
 
 __all__ = ["CODES", "FIELDS", "Refusal", "check_submit", "model_of", "unfit"]

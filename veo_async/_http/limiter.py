@@ -5,18 +5,25 @@ The event loop's side of a gate: waiting for it to open, in order of arrival.
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from attrs import define, field
 
+from .._api.replies import is_dead_token
+from ..errors import ApiError, RateLimited, ServerError, TransportError, VeoError
 from .gate import Gate
 
-__all__ = ["Lane", "sleep"]
+__all__ = ["TROUBLE", "Limiter", "sleep", "tell"]
+
+TROUBLE: Final = (RateLimited, ServerError, TransportError)  # what may be why nothing goes
 
 
 @define(eq=False)
-class Lane:
+class Limiter:
     """
-    Lets coroutines through a gate one after the other; tell the gate what came of it, then call `changed`.
+    Lets coroutines through a gate one after the other.
+
+    Whoever was let through tells the gate what came of it, by `tell`; or tells it directly, and calls `changed`.
 
     Attributes:
         trouble: what the last request ended with, in words, where that may be why nothing goes; else None.
@@ -72,6 +79,38 @@ class Lane:
         Have those who wait look at the gate again.
         """
         self._change.set()
+
+
+def tell(limiter: Limiter, error: BaseException | None, *, left: bool, sent_at: float) -> None:
+    """
+    Tell the gate what came of a request: the one table of what each outcome means for those that follow.
+
+    Args:
+        error: what the request ended with, or None.
+        left: whether it had begun to leave this machine.
+        sent_at: when it was let through.
+    """
+    now, gate = limiter.now(), limiter.gate
+    if not isinstance(error, asyncio.CancelledError):
+        limiter.trouble = str(error) if isinstance(error, TROUBLE) else None
+    match error:
+        case None:
+            gate.succeeded(now, sent_at=sent_at)
+        case RateLimited():
+            gate.throttled(now, sent_at=sent_at, retry_after=error.retry_after)
+        case TransportError() if not left:
+            gate.unreachable(now, sent_at=sent_at)
+        case ServerError():
+            gate.failed(now, sent_at=sent_at, retry_after=error.retry_after)
+        case TransportError():
+            gate.failed(now, sent_at=sent_at)
+        case VeoError() if not gate.paid and is_dead_token(error):
+            gate.unreachable(now, sent_at=sent_at)  # one probe at a time, ever more rarely
+        case ApiError():
+            gate.succeeded(now, sent_at=sent_at)  # the lane works, whatever it said of this one
+        case _:
+            gate.withdrawn(now, sent_at=sent_at)  # cancelled, or a fault of ours: nothing was learned
+    limiter.changed()
 
 
 async def sleep(woken: asyncio.Event, *, until: float | None) -> None:

@@ -1,0 +1,59 @@
+"""
+Which fields of a request may be left out, for type checkers and editors.
+
+These are the keyword arguments of the session's short methods, such as `text_to_video`.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+__all__ = ["CommonFields", "ExtendFields", "Get1080pFields", "InsertFields", "MakeFields"]
+
+
+class CommonFields(TypedDict, total=False):
+    """
+    What every kind of request takes, and what `VeoSession.submit` takes beside it.
+    """
+
+    callback_url: str | None
+    key: str | None
+    timeout: float | None
+    retry_failed: bool
+
+
+class MakeFields(CommonFields, total=False):
+    """
+    Of a request that makes a video from a prompt or from images.
+    """
+
+    model: str
+    resolution: str | None
+    aspect_ratio: str | None
+    translation: bool
+
+
+class Get1080pFields(CommonFields, total=False):
+    """
+    Of a `Get1080p`.
+    """
+
+    model: str
+
+
+class ExtendFields(CommonFields, total=False):
+    """
+    Of an `Extend`.
+    """
+
+    model: str
+    resolution: str | None
+    aspect_ratio: str | None
+
+
+class InsertFields(CommonFields, total=False):
+    """
+    Of an `InsertObject`.
+    """
+
+    image_mask: str | None

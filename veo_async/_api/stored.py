@@ -1,0 +1,72 @@
+"""
+Requests and outcomes as texts that are kept, and read again by a later process.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import cattrs
+
+from ..errors import JobFailed
+from .records import VideoResult, is_id
+from .requests import REQUEST_TYPES, Request
+from .tasks import video_result
+from .wire import code_and_message, trace_id_of
+
+__all__ = ["dump_outcome", "dump_request", "load_outcome", "load_request"]
+
+_kept: Final = cattrs.Converter(omit_if_default=True, detailed_validation=False)
+
+
+def dump_request(request: Request) -> str:
+    """
+    Write a request as JSON text; equal requests give equal texts.
+    """
+    return _text({"kind": type(request).__name__} | _kept.unstructure(request))
+
+
+def load_request(text: str) -> Request:
+    """
+    Read what `dump_request` wrote, and nothing else: it may be bought.
+
+    Raises:
+        Exception: of any kind that reading a text may end in.
+    """
+    kept = json.loads(text)
+    request = _kept.structure(kept, REQUEST_TYPES[kept.pop("kind")])
+    if dump_request(request) != text:
+        raise ValueError("no request was written so")
+    return request
+
+
+def dump_outcome(outcome: VideoResult | JobFailed) -> str:
+    """
+    Write a job's lasting outcome as JSON text.
+    """
+    names = ("task_id", "trace_id", "code", "message", "raw")
+    return _text({name: getattr(outcome, name) for name in names if hasattr(outcome, name)})
+
+
+def load_outcome(text: str, request: Request | None) -> VideoResult | JobFailed:
+    """
+    Read what `dump_outcome` wrote.
+
+    Raises:
+        Exception: of any kind that reading a text may end in.
+    """
+    kept = json.loads(text)
+    if not text.isascii() or not is_id(kept["task_id"]):
+        raise ValueError("no outcome was written so")
+    if "raw" not in kept:
+        code, message = code_and_message({"error": {name: kept[name] for name in ("code", "message")}})
+        return JobFailed(message, code=code, trace_id=trace_id_of(kept), task_id=kept["task_id"])
+    result = video_result(kept["task_id"], kept["raw"], request)
+    if not result.videos:
+        raise ValueError("a result has a video")
+    return result
+
+
+def _text(data: object) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
