@@ -755,7 +755,7 @@ async def test_learned_rubbish_is_no_reason_not_to_start(path: Path) -> None:
         async with journalled(world, path) as veo:
             store: Any = veo._journal._store  # type: ignore[union-attr]
             store.connection.execute("INSERT OR REPLACE INTO learned VALUES ('text2video', ?)", (rubbish,))
-            veo._engine.endings.durations = type(veo._engine.endings.durations)()  # type: ignore[union-attr]
+            veo._engine.learning.durations = type(veo._engine.learning.durations)()  # type: ignore[union-attr]
         async with journalled(world, path) as veo:
             await veo.submit(whale())
 

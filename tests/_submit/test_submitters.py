@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ from veo_async import (
 )
 from veo_async._api.marks import label
 from veo_async._http.transport import Reply
+from veo_async._journal.facts import Standing, TakeIn
 from veo_async._journal.sqlite_store import Store
 from veo_async.errors import ConnectionFailed, ProtocolError, TransportTimedOut
 from veo_async.simulator import TOKEN, Faults, Settings
@@ -71,6 +72,11 @@ class LateJournal(Journal):
     async def write(self, *facts: Any) -> None:
         await super().write(*facts)
         await asyncio.sleep(1.0)
+
+    async def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
+        standings = await super().take_in(items)
+        await asyncio.sleep(1.0)
+        return standings
 
 
 # --- keys ------------------------------------------------------------------------------------------------

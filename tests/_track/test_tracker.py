@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +31,7 @@ from veo_async import (
     VeoError,
     VeoSession,
 )
-from veo_async._api.tasks import Standings
+from veo_async._api.tasks import Standings, standings
 from veo_async._http.transport import Outgoing, Reply
 from veo_async.simulator import TOKEN, Faults, Settings
 from veo_async.simulator._settings import FailedForm, PendingForm
@@ -882,25 +882,22 @@ async def test_a_probe_that_drips_does_not_keep_the_lane_shut() -> None:
         assert 75.0 > now()
 
 
-def test_a_record_with_an_absurd_number_harms_nobody() -> None:
+def test_a_record_with_an_absurd_number_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     JSON knows no bound on whole numbers: times beyond reason are no times, and the video is handed over.
     """
+
+    def absurd(items: Iterable[object], asked: Iterable[str]) -> Standings:
+        found = standings(items, asked)
+        ended = {known: {**record, "finished_at": 10**400} for known, record in found.ended.items()}
+        return found._replace(ended=ended)
 
     async def main() -> None:
         world = World()
         async with world.session() as veo:
             job = veo.text_to_video("a")
             task_id = await job.accepted()
-            assert veo._engine is not None
-            poll = veo._engine.tracker.poll
-
-            async def absurd(task_ids: Sequence[str], entered_at: float) -> Standings:
-                found = await poll(task_ids, entered_at)
-                ended = {known: {**record, "finished_at": 10**400} for known, record in found.ended.items()}
-                return found._replace(ended=ended)
-
-            veo._engine.tracker.poll = absurd
+            monkeypatch.setattr("veo_async._track.tracker.standings", absurd)
             world.core.finish(task_id)
             assert (await job).videos
 

@@ -14,9 +14,11 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from veo_async import Journal, Limits, PollPolicy, RetryPolicy, TextToVideo, VeoSession
+from veo_async._journal.facts import Standing, TakeIn
 
 
 class SuicidalJournal(Journal):
@@ -40,6 +42,14 @@ class SuicidalJournal(Journal):
         await super().write(*facts)
         if now:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    async def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
+        if self.fact == "Intended" and self.when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        standings = await super().take_in(items)
+        if self.fact == "Intended":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return standings
 
 
 async def main(path: str, count: int, speed: float, *step: str) -> None:

@@ -18,7 +18,7 @@ from html import unescape
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["Mark", "label", "mark_of", "marked_url", "marks_in", "marks_of"]
+__all__ = ["Mark", "label", "mark_of", "marked_url", "marks_in", "marks_of", "plainly", "url_in"]
 
 _NAME: Final = "veo_async"
 _LABEL: Final = re.compile(rf"{_NAME}=([A-Za-z0-9_-]{{22}})\.([0-9]{{1,9}})(?![0-9])")
@@ -75,9 +75,16 @@ def marks_in(record: Mapping[str, Any]) -> list[Mark]:
     """
     Find the marks that a task's record shows, wherever in its callback URL they are, and however that is escaped.
     """
+    return marks_of(url_in(record))
+
+
+def url_in(record: Mapping[str, Any]) -> str:
+    """
+    Read the callback URL that a task's record shows; empty where it shows none.
+    """
     request = record.get("request")
     url = request.get("callback_url") if isinstance(request, Mapping) else None
-    return marks_of(url) if isinstance(url, str) else []
+    return url if isinstance(url, str) else ""
 
 
 def marks_of(url: str) -> list[Mark]:
@@ -87,5 +94,12 @@ def marks_of(url: str) -> list[Mark]:
     for _ in range(_MOST_LAYERS):
         if found := _LABEL.findall(url):
             return [Mark(name, int(number)) for name, number in found]
-        url = unescape(unquote(url))
+        url = plainly(url)
     return []
+
+
+def plainly(url: str) -> str:
+    """
+    Undo a layer of escapes that others have put around a URL.
+    """
+    return unescape(unquote(url))

@@ -16,10 +16,8 @@ __all__ = ["ServerClock"]
 @define(eq=False)
 class ServerClock:
     """
-    What time it is at the server, from the `Date` headers of its replies, narrowed down by each.
+    Narrows down, by the `Date` header of each reply, what time it is at the server.
 
-    A `Date` is cut to whole seconds, and the reply was on its way for a while: each gives bounds, and bounds meet.
-    Where they do not, a clock was set, and the newest reply is believed.
     Nothing but the first filter of a listing and a figure of the statistics depends on it.
 
     Attributes:
@@ -34,10 +32,10 @@ class ServerClock:
         """
         Learn from a reply; `date` in Unix seconds, the others on the event loop's clock.
         """
-        least, most = date - received_at, date + 1.0 - sent_at
+        least, most = date - received_at, date + 1.0 - sent_at  # a `Date` is cut to whole seconds
         if least <= self._most and most >= self._least:
             least, most = max(self._least, least), min(self._most, most)
-        self._least, self._most = least, most
+        self._least, self._most = least, most  # of the newest reply alone, where a clock was set
 
     def at(self, moment: float) -> float | None:
         """

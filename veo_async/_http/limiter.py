@@ -5,6 +5,7 @@ The event loop's side of a gate: waiting for it to open, in order of arrival.
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from attrs import define, field
 
@@ -12,7 +13,9 @@ from .._api.replies import is_dead_token
 from ..errors import ApiError, RateLimited, ServerError, TransportError, VeoError
 from .gate import Gate
 
-__all__ = ["Limiter", "sleep", "tell"]
+__all__ = ["TROUBLE", "Limiter", "sleep", "tell"]
+
+TROUBLE: Final = (RateLimited, ServerError, TransportError)  # what may be why nothing goes
 
 
 @define(eq=False)
@@ -89,8 +92,7 @@ def tell(limiter: Limiter, error: BaseException | None, *, left: bool, sent_at: 
     """
     now, gate = limiter.now(), limiter.gate
     if not isinstance(error, asyncio.CancelledError):
-        is_trouble = isinstance(error, RateLimited | ServerError | TransportError)
-        limiter.trouble = str(error) if is_trouble else None
+        limiter.trouble = str(error) if isinstance(error, TROUBLE) else None
     match error:
         case None:
             gate.succeeded(now, sent_at=sent_at)

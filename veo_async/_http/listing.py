@@ -5,7 +5,6 @@ Questions to `/veo/tasks` that a caller asks: one task, many, or all of one's ow
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
-from contextlib import aclosing
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
@@ -15,15 +14,7 @@ from .._api.tasks import read_batch, read_items, read_record, task_id_of, task_r
 from ..errors import BadRequest, InvalidRequest, TaskNotFound
 from .client import Http
 
-__all__ = [
-    "about_many",
-    "list_tasks",
-    "or_none",
-    "pages",
-    "read_all",
-    "retrieve",
-    "retrieve_many",
-]
+__all__ = ["about_many", "list_tasks", "or_none", "read_all", "retrieve", "retrieve_many"]
 
 NOT_FOUND: Final = 404
 PAGE: Final = 50  # records; the vendor's help recommends at most that, its default is 12
@@ -33,10 +24,6 @@ MOST_PAGES: Final = 2000  # a listing that goes on for ever is broken
 async def retrieve(http: Http, *, task_id: str | None, trace_id: str | None) -> TaskRecord:
     """
     Ask about one task, by exactly one of its ids.
-
-    Raises:
-        InvalidRequest: both ids are given, or none.
-        TaskNotFound: there is none.
     """
     if (task_id is None) == (trace_id is None):
         raise InvalidRequest("give a task_id or a trace_id, and not both")
@@ -91,71 +78,55 @@ async def list_tasks(
     limit: int | None,
 ) -> AsyncGenerator[TaskRecord, None]:
     """
-    Go through the caller's own tasks, page by page.
+    Go through the caller's own tasks; each is given once, however the pages shift while they are read.
     """
     filters = {"type": type, "created_at_min": _seconds(created_from), "created_at_max": _seconds(created_to)}
-    count = 0
-    async with aclosing(pages(http, {k: v for k, v in filters.items() if v is not None})) as found:
-        async for raw in found:
+    question = {
+        "action": "retrieve_batch",
+        "limit": PAGE,
+        **{k: v for k, v in filters.items() if v is not None},
+    }
+    offset, count, known = 0, 0, set[str | None]()
+    while True:
+        page = read_batch(await http.read({**question, "offset": offset}))
+        # A short page need not be the last: the server may cap `limit`. One with nothing new is.
+        fresh = [raw for raw in page if task_id_of(raw) not in known]
+        known.update(map(task_id_of, fresh))
+        offset += len(page)
+        for raw in fresh:
             if limit is not None and count >= limit:
                 return
             count += 1
             yield task_record(raw)
-
-
-async def pages(http: Http, filters: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-    """
-    Go through the raw records of a listing; each is given once, however the pages shift while they are read.
-    """
-    offset, known = 0, set[str | None]()
-    while True:
-        question = {"action": "retrieve_batch", "offset": offset, "limit": PAGE, **filters}
-        page = read_batch(await http.read(question))
-        # A short page need not be the last: the server may cap `limit`. One with nothing new is.
-        fresh = [raw for raw in page if task_id_of(raw) not in known]
         if not fresh:
             return
-        known.update(map(task_id_of, fresh))
-        offset += len(page)
-        for raw in fresh:
-            yield raw
 
 
 async def read_all(http: Http, created_from: float | None) -> tuple[list[object], bool]:
     """
     Read a listing with everything on it as it came; tells whether that was to the end.
 
+    On a busy account new tasks push the others down while it is read, so that a page begins with what came before.
+    Any other repetition stays, for the reconciler to see that the listing moved under it.
+
     Args:
         created_from: Unix seconds by the clock of the records; None for all tasks.
     """
     filters = {} if created_from is None else {"created_at_min": created_from}
     records: list[object] = []
-    known: set[str | None] = {None}
+    known: set[str | None] = set()
     while len(records) <= MOST_PAGES * PAGE:
         question = {"action": "retrieve_batch", "offset": len(records), "limit": PAGE, **filters}
         page = read_items(await http.read(question))
-        overlap = _overlap(records, page)
-        ids = {task_id_of(record) for record in page}
-        if ids <= known:
+        ids = [task_id_of(record) for record in page]
+        pushed = next((place for place, task_id in enumerate(ids) if task_id not in known), len(page))
+        fresh = page[pushed:]
+        if known.issuperset(filter(None, ids)):
             # Nothing new: the end, pushed down by new tasks. The whole once more: `offset` was not heeded.
-            return records + page[overlap:], not page or overlap == len(page) < len(records)
-        records += page[overlap:]
-        known |= ids
+            return records + fresh, not page or (not fresh and len(page) < len(records))
+        records += fresh
+        known.update(filter(None, ids))
     return records, False
-
-
-def _overlap(records: Sequence[object], page: Sequence[object]) -> int:
-    """
-    How many records at the head of a page are those at the end of what was read before.
-
-    On a busy account new tasks come in at the head of the listing while it is read, and push the others down:
-    each page then begins where the last one ended, so nothing was passed over.
-    Any other repetition stays, for the reconciler to see that the listing moved under it.
-    """
-    for length in range(min(len(records), len(page), 2 * PAGE), 0, -1):
-        if [*map(task_id_of, records[-length:])] == [*map(task_id_of, page[:length])]:
-            return length
-    return 0
 
 
 def _seconds(moment: datetime | float | None) -> float | None:

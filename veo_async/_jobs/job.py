@@ -23,7 +23,7 @@ from .._api.records import VideoResult
 from .._api.requests import Request
 from ..errors import UsageError, VeoError
 
-__all__ = ["Job", "JobOwner", "JobState", "JobUpdate", "advance", "as_completed", "looked", "settle"]
+__all__ = ["Job", "JobOwner", "JobState", "JobUpdate", "advance", "as_completed", "looked", "settle", "stop"]
 
 
 class JobState(StrEnum):
@@ -342,6 +342,14 @@ def settle(job: Job, state: JobState, outcome: VideoResult | VeoError) -> None:
     callbacks, job._callbacks = job._callbacks, None
     for callback, context in callbacks or ():
         job._owner.loop.call_soon(callback, job, context=context)
+
+
+def stop(job: Job, error: VeoError) -> None:
+    """
+    Settle a job, unless it is settled, without a terminal record.
+    """
+    if not job.done():
+        settle(job, JobState.STOPPED, error)
 
 
 def _changed(job: Job, at: float) -> None:

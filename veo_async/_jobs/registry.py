@@ -28,8 +28,12 @@ log = logging.getLogger("veo_async")
 class Registry:
     """
     Finds jobs; the same key is the same job.
+
+    Attributes:
+        remembers: whether it is to keep in memory what a journal would.
     """
 
+    remembers: bool = False
     unsettled: dict[str, Job] = field(init=False, factory=dict)
     by_task: dict[str, Job] = field(init=False, factory=dict)
     counts: Counter[JobState] = field(init=False, factory=Counter)
@@ -88,7 +92,7 @@ class Registry:
             mark: of its attempt, where the outcome of that is unknown.
             sent_at: when that began, where the job's own error does not tell.
         """
-        entry = _entry_of(job, mark, sent_at)
+        entry = _entry_of(job, mark, sent_at) if self.remembers and job.keyed else None
         if entry is not None:
             self._remembered[job.key] = entry
 

@@ -1,9 +1,9 @@
 """
-What runs while a session is entered: the rooms below, joined, and what each asks of the others.
+What runs while a session is entered: the rooms below, joined.
 
-    submit ─▶ Submitters ─▶ accepted ─▶ Tracker ─▶ end ─▶ the job's outcome
-                  │             ▲
-                  └▶ Reconciling ┘   where nobody answered
+    submit ─▶ Intake ─▶ Queue ─▶ Submitters ─▶ Acceptance ─▶ Tracker ─▶ Outcomes: the job's
+                                      │             ▲
+                                      └▶ Reconciling ┘   where nobody answered
 
 A fact is written to the journal, where there is one, before its effect shows.
 """
@@ -15,54 +15,45 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from copy import copy
 from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final
 
 from attrs import define, evolve, field
 
-from .._api.marks import label, mark_of, marks_in, marks_of
-from .._api.records import TaskRecord, TaskState
-from .._api.replies import Accepted, Unknown
+from .._api.marks import marks_of
+from .._api.records import TaskRecord
 from .._api.requests import Request
-from .._api.states import classify
-from .._api.stored import dump_request
-from .._api.tasks import Standings, read_items, standings, task_id_of
 from .._download.downloader import Downloader
 from .._http.client import Http
 from .._http.clock import ServerClock
 from .._http.gate import Gate
 from .._http.limiter import Limiter
-from .._http.listing import about_many, list_tasks, or_none, retrieve, retrieve_many
+from .._http.listing import list_tasks, retrieve, retrieve_many
 from .._http.transport import Transport
-from .._jobs.job import Job, JobState, advance, looked, settle
-from .._jobs.registry import Registry, key_conflict, mismatch, read_request, unreadable
+from .._jobs.job import Job, JobState, looked, stop
+from .._jobs.outcomes import Outcomes
+from .._jobs.registry import Registry, read_request, unreadable
 from .._journal import facts
-from .._journal.sqlite import Journal
+from .._journal.journal import AnyJournal
 from .._policies import Limits, PollPolicy, RetryPolicy, at_once
-from .._submit.find import find_by_keys
-from .._submit.reconciler import Attempt, Reconciler
-from .._submit.reconciling import Reconciling
-from .._submit.submission import GOES_ON, NOT_SENT, Submission
+from .._submit.acceptance import Acceptance
+from .._submit.intake import Intake
+from .._submit.queue import Queue
+from .._submit.reconciler import Reconciler
+from .._submit.reconciling import Reconciling, find_by_keys
+from .._submit.resumption import Resumption
+from .._submit.submission import AttemptLog, Submission, ended_early
 from .._submit.submitters import Submitters
-from .._track.durations import Durations
 from .._track.schedule import Schedule
-from .._track.tracker import Tracker
-from ..errors import (
-    JobAbandoned,
-    JournalError,
-    ProtocolError,
-    SessionClosed,
-    SubmissionUnknown,
-    UsageError,
-    VeoError,
-)
-from .endings import Endings, read_outcome
+from .._track.tracker import Outcome, Tracker
+from ..errors import JobAbandoned, JournalError, SessionClosed, UsageError
+from .learning import Learning
 
 __all__ = ["Engine"]
 
 NAMED_AT_ONCE: Final = 50  # tasks in one line of the log
+SHARE_OF_CONNECTIONS: Final = 0.75  # for submits; polls have the rest, however slowly submits are answered
 
 log = logging.getLogger("veo_async")
 
@@ -79,68 +70,80 @@ class Engine:
     polling: PollPolicy
     retry: RetryPolicy
     limits: Limits
-    journal: Journal | None
+    journal: AnyJournal | None
     placeholder: str | None
     clock: ServerClock
     random: Random
-    registry: Registry = field(init=False, factory=Registry)
+    registry: Registry = field(init=False)
+    outcomes: Outcomes = field(init=False)
+    learning: Learning = field(init=False)
+    http: Http = field(init=False)
+    tracker: Tracker = field(init=False)
+    acceptance: Acceptance = field(init=False)
+    reconciling: Reconciling = field(init=False)
+    submitters: Submitters = field(init=False)
+    resumption: Resumption = field(init=False)
+    intake: Intake = field(init=False)
+    downloader: Downloader = field(init=False)
     looks: int = field(init=False, default=0)
     closing: bool = field(init=False, default=False)
-    http: Http = field(init=False)
-    submits: Limiter = field(init=False)
-    submitters: Submitters = field(init=False)
-    tracker: Tracker = field(init=False)
-    reconciling: Reconciling = field(init=False)
-    downloader: Downloader = field(init=False)
-    _unchecked: set[str] = field(init=False, factory=set)  # accepted tasks, until a record shows a mark
-    endings: Endings = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
-        polls = self._lane_of_polls()
+        self.registry = Registry(self.journal is None)
+        self.outcomes = Outcomes(self.registry, self.journal, self.clock.wall)
+        self.learning = Learning(self.journal, self.clock)
         self.http = Http(
             transport=self.transport,
             base_url=self.base_url,
-            polls=polls,
+            polls=self._lane_of_polls(),
             retry=self.retry,
             clock=self.clock,
             random=self.random,
         )
-        self.submits = self._lane_of_submits()
-        reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
-        self.submitters = Submitters(
-            http=self.http,
-            lane=self.submits,
-            limits=self.limits,
-            host=self,
-            journal=self.journal,
-            reconciler=reconciler,
-            placeholder=self.placeholder,
-        )
-        self.reconciling = Reconciling(
-            http=self.http,
-            reconciler=reconciler,
-            submitters=self.submitters,
-            host=self,
-        )
-        durations = Durations()
-        schedule = Schedule(self.polling, durations=durations)
-        self.endings = Endings(
-            registry=self.registry,
-            journal=self.journal,
-            clock=self.clock,
-            durations=durations,
-            forget=schedule.discard,
-        )
         self.tracker = Tracker(
-            schedule=schedule,
-            limiter=polls,
-            poll=self._poll,
-            settle=self.endings.end,
+            schedule=Schedule(self.polling, durations=self.learning.durations),
+            http=self.http,
+            settle=self._ended,
             looked=self._looked,
             dead_after=self.retry.grace,
         )
+        self._build_the_way_of_a_submit()
         self.downloader = Downloader(open=self.transport.open_file, look_up=self.retrieve, retry=self.retry)
+
+    def _build_the_way_of_a_submit(self) -> None:
+        lane, attempt_log = self._lane_of_submits(), AttemptLog(self.journal, self.clock.wall)
+        reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
+        queue = Queue(self.http, lane, attempt_log, reconciler, self.limits.max_queue_wait)
+        self.acceptance = Acceptance(
+            registry=self.registry,
+            outcomes=self.outcomes,
+            tracker=self.tracker,
+            lane=lane,
+            attempt_log=attempt_log,
+            reconciler=reconciler,
+            polling=self.polling,
+        )
+        self.reconciling = Reconciling(self.http, reconciler, queue, self.acceptance, attempt_log)
+        self.submitters = Submitters(
+            http=self.http,
+            queue=queue,
+            attempt_log=attempt_log,
+            acceptance=self.acceptance,
+            reconciling=self.reconciling,
+            most=max(1, int(self.limits.connections * SHARE_OF_CONNECTIONS)),
+            placeholder=self.placeholder,
+        )
+        self.resumption = Resumption(
+            http=self.http,
+            registry=self.registry,
+            outcomes=self.outcomes,
+            acceptance=self.acceptance,
+            queue=queue,
+            submitters=self.submitters,
+            reconciling=self.reconciling,
+        )
+        self.intake = Intake(self.journal, attempt_log, self.resumption)
 
     def _lane_of_polls(self) -> Limiter:
         # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
@@ -165,7 +168,9 @@ class Engine:
         """
         Take in what the journal has learned, and begin to watch.
         """
-        await self.endings.recall_what_was_learned()
+        await self.learning.recall()
+        self._begin(self.intake.run(), "veo_async intake")
+        self._begin(self.submitters.run(), "veo_async submitters")
         self._begin(self.tracker.run(), "veo_async tracker")
         self._begin(self.reconciling.run(), "veo_async reconciler")
 
@@ -177,13 +182,14 @@ class Engine:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.remove(task)
         if not task.cancelled() and (fault := task.exception()):
-            self.failed(fault)
+            self._failed(fault)
 
     def begin_to_close(self) -> None:
         """
         Take and send nothing more.
         """
-        self.closing = self.submitters.closing = True
+        self.closing = True
+        self.submitters.queue.close()
 
     async def close(self) -> None:
         """
@@ -191,16 +197,17 @@ class Engine:
         """
         self.begin_to_close()
         try:
-            await self.submitters.close(self.retry.drain)
+            await self.submitters.drain(self.retry.drain)
         finally:
-            for task in self._tasks:
-                task.cancel()
             self._tell_what_goes_on()
             # Before anything that could be cancelled: whoever awaits a job must not hang.
             for job in list(self.registry.unsettled.values()):
-                self.stop(job, self._ended_early(job))
-            self.endings.keep_what_was_learned()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+                stop(job, ended_early(job, self.resumption.find(job.key)))
+            self.learning.keep()
+            tasks = [*self._tasks, *self.submitters.tasks]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _tell_what_goes_on(self) -> None:
         """
@@ -213,17 +220,7 @@ class Engine:
             log.log(level, "the session ended while %d tasks go on: %s", len(ids), some)
             level = logging.INFO  # a line to be seen, and the rest for who wants it
 
-    def _ended_early(self, job: Job) -> VeoError:
-        if job.state is JobState.QUEUED:
-            return SessionClosed(NOT_SENT)
-        if job.state is JobState.UNKNOWN:
-            submission = self.reconciling.find(job.key)
-            sent_at = submission.sent_at if submission else None
-            words = "the session ended before it was known whether the task was accepted"
-            return SubmissionUnknown(words, sent_at=sent_at)
-        return SessionClosed(GOES_ON)
-
-    def failed(self, fault: BaseException) -> None:
+    def _failed(self, fault: BaseException) -> None:
         """
         End everything, loudly: a coroutine died of this package's own fault, or the caller took its means away.
         """
@@ -237,7 +234,7 @@ class Engine:
         for job in list(self.registry.unsettled.values()):
             error = SessionClosed(words)
             error.__cause__ = fault
-            self.stop(job, error)
+            stop(job, error)
 
     # --- jobs coming in ---------------------------------------------------------------------------------
 
@@ -261,30 +258,15 @@ class Engine:
         if self.journal is not None and self.journal.failure is not None:
             raise JournalError(*self.journal.failure.args, key=key)
         job = Job(key, request, self, timeout, keyed)
-        if keyed and (lingering := self._lingering(key)):
-            return self._inherit(lingering, job)
-        self.registry.add(job)
-        submission = Submission(job, request, self.loop.time(), keyed, retry_failed, look_first)
-        entry = self.registry.recall(key) if keyed else None
-        if entry is None or not self.take_up(submission, entry):
-            self.submitters.put(submission)
+        if not (keyed and self.resumption.inherit(job)):
+            self.registry.add(job)
+            self._bring(Submission(job, request, self.loop.time(), retry_failed, look_first))
         return job
 
-    def _lingering(self, key: str) -> Submission | None:
-        """
-        The submit, still unanswered, of a job that was abandoned.
-        """
-        return self.submitters.in_flight(key) or self.reconciling.find(key)
-
-    def _inherit(self, submission: Submission, job: Job) -> Job:
-        if submission.request != job.request:
-            raise key_conflict(job.key, submission.request)
-        job.attempts, job.first_attempt = submission.job.attempts, submission.job.first_attempt
-        self.registry.add(job)
-        on_its_way = self.submitters.in_flight(job.key) is submission
-        advance(job, JobState.SUBMITTING if on_its_way else JobState.UNKNOWN)
-        submission.job, submission.attached = job, False
-        return job
+    def _bring(self, submission: Submission) -> None:
+        entry = self.registry.recall(submission.job.key)
+        if entry is None or not self.resumption.take_up(submission, entry):
+            self.intake.put(submission)
 
     def attach(self, task_id: str, *, timeout: float | None) -> Job:
         """
@@ -294,8 +276,7 @@ class Engine:
             return known
         job = Job(self.registry.free_key(f"task:{task_id}"), None, self, timeout)
         self.registry.add(job)
-        self.submits.gate.entered()
-        self._track(job, task_id, None, found=True)
+        self.acceptance.take_up(job, task_id)
         return job
 
     def attach_key(self, key: str, *, timeout: float | None) -> Job:
@@ -304,30 +285,13 @@ class Engine:
         """
         if known := self.registry.unsettled.get(key):
             return known
-        if lingering := self._lingering(key):  # two submissions of one key would lose each other
-            job = self._inherit(lingering, Job(key, lingering.request, self, timeout, True))
-            lingering.attached = True
+        lingering = self.resumption.find(key)
+        job = Job(key, lingering.request if lingering else None, self, timeout, True)
+        if self.resumption.inherit(job, attached=True):  # two submissions of one key would lose each other
             return job
-        job = Job(key, None, self, timeout, True)
         self.registry.add(job)
-        submission = Submission(job, None, self.loop.time(), True)
-        if self.journal is None:
-            entry = self.registry.recall(key)
-            if entry is None or not self.take_up(submission, entry):
-                self.submitters.look_for(submission)
-        else:
-            self._begin(self._attach_known(submission, self.journal), "veo_async attach")
+        self._bring(Submission(job, None, self.loop.time(), look_first=True))
         return job
-
-    async def _attach_known(self, submission: Submission, journal: Journal) -> None:
-        try:
-            entry = await journal.find(submission.job.key)
-        except JournalError as error:
-            if not submission.job.done():
-                self.stop(submission.job, JournalError(*error.args))
-            return
-        if not submission.job.done() and (entry is None or not self.take_up(submission, entry)):
-            self.submitters.look_for(submission)
 
     async def resume(self) -> list[Job]:
         """
@@ -342,64 +306,17 @@ class Engine:
     def _resumed(self, entry: facts.Entry) -> Job:
         if known := self.registry.unsettled.get(entry.key):
             return known
-        request = read_request(entry)
-        job = Job(entry.key, request, self, None, True)
-        if lingering := self._lingering(entry.key):
-            return self._inherit(lingering, job)
-        self.registry.add(job)
-        if request is None:
-            self.stop(job, unreadable(entry))
+        job = Job(entry.key, read_request(entry), self, None, True)
+        if self.resumption.inherit(job):
             return job
-        submission = Submission(job, request, self.loop.time(), keyed=True)
-        if not self.take_up(submission, entry):
-            self.submitters.enqueue(submission)
+        self.registry.add(job)
+        if job.request is None:
+            stop(job, unreadable(entry))
+            return job
+        submission = Submission(job, job.request, self.loop.time())
+        if not self.resumption.take_up(submission, entry):
+            self.intake.put(submission)  # anew: meanwhile somebody else may have had the key, and given it up
         return job
-
-    def take_up(self, submission: Submission, entry: facts.Entry) -> bool:
-        """
-        Go on with what is known of the job's key; False where it is only intended.
-        """
-        job, request = submission.job, submission.request
-        job.attempts = max((entry.earlier, *(attempt.number for attempt in entry.attempts)))
-        job.first_attempt = entry.earlier + 1
-        still_open = [attempt for attempt in entry.attempts if attempt.closed is None]
-        if request is not None and entry.request != dump_request(request):
-            self.stop(job, mismatch(entry))
-        elif entry.outcome is not None:
-            if entry.failed and submission.retry_failed:
-                job.first_attempt = job.attempts + 1
-                return False
-            job.task_id = entry.task_id
-            self.endings.settle(job, read_outcome(entry.outcome, request))
-        elif entry.task_id is not None:
-            self.submits.gate.entered()
-            if request is not None:
-                self._unchecked.add(entry.task_id)  # the session before may have ended before a record showed
-            self._track(job, entry.task_id, entry.trace_id, found=True)
-        elif still_open:
-            self._reopen(submission, still_open[-1])
-        else:
-            return False
-        return True
-
-    def _reopen(self, submission: Submission, attempt: facts.Attempt) -> None:
-        """
-        Find out what became of an attempt that an earlier process made.
-        """
-        job, wall = submission.job, self.clock.wall()
-        submission.sent_at = attempt.at
-        submission.attempt = Attempt(
-            key=job.key,
-            number=attempt.number,
-            mark=attempt.mark,
-            # Only the local clock tells when that was, and it may have been set since.
-            began_at=self.loop.time() - max(0.0, wall - attempt.at),
-            reach=self.retry.recall,
-            first=job.first_attempt,
-            may_send=submission.request is not None,
-            own_url=submission.own_url,
-        )
-        self.reconciling.add(submission)
 
     # --- jobs going on ----------------------------------------------------------------------------------
 
@@ -408,29 +325,20 @@ class Engine:
         Keep count of a change of state.
         """
         self.registry.moved(job, before)
-        if job.done() and job.keyed and self.journal is None:
-            submission = self.reconciling.find(job.key)
-            attempt = submission.attempt if submission else None
-            self.registry.remember(job, mark=attempt.mark if attempt else None)
+        if job.done():
+            self.registry.remember(job)
         if before is JobState.PENDING:
-            self._unchecked.discard(job.task_id or "")
-            self._left()
-
-    def _left(self) -> None:
-        self.submits.gate.left()
-        self.submits.changed()
+            self.acceptance.left(job)
 
     def abandon(self, job: Job) -> None:
         """
         Stop waiting for a job.
         """
-        if job.done():
-            return
         if job.state is JobState.QUEUED and job.request is not None:  # else it is not ours to withdraw
-            self.submitters.withdraw(job)
+            self.intake.withdraw(job)
         if job.task_id is not None and self.registry.by_task.get(job.task_id) is job:
             self.tracker.forget(job.task_id)
-        self.stop(job, JobAbandoned("abandoned; what was accepted goes on at the server"))
+        stop(job, JobAbandoned("abandoned; what was accepted goes on at the server"))
 
     def expected_at(self, task_id: str) -> datetime | None:
         """
@@ -438,69 +346,6 @@ class Engine:
         """
         at = self.tracker.schedule.expected_at(task_id)
         return None if at is None else datetime.fromtimestamp(self.clock.wall() + at - self.loop.time(), UTC)
-
-    def owner_of(self, task_id: str) -> Job | None:
-        """
-        Find the job that has bought a task; a mere handle has not.
-        """
-        job = self.registry.by_task.get(task_id)
-        return job if job is not None and job.request is not None else None
-
-    async def release(self, task_id: str) -> None:
-        """
-        Take a task from a job that has it on the word of an answer alone: a record shows another's mark.
-        """
-        job = self.owner_of(task_id)
-        if job is None or task_id not in self._unchecked:
-            return
-        log.warning("the answer to job %s named task %s, which shows another's mark", job.key, task_id)
-        self._unwatch(task_id)
-        job.task_id = job.trace_id = None
-        advance(job, JobState.UNKNOWN)
-        submission = Submission(job, job.request, self.loop.time(), keyed=True)
-        submission.sent_at = self.clock.wall()
-        submission.attempt = Attempt(
-            key=job.key,
-            number=job.attempts,
-            mark=label(job.key, job.attempts),
-            began_at=self.loop.time(),
-            reach=self.retry.recall,
-            first=job.first_attempt,
-            own_url=submission.own_url,
-        )
-        self.reconciling.add(submission, named=task_id)
-        if self.journal is not None and self.journal.failure is None:
-            with suppress(JournalError):  # the claim then stands in the journal alone, until the task ends
-                await self.journal.write(facts.Disowned(key=job.key, task_id=task_id))
-
-    def _unwatch(self, task_id: str) -> None:
-        self._unchecked.discard(task_id)
-        self.registry.by_task.pop(task_id, None)
-        self.tracker.forget(task_id)
-        self.reconciling.reconciler.gone(task_id)
-
-    async def accepted(
-        self, job: Job, outcome: Accepted, *, marked: bool = False, found: bool = False
-    ) -> None:
-        """
-        Take over a job whose task the server has.
-
-        Args:
-            marked: whether the task's first record is to show the job's mark.
-            found: whether it may have been accepted long ago.
-        """
-        if job.done():  # abandoned meanwhile
-            log.info("task %s was accepted for the abandoned job %s", outcome.task_id, job.key)
-            job.task_id = outcome.task_id
-            if job.keyed and self.journal is None:
-                self.registry.remember(job)
-            self._left()
-        else:
-            if marked:
-                self._unchecked.add(outcome.task_id)
-            self._track(job, outcome.task_id, outcome.trace_id, found=found)
-            if classify(outcome.record) is not TaskState.PENDING:
-                await self.endings.end([(outcome.task_id, outcome.record)])
 
     def called_back(self, task_id: str, *, window: float, path: str = "") -> bool:
         """
@@ -519,108 +364,22 @@ class Engine:
 
     def _take_hint(self, task_id: str, window: float, path: str) -> None:
         if marks := marks_of(path):
+            self.submitters.called_back(marks, task_id)
             self.reconciling.called_back(marks, task_id)
         self.tracker.hint(task_id, window)
 
-    def hinted(self, task_id: str) -> None:
-        """
-        Look at a task of which a callback spoke before its id was known.
-        """
-        self.tracker.hint(task_id, 0.0)
-
-    def unknown(self, submission: Submission, outcome: Unknown, *, named: str | None = None) -> None:
-        """
-        Find out what became of an attempt that nobody answered, or whose answer is in doubt.
-        """
-        self.reconciling.add(submission, trace_id=outcome.trace_id, named=named)
-
-    def never_known(self, submission: Submission) -> None:
-        """
-        Let the key of an abandoned job remember that its attempt may have bought something.
-        """
-        job, attempt = submission.job, submission.attempt
-        if job.keyed and self.journal is None:
-            self.registry.remember(job, mark=attempt.mark if attempt else None, sent_at=submission.sent_at)
-
-    def stop(self, job: Job, error: VeoError) -> None:
-        """
-        Settle a job without a terminal record.
-        """
-        settle(job, JobState.STOPPED, error)
-
-    def _share(self, settled: Job, job: Job) -> None:
-        """
-        Give a job the outcome of another that has the same task, or the watch over it if that one was abandoned.
-        """
-        if job.done():
-            return
-        outcome = settled.exception() or settled.result()
-        if isinstance(outcome, JobAbandoned) and job.task_id is not None:
-            self._watch_or_share(job, job.task_id, found=True)
-        else:
-            settle(job, settled.state, copy(outcome) if isinstance(outcome, VeoError) else outcome)
-
-    def _track(self, job: Job, task_id: str, trace_id: str | None, *, found: bool = False) -> None:
-        advance(job, JobState.PENDING, task_id=task_id, trace_id=trace_id)
-        self._watch_or_share(job, task_id, found=found)
-
-    def _watch_or_share(self, job: Job, task_id: str, *, found: bool) -> None:
-        other = self.registry.by_task.get(task_id)
-        if other is not None and other.request is not None:
-            other.add_done_callback(lambda settled: self._share(settled, job))
-            return
-        self._watch(job, task_id, found=found)
-        if other is not None:  # a mere handle: the one that has bought it writes the outcome down
-            job.add_done_callback(lambda settled: self._share(settled, other))
-
-    def _watch(self, job: Job, task_id: str, *, found: bool) -> None:
-        now = self.loop.time()
-        patience = self.polling.deadline if job.timeout is None else job.timeout
-        self.registry.by_task[task_id] = job
-        self.tracker.watch(
-            task_id,
-            kind=job.request.kind if job.request else "",
-            started_at=now,
-            deadline_at=None if patience is None else now + patience,
-            found=found,
-        )
-
     # --- tasks ------------------------------------------------------------------------------------------
 
-    async def _poll(self, task_ids: Sequence[str], entered_at: float) -> Standings:
-        if len(task_ids) == 1:
-            question = {"action": "retrieve", "id": task_ids[0]}
-            record = await or_none(self.http.exchange(question, entered_at=entered_at))
-            if record is not None and task_id_of(record) != task_ids[0]:
-                raise ProtocolError("asked about one task, answered about another")
-            if record is not None:
-                await self._check_marks([record])
-                return standings([record], task_ids)
-            entered_at = await self.http.polls.enter()  # nothing vanishes on the word of one kind of question
-        # Most records are of pending tasks, of which nothing is kept.
-        answer = await self.http.exchange(about_many(task_ids), entered_at=entered_at, any_depth=True)
-        items = read_items(answer)
-        await self._check_marks(items)
-        return standings(items, task_ids)
-
-    async def _check_marks(self, records: Iterable[object]) -> None:
-        """
-        See that each accepted task is its job's: the first record that shows a mark must show the job's own.
-        """
-        for record in records if self._unchecked else ():
-            task_id = record.get("id") if isinstance(record, dict) else None
-            if task_id not in self._unchecked or not isinstance(record, dict):
-                continue
-            job = self.registry.by_task.get(task_id)
-            marks = marks_in(record)
-            if job is None or (marks and mark_of(job.key) in {mark.name for mark in marks}):
-                self._unchecked.discard(task_id)
-            elif marks:
-                await self.release(task_id)
-
-    def _looked(self, task_ids: Sequence[str]) -> None:
+    async def _looked(self, task_ids: Sequence[str], records: Sequence[object]) -> None:
+        for task_id in self.acceptance.misnamed(records):
+            await self.reconciling.take_back(task_id)
         self.looks += len(task_ids)
         looked(filter(None, map(self.registry.by_task.get, task_ids)), time.time())
+
+    async def _ended(self, ends: Sequence[tuple[str, Outcome]]) -> None:
+        self.learning.noticed(end for _, end in ends)
+        await self.outcomes.end(ends)
+        self.learning.keep_if_much()
 
     # --- questions --------------------------------------------------------------------------------------
 

@@ -446,7 +446,7 @@ class VeoSession(ShortMethods):
         if not isinstance(video, Video):
             raise InvalidRequest(f"download takes a Video, not {type(video).__name__}{_video_in(video)}")
         path = await engine.downloader.download(video, destination, progress=progress)
-        await engine.endings.note_download(video, path)
+        await engine.outcomes.note_download(video, path)
         return path
 
     def notify(self, payload: object) -> bool:
@@ -469,7 +469,7 @@ class VeoSession(ShortMethods):
             requests=dict(engine.http.requests) if engine else {},
             retries=engine.http.retries if engine else 0,
             looks=engine.looks if engine else 0,
-            notice_lag=engine.endings.notice_lag if engine else None,
+            notice_lag=engine.learning.notice_lag if engine else None,
         )
 
 

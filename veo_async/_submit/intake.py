@@ -1,123 +1,126 @@
 """
-Where jobs come in when there is a journal: each is written down, many at once, before it is queued.
+Where jobs come in when there is a journal: each is written down, many at once, before it goes on its way.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from attrs import define, field
 
-from .._api.marks import label
 from .._api.stored import dump_request
-from .._jobs.job import Job, JobState
-from .._journal import facts
-from .._journal.sqlite import Journal
+from .._http.limiter import sleep
+from .._jobs.job import Job, stop
+from .._journal.facts import Elsewhere, Entry, Fresh, Known, Standing, TakeIn
+from .._journal.journal import AnyJournal
 from ..errors import JournalError
-from .submission import Submission, SubmitterHost
+from .resumption import Resumption
+from .submission import AttemptLog, Submission
 
 __all__ = ["Intake"]
 
 TAKEN_IN_AT_ONCE: Final = 500  # jobs written down in one go; more would hold the event loop
+ELSEWHERE: Final = "another session has the key, and goes on with it"
 
 
 @define(eq=False)
 class Intake:
     """
-    Writes jobs down, and hands over those that the journal knows already.
-
-    Attributes:
-        begin: takes what is to be sent, or looked for.
-        wall: the local clock, in Unix seconds.
-        arrivals: what waits to be written down.
+    Writes jobs down; those that the journal knows already go on from where they stand.
     """
 
-    journal: Journal
-    host: SubmitterHost
-    begin: Callable[[Submission], None]
-    wall: Callable[[], float]
-    arrivals: deque[Submission] = field(init=False, factory=deque)
+    journal: AnyJournal | None
+    attempt_log: AttemptLog
+    resumption: Resumption
+    _arrivals: deque[Submission] = field(init=False, factory=deque)
     _unwritten: set[Job] = field(init=False, factory=set)
-    _task: asyncio.Task[None] | None = field(init=False, default=None)
-
-    @property
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """
-        The task that writes, while there is one.
-        """
-        return [] if self._task is None else [self._task]
+    _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
 
     def put(self, submission: Submission) -> None:
         """
-        Take a job in; it is queued once it is written down.
+        Take a job in.
         """
-        self.arrivals.append(submission)
-        self._unwritten.add(submission.job)
-        if self._task is None:
-            self._task = asyncio.create_task(self._take_in(), name="veo_async intake")
-            self._task.add_done_callback(self._taken_in)
-
-    async def _take_in(self) -> None:
-        while self.arrivals:
-            count = min(len(self.arrivals), TAKEN_IN_AT_ONCE)
-            batch = [self.arrivals.popleft() for _ in range(count)]
-            try:
-                for submission in await self._written_down(batch):
-                    self.begin(submission)
-            except JournalError as error:
-                for submission in batch:
-                    self._unwritten.discard(submission.job)
-                    if submission.job.state is JobState.QUEUED:  # else the journal knew it already
-                        self.host.stop(submission.job, JournalError(*error.args))
-        # Not in the callback: that runs a turn later, and what arrives in between would be left lying.
-        self._task = None
-
-    def _taken_in(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (fault := task.exception()):
-            self.host.failed(fault)
-
-    async def _written_down(self, batch: Sequence[Submission]) -> list[Submission]:
-        """
-        Write down what is new, and hand over what the journal knows already.
-        """
-        keys = [submission.job.key for submission in batch if submission.keyed]
-        known = await self.journal.find_many(keys) if keys else {}
-        fresh = [
-            submission
-            for submission in batch
-            if not submission.job.done() and not self._is_known(submission, known)
-        ]
-        now = self.wall()
-        self._unwritten.difference_update(s.job for s in batch if not s.look_first)
-        looked_for = [submission.job for submission in fresh if submission.look_first]
-        for job in looked_for:
-            job.attempts += job.attempts > 0  # after those that the journal knows already
-        await self.journal.write(
-            *(
-                facts.Intended(key=s.job.key, request=dump_request(s.request), at=now)
-                for s in fresh
-                if s.request
-            ),
-            *(
-                facts.Sending(key=job.key, attempt=job.attempts, at=now, mark=label(job.key, job.attempts))
-                for job in looked_for
-            ),
-        )
-        # Not before: an attempt goes with these, after which nothing can be withdrawn until it is closed.
-        self._unwritten.difference_update(s.job for s in batch)
-        return fresh
-
-    def _is_known(self, submission: Submission, known: Mapping[str, facts.Entry]) -> bool:
-        entry = known.get(submission.job.key)
-        return entry is not None and self.host.take_up(submission, entry)
+        if self.journal is None:
+            self.resumption.begin(submission)
+        else:
+            self._arrivals.append(submission)
+            self._unwritten.add(submission.job)
+            self._woken.set()
 
     def withdraw(self, job: Job) -> None:
         """
         Take back the intention of a job that will not be sent.
         """
         # Before it is written down, the journal knows of the key at most an earlier purchase, which stays.
-        if self.journal.failure is None and job not in self._unwritten:
-            self.journal.write_soon(facts.Withdrawn(key=job.key, at=self.wall()))
+        if job not in self._unwritten:
+            self.attempt_log.withdraw(job.key)
+
+    async def run(self) -> None:
+        """
+        Write down whatever comes in, until cancelled.
+        """
+        while self.journal is not None:
+            while self._arrivals:
+                count = min(len(self._arrivals), TAKEN_IN_AT_ONCE)
+                batch = [self._arrivals.popleft() for _ in range(count)]
+                try:
+                    await self._take_in(self.journal, [one for one in batch if not one.job.done()])
+                except JournalError as error:
+                    await self._give_up(self.journal, batch, error)
+                self._unwritten.difference_update(submission.job for submission in batch)
+            await sleep(self._woken, until=None)
+
+    async def _take_in(self, journal: AnyJournal, batch: Sequence[Submission]) -> None:
+        """
+        Write down what is to be bought, ask about keys that are only looked for, and bring each on its way.
+        """
+        buying = [(submission, submission.request) for submission in batch if submission.request]
+        looking = [submission for submission in batch if not submission.request]
+        now = self.attempt_log.wall()
+        items = [
+            TakeIn(
+                key=one.job.key,
+                request=dump_request(request),
+                at=now,
+                retry_failed=one.retry_failed,
+                look_first=one.look_first,
+            )
+            for one, request in buying
+        ]
+        standings = await journal.take_in(items)
+        entries = await journal.find_many([one.job.key for one in looking]) if looking else {}
+        for (submission, _), standing in zip(buying, standings, strict=True):
+            self._go_on(submission, standing)
+        for submission in looking:
+            entry = entries.get(submission.job.key)
+            self._go_on(submission, Fresh() if entry is None else Known(entry))
+
+    def _go_on(self, submission: Submission, standing: Standing) -> None:
+        job = submission.job
+        if isinstance(standing, Fresh):
+            job.attempts, job.first_attempt = standing.earlier, standing.failed + 1
+            job.attempts += submission.look_first and job.attempts > 0  # as the journal numbers it
+            if job.done() and not submission.look_first:  # abandoned meanwhile
+                self.attempt_log.withdraw(job.key)
+            elif submission.request or not job.done():  # a look for a request is written down: it must end
+                self.resumption.begin(submission)
+        elif isinstance(standing, Elsewhere):
+            stop(job, JournalError(ELSEWHERE))
+        elif not job.done() and not self.resumption.take_up(submission, standing.entry):
+            self.resumption.begin(submission)
+
+    async def _give_up(self, journal: AnyJournal, batch: Sequence[Submission], error: JournalError) -> None:
+        """
+        Stop what cannot be written down, and go on with what the journal knew before.
+        """
+        entries: dict[str, Entry] = {}
+        with suppress(JournalError):
+            entries = await journal.find_many([one.job.key for one in batch])
+        for submission in batch:
+            entry = entries.get(submission.job.key)
+            if submission.job.done() or entry is None or not self.resumption.take_up(submission, entry):
+                stop(submission.job, JournalError(*error.args))

@@ -4,14 +4,12 @@ What happens to submits whose outcome is unknown: adopt the task, wait, send aga
 Nothing here waits or reads a clock. `Reconciler` is told of accepted tasks and of attempts of unknown outcome, asks
 for listings of the account's own tasks at `next_due_at()`, and answers each with the decisions that follow from it.
 
-*Presence.* A record with an attempt's mark is its task, and a record without it is not. Nothing else counts:
-neither its prompt, nor its age, nor anybody's clock.
+*Presence.* A record with an attempt's mark is its task, and a record without it is not. Nothing else counts.
 
 *Absence.* Two whole listings must lack the mark, the second asked for at least `grace` after the attempt ended.
-And such a listing must show what it should: each task that this session knows to have been accepted in that time,
-with a mark. Where one is missing, the clocks of the server differ, or the listing is broken: it is read again
-without a filter before anything is concluded. A server that accepts, or lists, later than `grace` defeats this;
-that risk remains.
+And such a listing must show, with a mark, each task that this session knows to have been accepted in that time.
+Where one is missing, the listing is read again without a filter before anything is concluded.
+A server that accepts, or lists, later than `grace` defeats this; that risk remains.
 
 *No mark at all.* Where no listing has ever shown a mark, one that lacks a mark proves nothing. One job is then sent
 alone, and the others wait until a record shows a mark. An attempt that may have bought one of the unmarked tasks does
@@ -20,19 +18,18 @@ not go first. So it takes a listing that shows nothing at all to buy a video twi
 *An answer that named a task* is evidence of a purchase. Where no record bears it out, the job is given up, with
 that task as a candidate, and never sent again.
 
-`now` and all that is compared with it is the caller's own clock, which never jumps.
+All times but `unix` are by the caller's own clock, which never jumps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from attrs import Factory, define, field, frozen
+from attrs import define, field, frozen
 
 from .._api.marks import mark_of
-from ..errors import SubmissionUnknown
 from .shown import HOUR, Listing, ShownTasks
 
 __all__ = ["Adopt", "Attempt", "Decision", "GiveUp", "Listing", "Reconciler", "SendAgain"]
@@ -48,9 +45,7 @@ ENOUGH: Final = 3  # … provided that it was answered this often after the grac
 UNMARKED: Final = "the submit carried no mark, so nobody can tell which task is its own"
 HIDDEN: Final = "the account's listing does not show the marks that submits carry, so nobody can tell"
 NAMED: Final = "the answer named a task that is not this submit's by any record"
-USELESS: Final = (
-    "the account's listing is off, incomplete, or lacks a task that was accepted: it proves nothing"
-)
+USELESS: Final = "the account's listing is off, incomplete, or lacks an accepted task: it proves nothing"
 NEVER_SEEN: Final = "the account's listing has never shown a mark, so that one is missing proves nothing"
 
 
@@ -58,28 +53,17 @@ NEVER_SEEN: Final = "the account's listing has never shown a mark, so that one i
 class Attempt:
     """
     One sending of a submit, or the question whether another process has sent it: then its number is most often 0.
-
-    Attributes:
-        key: the job's idempotency key; a job has one attempt at a time that is not closed.
-        number: the how-manieth of this key.
-        began_at: when the sending began, by the caller's clock; before its zero where a crash lies in between.
-        reach: how many seconds before that a task may be dated that is its own.
-        first: the number of the first attempt of this purchase; those before have bought what has failed.
-        mark: the label in its callback URL; None where it carries none.
-        skip_failed: whether tasks that have failed do not count.
-        may_send: whether the job has a request that can be sent.
-        own_url: the request's own callback URL, whose fragment carries the mark; or None.
     """
 
     key: str
     number: int
-    began_at: float
-    reach: float = HOUR
-    first: int = 1
-    mark: str | None = None
-    skip_failed: bool = False
-    may_send: bool = True
-    own_url: str | None = None
+    began_at: float  # before the clock's zero where a crash lies in between
+    reach: float = HOUR  # seconds before that from which on its task may be dated
+    first: int = 1  # the number of this purchase's first attempt; those before have bought what has failed
+    mark: str | None = None  # the label in its callback URL, if it carries one
+    skip_failed: bool = False  # whether tasks that have failed do not count
+    may_send: bool = True  # whether the job has a request
+    own_url: str | None = None  # the request's own callback URL, whose fragment carries the mark
 
 
 # --- decisions -----------------------------------------------------------------------------------------------
@@ -89,41 +73,31 @@ class Attempt:
 class Adopt:
     """
     The task is the attempt's: claim it in the journal, then tell `adopted` or `rejected`.
-
-    Attributes:
-        others: ids of further tasks with a mark of this key, which were paid for, too.
     """
 
     attempt: Attempt
     task_id: str
-    others: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # further tasks with a mark of this key, which were paid for, too
 
 
 @frozen(kw_only=True)
 class SendAgain:
     """
     The attempt bought nothing: the job may be sent again, as a new attempt.
-
-    Attributes:
-        last: the highest number that a record of this key has shown.
     """
 
     attempt: Attempt
-    last: int = 0
 
 
 @frozen(kw_only=True)
 class GiveUp:
     """
-    Nobody can tell: the job settles with `error()`, and its key may be taken up again later.
+    Nobody can tell: the job settles, and its key may be taken up again later.
     """
 
     attempt: Attempt
     candidates: tuple[str, ...]
     reason: str
-
-    def error(self) -> SubmissionUnknown:
-        return SubmissionUnknown(self.reason, candidates=self.candidates)
 
 
 Decision: TypeAlias = Adopt | SendAgain | GiveUp
@@ -133,29 +107,16 @@ Decision: TypeAlias = Adopt | SendAgain | GiveUp
 class _Unknown:
     """
     An attempt of unknown outcome.
-
-    Attributes:
-        ended_at: when it ended, by the caller's clock.
-        named: the task that its answer named, where that is in doubt.
-        asked_at: of the last listing that counted.
-        absences: how many whole listings lacked its mark beyond doubt.
-        late: how many listings were asked for after its grace.
-        soon: whether another listing may tell more before long.
-        claimed: whether a decision to adopt is under way.
-        rejected: tasks with its mark that are another purchase's, by the journal.
     """
 
     attempt: Attempt
     name: str
     ended_at: float
-    trace_id: str | None = None
-    named: str | None = None
-    asked_at: float = -math.inf
-    absences: int = 0
-    late: int = 0
-    soon: bool = False
-    claimed: bool = False
-    rejected: set[str] = field(factory=set)
+    named: str | None = None  # the task that its answer named, where that is in doubt
+    asked_at: float = -math.inf  # of the last listing that was answered
+    absences: int = 0  # whole listings that lacked its mark beyond doubt
+    late: int = 0  # listings that were asked for after its grace
+    rejected: set[str] = field(factory=set)  # tasks with its mark that are another purchase's, by the journal
 
 
 # --- the reconciler ------------------------------------------------------------------------------------------
@@ -176,14 +137,15 @@ class Reconciler:
     _unknown: dict[str, _Unknown] = field(init=False, factory=dict)
     _accepted: dict[str, float] = field(init=False, factory=dict)  # tasks, and when that was known
     _prune_at: int = field(init=False, default=1000)
-    _shown: ShownTasks = field(
-        init=False, default=Factory(lambda self: ShownTasks(self.grace), takes_self=True)
-    )
+    _shown: ShownTasks = field(init=False)
     _asked_at: float = field(init=False, default=-math.inf)
     _begun_at: float = field(init=False, default=-math.inf)  # reading, from nothing
     _everything: bool = field(init=False, default=False)  # read without a filter
     _last_accepted_at: float = field(init=False, default=-math.inf)
     _first: str | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._shown = ShownTasks(self.grace)
 
     def __repr__(self) -> str:
         return f"<Reconciler: {len(self._unknown)} unknown, {len(self._shown)} tasks shown>"
@@ -208,7 +170,8 @@ class Reconciler:
         """
         Return the highest number of an attempt of this key that a record has shown, or 0.
         """
-        return self._shown.last_number(mark_of(key))
+        tasks = self._shown.of_name(mark_of(key), first=0, skip_failed=False)
+        return max((task.number for task in tasks), default=0)
 
     def gone(self, task_id: str) -> None:
         """
@@ -223,30 +186,21 @@ class Reconciler:
         if self._first == key:
             self._first = None
 
-    def unknown(
-        self, attempt: Attempt, *, now: float, trace_id: str | None = None, named: str | None = None
-    ) -> list[Decision]:
+    def unknown(self, attempt: Attempt, *, now: float, named: str | None = None) -> list[Decision]:
         """
         Note that the attempt ended, and that nobody knows how; decides at once what is known already.
 
         Args:
             named: the task that its answer named, where that is another's, or shows another's mark.
         """
-        unknown = _Unknown(attempt, mark_of(attempt.key), now, trace_id=trace_id, named=named)
-        self._unknown[attempt.key] = unknown
+        unknown = self._unknown[attempt.key] = _Unknown(attempt, mark_of(attempt.key), now, named)
         return self._adopt(unknown)
-
-    def forget(self, key: str) -> None:
-        """
-        Ask no more about a key.
-        """
-        self._unknown.pop(key, None)
 
     def adopted(self, adopt: Adopt, *, now: float) -> None:
         """
         Confirm a decision to adopt: the claim is in the journal.
         """
-        self.forget(adopt.attempt.key)
+        self._unknown.pop(adopt.attempt.key, None)
         if self._shown.shows(adopt.task_id):  # else a listing may begin after it
             self.accepted(adopt.task_id, now=now)
 
@@ -254,10 +208,8 @@ class Reconciler:
         """
         Take a decision to adopt back: by the journal, the task is another purchase's.
         """
-        unknown = self._unknown.get(adopt.attempt.key)
-        if unknown is None:
-            return []
-        unknown.claimed, unknown.named = False, adopt.task_id
+        unknown = self._unknown[adopt.attempt.key]
+        unknown.named = adopt.task_id
         unknown.rejected.add(adopt.task_id)
         return self._adopt(unknown)
 
@@ -267,13 +219,11 @@ class Reconciler:
         """
         Return when the next listing is wanted, or None while no outcome is unknown.
         """
-        due_at = min((self._due_at(unknown) for unknown in self._undecided()), default=None)
+        due_at = min((self._due_at(unknown) for unknown in self._unknown.values()), default=None)
         spacing = max(SPACING * self.grace, SHORTEST)
         return due_at if due_at is None else max(due_at, self._asked_at + spacing)
 
     def _due_at(self, unknown: _Unknown) -> float:
-        if unknown.soon:
-            return unknown.asked_at
         looks = (unknown.ended_at + share * self.grace for share in LOOKS)
         return next((at for at in looks if at > unknown.asked_at), unknown.asked_at + LATER * self.grace)
 
@@ -286,13 +236,14 @@ class Reconciler:
         """
         self._asked_at = now
         if now - self._begun_at > self.recall:  # what was shown is kept no longer than that
-            self._shown.clear()
-        need = -math.inf if self._everything else min(map(self._since, self._undecided()), default=now)
+            self._shown = ShownTasks(self.grace)
+        need = -math.inf if self._everything else min(map(self._since, self._unknown.values()), default=now)
         continues_from = self._shown.continues_from(sure=not self._everything)
         if self._shown.reaches_back_to <= need and continues_from is not None:
-            return Listing(asked_at=now, asked_at_unix=unix, created_from=continues_from)
+            return Listing(asked_at=now, unix=unix, created_from=continues_from, since=None)
         self._begun_at = now
-        return Listing(asked_at=now, asked_at_unix=unix, since=None if need == -math.inf else need)
+        created_from = None if need == -math.inf else unix - (now - need)
+        return Listing(asked_at=now, unix=unix, created_from=created_from, since=need)
 
     def _since(self, unknown: _Unknown) -> float:
         """
@@ -303,16 +254,6 @@ class Reconciler:
         sure = self._last_accepted_at >= attempt.began_at
         return attempt.began_at - (attempt.reach if sure else max(attempt.reach, self.recall))
 
-    def trace_ids(self) -> list[str]:
-        """
-        Return the trace ids to look up, each once; that is quicker than a listing.
-        """
-        unknown = [one for one in self._undecided() if one.trace_id]
-        found = [one.trace_id for one in unknown if one.trace_id]
-        for one in unknown:
-            one.trace_id = None
-        return found
-
     # --- what comes back ---
 
     def looked_up(self, record: object) -> list[Decision]:
@@ -320,86 +261,60 @@ class Reconciler:
         Take in a record that came some other way than in a listing.
         """
         self._shown.add(record)
-        return self._adopt_all()
+        return [decision for unknown in self._unknown.values() for decision in self._adopt(unknown)]
 
     def listed(self, listing: Listing, records: Sequence[object], *, complete: bool) -> list[Decision]:
         """
         Decide, after an answer to a listing, about every attempt that it settles.
 
         Args:
-            records: the items of all pages as they came, of any type, twice, or strangers'.
+            records: the items of all pages as they came, of any type, twice, or strangers'; none where it was refused.
             complete: whether the pages were read to the end.
         """
         whole = self._shown.take(listing, records, complete=complete)
-        decisions = self._adopt_all()
         fault = self._fault_of(listing) if whole else USELESS
-        for unknown in list(self._undecided()):
-            decisions += self._judge(unknown, listing, fault)
+        decisions: list[Decision] = []
+        for unknown in list(self._unknown.values()):
+            decisions += self._adopt(unknown) or self._judge(unknown, listing, fault)
         return decisions
-
-    def unanswered(self, listing: Listing) -> list[Decision]:
-        """
-        Decide after a listing that was refused, or answered with something else.
-        """
-        return [
-            decision
-            for unknown in list(self._undecided())
-            for decision in self._judge(unknown, listing, USELESS)
-        ]
 
     def _fault_of(self, listing: Listing) -> str | None:
         """
         Say what a whole listing fails to show that it should; None where its silence is evidence.
         """
-        due = self._due_to_be_shown(listing.asked_at)
+        since, until = self._shown.reaches_back_to + HOUR, listing.asked_at - self.grace
+        due = [task_id for task_id, told_at in self._accepted.items() if since <= told_at <= until]
         shown = [self._shown.shows(task_id) for task_id in due]
         if False in shown:
             return HIDDEN
-        proven = bool(due) or self._shown.any_marked
-        if proven and None not in shown:
+        if None not in shown and (due or self._shown.marked):
             return None
         if not self._everything:
             self._everything = True  # before anything is concluded
             return USELESS
         return USELESS if None in shown else NEVER_SEEN
 
-    def _due_to_be_shown(self, asked_at: float) -> list[str]:
-        """
-        Return the tasks that the listings up to this moment must have shown.
-        """
-        since, until = self._shown.reaches_back_to + HOUR, asked_at - self.grace
-        return [task_id for task_id, told_at in self._accepted.items() if since <= told_at <= until]
-
-    # --- presence ---
-
-    def _undecided(self) -> Iterator[_Unknown]:
-        return (unknown for unknown in self._unknown.values() if not unknown.claimed)
-
-    def _adopt_all(self) -> list[Decision]:
-        return [decision for unknown in list(self._undecided()) for decision in self._adopt(unknown)]
+    # --- deciding ---
 
     def _adopt(self, unknown: _Unknown) -> list[Decision]:
+        """
+        Take the task that shows the attempt's mark, if a record does.
+        """
         attempt = unknown.attempt
         tasks = self._shown.of_name(unknown.name, first=attempt.first, skip_failed=attempt.skip_failed)
         free = [task.id for task in tasks if task.id not in unknown.rejected]
-        if not free:
-            return []
-        unknown.claimed = True
-        return [Adopt(attempt=attempt, task_id=free[0], others=tuple(free[1:]))]
-
-    # --- absence ---
+        return [Adopt(attempt=attempt, task_id=free[0], others=tuple(free[1:]))] if free else []
 
     def _judge(self, unknown: _Unknown, listing: Listing, fault: str | None) -> list[Decision]:
         """
         Decide about an attempt whose mark no record shows.
         """
         elapsed = listing.asked_at - unknown.ended_at
-        if elapsed < 0 or listing.asked_at <= unknown.asked_at:
+        if elapsed < 0:
             return []
         unknown.asked_at = listing.asked_at
         unknown.late += elapsed >= self.grace
         unknown.absences += fault in (None, NEVER_SEEN)
-        unknown.soon = fault == USELESS
         if unknown.attempt.mark is None and fault != USELESS:
             return self._give_up(unknown, UNMARKED)
         if elapsed < self.grace:
@@ -410,7 +325,8 @@ class Reconciler:
         """
         Send again, give up, or wait on, once the grace is over.
         """
-        absent = fault is None and unknown.absences > 1 and self._covers(unknown)
+        reaches_back = self._shown.reaches_back_to <= self._since(unknown)
+        absent = fault is None and unknown.absences > 1 and reaches_back
         if fault == HIDDEN or (absent and self._may_be_hidden(unknown)):
             return self._give_up(unknown, HIDDEN)
         if absent and unknown.named is None:
@@ -422,9 +338,6 @@ class Reconciler:
         if elapsed >= PATIENCE * self.grace and unknown.late >= ENOUGH:
             return self._give_up(unknown, fault or USELESS)
         return []
-
-    def _covers(self, unknown: _Unknown) -> bool:
-        return self._shown.reaches_back_to <= self._since(unknown)
 
     def _may_be_hidden(self, unknown: _Unknown) -> bool:
         """
@@ -446,19 +359,17 @@ class Reconciler:
         return True
 
     def _send_again(self, unknown: _Unknown) -> list[Decision]:
-        self.forget(unknown.attempt.key)
-        return [SendAgain(attempt=unknown.attempt, last=self._shown.last_number(unknown.name))]
+        del self._unknown[unknown.attempt.key]
+        return [SendAgain(attempt=unknown.attempt)]
 
     def _give_up(self, unknown: _Unknown, reason: str) -> list[Decision]:
-        self.forget(unknown.attempt.key)
+        del self._unknown[unknown.attempt.key]
         named = (unknown.named,) if unknown.named else ()
         candidates = (*named, *self._candidates(unknown))
         return [GiveUp(attempt=unknown.attempt, candidates=candidates, reason=reason)]
 
     def _candidates(self, unknown: _Unknown) -> tuple[str, ...]:
         return self._shown.unmarked(self._asked_at - unknown.attempt.began_at + HOUR)
-
-    # --- forgetting ---
 
     def _forget_old(self, now: float) -> None:
         """

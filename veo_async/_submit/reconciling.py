@@ -1,5 +1,5 @@
 """
-The driver of `_reconcile`: asks the listings it wants, and carries out what it decides.
+The driver of `reconciler`: asks for the listings it wants, and carries out what it decides.
 """
 
 from __future__ import annotations
@@ -7,27 +7,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import define, field
 
 from .._api.marks import Mark, mark_of
-from .._api.replies import Accepted
+from .._api.records import TaskRecord
+from .._api.tasks import task_record
 from .._http.client import Http
 from .._http.limiter import sleep
 from .._http.listing import or_none, read_all
-from .._jobs.job import JobState, advance
-from .._journal.facts import AlreadyClaimed
-from ..errors import ApiError, BadRequest, TaskNotFound, TransportError, VeoError
-from .reconciler import Adopt, Decision, GiveUp, Listing, Reconciler, SendAgain
-from .shown import HOUR
-from .submission import Submission, SubmitterHost
-from .submitters import Submitters
+from .._jobs.job import JobState, advance, stop
+from ..errors import ApiError, BadRequest, ProtocolError, SubmissionUnknown, TaskNotFound, TransportError
+from .acceptance import Acceptance
+from .queue import Queue
+from .reconciler import Adopt, Decision, GiveUp, Reconciler, SendAgain
+from .shown import HOUR, ShownTasks
+from .submission import AttemptLog, Submission
 
-__all__ = ["Reconciling"]
+__all__ = ["Reconciling", "find_by_keys"]
 
 DENIED: Final = "no task of the account shows the mark of this key"
+UNFINISHED: Final = "the account's listing cannot be read to its end: that a key is not in it proves nothing"
 
 log = logging.getLogger("veo_async")
 
@@ -40,11 +42,12 @@ class Reconciling:
 
     http: Http
     reconciler: Reconciler
-    submitters: Submitters
-    host: SubmitterHost
+    queue: Queue
+    acceptance: Acceptance
+    attempt_log: AttemptLog
     _unknown: dict[str, Submission] = field(init=False, factory=dict)
     _decisions: deque[Decision] = field(init=False, factory=deque)
-    _called: deque[str] = field(init=False, factory=deque)  # tasks that callbacks have named
+    _look_ups: deque[Mapping[str, str]] = field(init=False, factory=deque)  # which are quicker than listings
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _answered: int = field(init=False, default=0)  # questions, when the listing was last asked for
 
@@ -63,10 +66,21 @@ class Reconciling:
         if not submission.job.done() and submission.job.state is not JobState.UNKNOWN:
             advance(submission.job, JobState.UNKNOWN)
         self._unknown[attempt.key] = submission
-        self._decisions += self.reconciler.unknown(attempt, now=self._now(), trace_id=trace_id, named=named)
+        self._decisions += self.reconciler.unknown(attempt, now=self.queue.lane.now(), named=named)
+        if trace_id is not None:
+            self._look_ups.append({"trace_id": trace_id})
         if submission.called is not None:
-            self._called.append(submission.called)
+            self._look_ups.append({"id": submission.called})
         self._woken.set()
+
+    async def take_back(self, task_id: str) -> None:
+        """
+        Take a task from a job that has it on the word of an answer alone: a record shows another's mark.
+        """
+        submission = self.acceptance.release(task_id, reach=self.reconciler.recall)
+        if submission is not None:
+            self.add(submission, named=task_id)
+            await self.attempt_log.disown(submission.job.key, task_id)
 
     def find(self, key: str) -> Submission | None:
         """
@@ -79,13 +93,9 @@ class Reconciling:
         Take a callback that carries marks: where the outcome of such an attempt is unknown, its task is looked up.
         """
         names = {mark.name for mark in marks}
-        for submission in self._unknown.values():
-            if mark_of(submission.job.key) in names:
-                self._called.append(task_id)
-                self._woken.set()
-        for submission in self.submitters.all_in_flight() if names else ():
-            if mark_of(submission.job.key) in names:
-                submission.called = task_id
+        if any(mark_of(key) in names for key in self._unknown):
+            self._look_ups.append({"id": task_id})
+            self._woken.set()
 
     async def run(self) -> None:
         """
@@ -95,49 +105,33 @@ class Reconciling:
             while self._decisions:
                 await self._carry_out(self._decisions.popleft())
             due_at = self.reconciler.next_due_at()
-            if self._called:
-                await self._look_up({"id": self._called.popleft()})
-            elif due_at is not None and due_at <= self._now():
+            if self._look_ups:
+                await self._look_up(self._look_ups.popleft())
+            elif due_at is not None and due_at <= self.queue.lane.now():
                 await self._ask()
             else:
                 await sleep(self._woken, until=due_at)
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
     # --- asking -----------------------------------------------------------------------------------------
 
     async def _ask(self) -> None:
         """
-        Look up what can be looked up, list the rest, and decide.
+        List the account's tasks, and decide.
         """
-        for trace_id in self.reconciler.trace_ids():
-            await self._look_up({"trace_id": trace_id})
-        if self.reconciler.next_due_at() is None:
-            return
-        now = self._now()
+        now = self.queue.lane.now()
         listing = self.reconciler.listing(now, unix=self.http.clock.earliest(now))
         try:
-            records, complete = await read_all(self.http, self._created_from(listing))
-        except BadRequest as error:
-            self._useless(listing, error)
+            records, complete = await read_all(self.http, listing.created_from)
         except (ApiError, TransportError) as error:
+            log.warning("a listing failed: %s", error)
             # While nothing else is answered either, this is an outage, and says nothing of the listing.
-            if self.http.answered > self._answered:
-                self._useless(listing, error)
-            else:
-                log.info("a listing failed, and is asked for again: %s", error)
+            if isinstance(error, BadRequest) or self.http.answered > self._answered:
+                self._decisions += self.reconciler.listed(listing, (), complete=False)
         else:
             self._decisions += self.reconciler.listed(listing, records, complete=complete)
         self._answered = self.http.answered
 
-    @staticmethod
-    def _created_from(listing: Listing) -> float | None:
-        if listing.since is None:
-            return listing.created_from
-        return listing.asked_at_unix - (listing.asked_at - listing.since)
-
-    async def _look_up(self, by: Mapping[str, Any]) -> None:
+    async def _look_up(self, by: Mapping[str, str]) -> None:
         """
         Ask for one task, once: the listing will tell, too.
         """
@@ -148,77 +142,69 @@ class Reconciling:
         else:
             self._decisions += self.reconciler.looked_up(record)
 
-    def _useless(self, listing: Listing, error: Exception) -> None:
-        log.warning("the listing is off: %s", error)
-        self._decisions += self.reconciler.unanswered(listing)
-
     # --- deciding ---------------------------------------------------------------------------------------
 
     async def _carry_out(self, decision: Decision) -> None:
         submission = self._unknown.get(decision.attempt.key)
         if submission is None or submission.attempt != decision.attempt:
             return
+        job = submission.job
+        # Should it be bought again, now or when the task has failed, that must have a number of its own.
+        job.attempts = max(job.attempts, self.reconciler.last_number(job.key))
         match decision:
             case Adopt():
                 await self._adopt(submission, decision)
             case SendAgain() if submission.request is None:
                 self._end(submission, TaskNotFound(DENIED))
             case SendAgain():
-                self._renumber(submission, decision)
-                await self.submitters.close_attempt(decision.attempt, "not_sent")
+                if decision.attempt.skip_failed:  # what has failed so far is not this purchase's
+                    job.first_attempt = job.attempts + 1
+                await self.attempt_log.close(decision.attempt, "not_sent")
                 # Not before: who uses the key meanwhile must find this submission, and not begin another.
                 del self._unknown[decision.attempt.key]
-                submission.queued_at = self._now()  # it has not waited for its turn, but to be looked for
-                self.submitters.send_again(submission, "the server has no such task")
+                submission.queued_at = self.queue.lane.now()  # so far it has waited to be looked for
+                self.queue.put_again(submission, "the server has no such task")
+            case GiveUp() if submission.request is None:
+                self._end(submission, TaskNotFound(decision.reason))
             case GiveUp():
-                error = decision.error()
-                error.sent_at = submission.sent_at  # by the caller's own clock, as everywhere
-                self._end(submission, TaskNotFound(decision.reason) if submission.request is None else error)
+                reason, candidates = decision.reason, decision.candidates
+                error = SubmissionUnknown(reason, sent_at=submission.sent_at, candidates=candidates)
+                self._end(submission, error)
 
-    @staticmethod
-    def _renumber(submission: Submission, again: SendAgain) -> None:
-        job = submission.job
-        job.attempts = max(job.attempts, again.last)
-        if again.attempt.skip_failed:  # what has failed so far is not this purchase's
-            job.first_attempt = job.attempts + 1
-
-    def _end(self, submission: Submission, error: VeoError) -> None:
-        if submission.job.done():
-            self.host.never_known(submission)
-        else:
-            self.host.stop(submission.job, error)
-        del self._unknown[submission.job.key]  # last, as the session remembers its attempt
+    def _end(self, submission: Submission, error: SubmissionUnknown | TaskNotFound) -> None:
+        job, attempt = submission.job, submission.attempt
+        stop(job, error)
+        # Of an abandoned job, too, whose own error does not tell that something may have been bought.
+        mark = attempt.mark if attempt else None
+        self.acceptance.registry.remember(job, mark=mark, sent_at=submission.sent_at)
+        del self._unknown[job.key]
 
     async def _adopt(self, submission: Submission, adopt: Adopt) -> None:
-        found = Accepted(task_id=adopt.task_id)
-        await self.host.release(adopt.task_id)
-        if not await self._claim(submission, adopt, found):
+        key, task_id = adopt.attempt.key, adopt.task_id
+        await self.take_back(task_id)
+        found = adopt.attempt.reach > HOUR
+        if not await self.acceptance.adopt(submission, adopt.attempt, task_id, found=found):
             self._decisions += self.reconciler.rejected(adopt)
             return
-        job = submission.job
-        # Should it fail and be bought again, that must have a number of its own.
-        job.attempts = max(job.attempts, self.reconciler.last_number(job.key))
-        self.reconciler.adopted(adopt, now=self._now())
-        del self._unknown[adopt.attempt.key]
-        log.info("job %s has task %s after all", adopt.attempt.key, adopt.task_id)
+        self.reconciler.adopted(adopt, now=self.queue.lane.now())
+        del self._unknown[key]
+        log.info("job %s has task %s after all", key, task_id)
         if adopt.others:
             also = " ".join(adopt.others)
-            log.error(
-                "the key of job %s was bought more than once; also paid for: %s", adopt.attempt.key, also
-            )
-        self.submitters.lane.gate.entered()
-        await self.host.accepted(submission.job, found, found=adopt.attempt.reach > HOUR)
+            log.error("the key of job %s was bought more than once; also paid for: %s", key, also)
 
-    async def _claim(self, submission: Submission, adopt: Adopt, found: Accepted) -> bool:
-        """
-        Make the task the job's own; tell whether no other purchase has it.
-        """
-        if submission.request is None:  # a mere handle, whoever has bought the task
-            return True
-        if self.host.owner_of(found.task_id) is not None or self.reconciler.knows(found.task_id):
-            return False
-        try:
-            await self.submitters.claim(adopt.attempt, found)
-        except AlreadyClaimed:
-            return False
-        return True
+
+async def find_by_keys(http: Http, keys: Sequence[str], *, recall: float) -> dict[str, TaskRecord]:
+    """
+    Find the tasks of these keys by their marks, among those of the last `recall` seconds.
+
+    Raises:
+        ProtocolError: some keys were not found, and the listing could not be read to its end.
+    """
+    records, complete = await read_all(http, http.clock.earliest(http.polls.now()) - recall)
+    shown = ShownTasks(0.0)
+    raw: dict[str, Any] = {task_id: one for one in records if (task_id := shown.add(one)) is not None}
+    best = {key: shown.of_name(mark_of(key), first=1, skip_failed=False) for key in keys}
+    if not complete and not all(best.values()):
+        raise ProtocolError(UNFINISHED)
+    return {key: task_record(raw[tasks[0].id]) for key, tasks in best.items() if tasks}

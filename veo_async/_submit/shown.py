@@ -1,31 +1,26 @@
 """
 What listings have shown of the account's tasks, by their marks.
 
-A listing is read once: what it has shown is kept, and the next one begins before the newest record of the last, by
-as much as a record may be late to show.
-That newest record must come again, or the next listing is not the continuation of the last, and all is read anew.
+A listing is read once: what it has shown is kept, and the next one begins a little before the newest record of the
+last. That record must come again, or the next listing does not continue the last, and all is read anew.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import unescape
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote
 
 from attrs import define, field, frozen
 
-from .._api.marks import marks_in, marks_of
+from .._api.marks import marks_in, marks_of, plainly, url_in
 from .._api.records import TaskState
 from .._api.states import classify
 from .._api.tasks import task_id_of
 
 __all__ = ["Listing", "ShownTask", "ShownTasks"]
 
-HOUR: Final = (
-    3600.0  # seconds by which the clock of the records may differ from ours, and from the one that filters
-)
+HOUR: Final = 3600.0  # seconds by which the clocks of the records, of the filter and of ours may differ
 INSTANT: Final = 1.0  # seconds, so that a bound that is not part of the range leaves the newest record in
 # Unix seconds: a `created_at` beyond it, or of 0, is none (milliseconds, an infinity, a default, a hoax).
 FARTHEST: Final = 1e11
@@ -34,35 +29,23 @@ FARTHEST: Final = 1e11
 @frozen(kw_only=True)
 class Listing:
     """
-    A question to ask: the account's tasks, all of them, or those since a moment.
-
-    Attributes:
-        asked_at: by the caller's clock.
-        asked_at_unix: the same in Unix seconds, as far as is known.
-        since: the moment by the caller's clock from which on the tasks are wanted.
-        created_from: where it begins by the clock of the records, in Unix seconds, as it continues an earlier one.
+    A question to ask: the account's tasks.
     """
 
-    asked_at: float
-    asked_at_unix: float = 0.0
-    since: float | None = None
-    created_from: float | None = None
+    asked_at: float  # by the caller's clock
+    unix: float = 0.0  # the same in Unix seconds, as far as is known
+    created_from: float | None = None  # by the clock of the records, in Unix seconds; None for all tasks
+    since: float | None = -math.inf  # the same by the caller's clock; None where it continues an earlier one
 
 
 class ShownTask(NamedTuple):
     """
     A task as its record shows it.
-
-    Attributes:
-        id: the task's id.
-        number: of the attempt whose mark it shows.
-        created_at: by the clock of the records; minus infinity where it has no usable one.
-        failed: whether it has failed.
     """
 
     id: str
-    number: int
-    created_at: float
+    number: int  # of the attempt whose mark it shows
+    created_at: float  # by the clock of the records; minus infinity where it has no usable one
     failed: bool
 
 
@@ -70,32 +53,24 @@ class ShownTask(NamedTuple):
 class ShownTasks:
     """
     Keeps what records have shown.
-
-    Attributes:
-        lateness: how many seconds after its creation a record may begin to show.
-        reaches_back_to: the moment from which on all tasks have been listed, by the caller's clock.
     """
 
-    lateness: float
-    reaches_back_to: float = field(init=False, default=math.inf)
+    lateness: float  # seconds after its creation in which a record may begin to show
+    reaches_back_to: float = field(init=False, default=math.inf)  # all since is listed; by the caller's clock
     _by_name: dict[str, dict[str, ShownTask]] = field(init=False, factory=dict)
-    _marked: set[str] = field(init=False, factory=set)  # ids that a listing has shown with a mark
-    _unmarked: dict[str, float] = field(
-        init=False, factory=dict
-    )  # ids without one, and when they were created
-    _bare: dict[str, float] = field(
-        init=False, factory=dict
-    )  # callback URLs of such tasks, and when the latest was created
-    _whole: set[str] = field(init=False, factory=set)  # those that have shown a mark in their fragment
+    marked: set[str] = field(init=False, factory=set)  # tasks that a listing has shown with a mark
+    _unmarked: dict[str, float] = field(init=False, factory=dict)  # the others, and when they were created
+    _bare: dict[str, float] = field(init=False, factory=dict)  # their callback URLs, and the latest of each
+    _whole: set[str] = field(init=False, factory=set)  # URLs that have shown a mark in their fragment
     _newest: tuple[float, str] | None = field(init=False, default=None)
     _read_at: float = field(init=False, default=-math.inf)  # when that was asked for, in Unix seconds
 
     def __len__(self) -> int:
-        return len(self._marked) + len(self._unmarked)
+        return len(self.marked) + len(self._unmarked)
 
     # --- taking in ---
 
-    def add(self, record: object) -> str | None:
+    def add(self, record: object, *, listed: bool = False) -> str | None:
         """
         Take in a record, however it came; returns its task's id, or None where it is no record.
         """
@@ -106,59 +81,40 @@ class ShownTasks:
         for name, number in marks_in(record):
             shown = ShownTask(task_id, number, created_at, failed)
             self._by_name.setdefault(name, {})[task_id] = shown
+        if listed:
+            self._list(task_id, record, created_at)
         return task_id
+
+    def _list(self, task_id: str, record: Mapping[str, Any], created_at: float) -> None:
+        url, _, fragment = plainly(url_in(record)).partition("#")
+        if marks_in(record):
+            self.marked.add(task_id)
+            self._unmarked.pop(task_id, None)
+            if marks_of(fragment):
+                self._whole.add(url)
+        elif task_id not in self.marked:
+            self._unmarked[task_id] = created_at
+            if url:
+                at = math.inf if created_at == -math.inf else created_at
+                self._bare[url] = max(at, self._bare.get(url, at))
 
     def take(self, listing: Listing, records: Sequence[object], *, complete: bool) -> bool:
         """
         Take in a listing; tell whether it is whole: all of it was read, and each item was a task and came once.
         """
-        ids = {self._listed(record) for record in records} - {None}
-        whole = complete and len(ids) == len(records)
-        if listing.created_from is not None and self._newest and self._newest[1] not in ids:
-            self.read_anew()
+        ids = {self.add(record, listed=True) for record in records} - {None}
+        if not complete or len(ids) != len(records):
             return False
-        if not whole:
+        if listing.since is not None:
+            self.reaches_back_to = min(self.reaches_back_to, listing.since)
+        elif self._newest and self._newest[1] not in ids:
+            self.reaches_back_to, self._newest = math.inf, None
             return False
-        if listing.created_from is None:
-            since = -math.inf if listing.since is None else listing.since
-            self.reaches_back_to = min(self.reaches_back_to, since)
         newest = max(((_created_at(record), task_id_of(record) or "") for record in records), default=None)
         if newest is not None and newest[0] > -math.inf:
-            self._newest, self._read_at = newest, listing.asked_at_unix
+            # A single record that is dated ahead must not hide what comes after it.
+            self._newest, self._read_at = (min(newest[0], listing.unix), newest[1]), listing.unix
         return True
-
-    def _listed(self, record: object) -> str | None:
-        task_id = self.add(record)
-        if task_id is None or not isinstance(record, Mapping):
-            return None
-        url, fragment = _callback_url(record)
-        if marks_in(record):
-            self._marked.add(task_id)
-            self._unmarked.pop(task_id, None)
-            if marks_of(fragment):
-                self._whole.add(url)
-        elif task_id not in self._marked:
-            at = self._unmarked[task_id] = _created_at(record)
-            if url:
-                self._bare[url] = max(math.inf if at == -math.inf else at, self._bare.get(url, at))
-        return task_id
-
-    def read_anew(self) -> None:
-        """
-        Let the next listing begin where the need is, and not where the last one ended.
-        """
-        self.reaches_back_to, self._newest = math.inf, None
-
-    def clear(self) -> None:
-        """
-        Forget everything.
-        """
-        self.read_anew()
-        self._by_name.clear()
-        self._marked.clear()
-        self._unmarked.clear()
-        self._bare.clear()
-        self._whole.clear()
 
     # --- looking up ---
 
@@ -171,23 +127,16 @@ class ShownTasks:
         """
         if self._newest is None:
             return None
-        newest_at = self._newest_at()
+        newest_at = self._newest[0]
         # What was not shown yet is younger than that: nothing is in between if the newest is older.
         is_old = sure and newest_at < self._read_at - HOUR - self.lateness
         return newest_at - (INSTANT if is_old else 2 * self.lateness)
-
-    @property
-    def any_marked(self) -> bool:
-        """
-        Whether a listing has ever shown a mark of this library.
-        """
-        return bool(self._marked)
 
     def shows(self, task_id: str) -> bool | None:
         """
         Tell whether listings have shown a task with a mark; None where they have not shown it at all.
         """
-        if task_id in self._marked:
+        if task_id in self.marked:
             return True
         return False if task_id in self._unmarked else None
 
@@ -200,12 +149,6 @@ class ShownTasks:
         tasks = (task for task in self._by_name.get(name, {}).values() if task.number >= first)
         kept = [task for task in tasks if not (skip_failed and task.failed)]
         return sorted(kept, key=lambda task: (not task.failed, task.number, task.created_at), reverse=True)
-
-    def last_number(self, name: str) -> int:
-        """
-        Return the highest number that this name was shown with, or 0.
-        """
-        return max((task.number for task in self._by_name.get(name, {}).values()), default=0)
 
     def unmarked(self, seconds: float) -> tuple[str, ...]:
         """
@@ -220,31 +163,13 @@ class ShownTasks:
 
         Where a fragment was ever shown behind it, it would show there.
         """
-        whole, since = _plainly(own_url), self._now() - seconds
+        whole, since = plainly(own_url), self._now() - seconds
         if whole in self._whole:
             return False
         return any(at >= since and whole.startswith(url) for url, at in self._bare.items())
 
-    def _newest_at(self) -> float:
-        # A single record that is dated ahead must not hide what comes after it.
-        return min(self._newest[0], self._read_at) if self._newest else -math.inf
-
     def _now(self) -> float:
-        return max(self._newest_at(), self._read_at - HOUR) if self._newest else -math.inf
-
-
-def _callback_url(record: Mapping[str, Any]) -> tuple[str, str]:
-    """
-    Read the callback URL that a record shows, and its fragment.
-    """
-    request = record.get("request")
-    url = request.get("callback_url") if isinstance(request, Mapping) else None
-    before, _, fragment = _plainly(url if isinstance(url, str) else "").partition("#")
-    return before, fragment
-
-
-def _plainly(url: str) -> str:
-    return unquote(unescape(url))
+        return max(self._newest[0], self._read_at - HOUR) if self._newest else -math.inf
 
 
 def _created_at(record: object) -> float:

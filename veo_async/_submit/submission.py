@@ -1,135 +1,162 @@
 """
-One job on its way to the server, and what its way needs of the session.
+One job on its way to the server, and what the journal, where there is one, is told of it.
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Literal
 
 from attrs import define
 
-from .._api.replies import Accepted, Unknown
+from .._api.replies import Accepted
 from .._api.requests import Request
 from .._http.transport import Outgoing
 from .._jobs.job import Job, JobState
-from .._journal.facts import Entry
-from ..errors import SessionClosed, SubmissionUnknown, VeoError
+from .._journal import facts
+from .._journal.journal import AnyJournal
+from ..errors import JournalError, SessionClosed, SubmissionUnknown, VeoError
 from .reconciler import Attempt
+from .shown import HOUR
 
-__all__ = ["GOES_ON", "NOT_SENT", "Submission", "SubmitterHost", "ended_early"]
+__all__ = ["AttemptLog", "Submission", "ended_early"]
 
 NOT_SENT: Final = "the session ended first; the request was not sent"
 GOES_ON: Final = "the session ended first; the task goes on: its key, resume() or attach() takes it up"
+UNKNOWN: Final = "the session ended before it was known whether the task was accepted"
+
+log = logging.getLogger("veo_async")
 
 
 @define(eq=False)
 class Submission:
     """
     One job on its way to the server.
-
-    Attributes:
-        job: whose it is.
-        request: what is sent; None where the key's task is only looked for.
-        queued_at: when it began to wait, on the event loop's clock.
-        keyed: whether the key is the caller's, so that the journal may know it.
-        retry_failed: whether to buy again where the key's task failed.
-        outgoing: the body of the attempt under way, or None.
-        attempt: the attempt that may have bought something, or None.
-        sent_at: when that attempt began, in Unix seconds by the local clock.
-        task_id: what the answer named, before it is written down; None until then.
-        called: the task that a callback named before the answer came, or None.
-        look_first: whether another process may have bought the key.
-        attached: whether the job only waits for what was bought already, and is not sent again.
     """
 
     job: Job
-    request: Request | None
-    queued_at: float
-    keyed: bool = False
-    retry_failed: bool = False
-    look_first: bool = False
-    attached: bool = False
-    outgoing: Outgoing | None = None
-    attempt: Attempt | None = None
-    sent_at: float = 0.0
-    task_id: str | None = None
-    called: str | None = None
+    request: Request | None  # None where the key's task is only looked for
+    queued_at: float  # on the event loop's clock
+    retry_failed: bool = False  # whether to buy again where the key's task failed
+    look_first: bool = False  # whether another process may have bought the key
+    attached: bool = False  # whether the job only waits for what was bought already, and is not sent again
+    outgoing: Outgoing | None = None  # the body of the attempt under way
+    attempt: Attempt | None = None  # the one that may have bought something
+    sent_at: float = 0.0  # when that began, in Unix seconds by the local clock
+    task_id: str | None = None  # what the answer named, until that is written down
+    called: str | None = None  # the task that a callback named before the answer came
 
-    @property
-    def own_url(self) -> str | None:
+    def attempted(
+        self,
+        *,
+        mark: str | None,
+        began_at: float,
+        sent_at: float,
+        number: int | None = None,
+        reach: float = HOUR,
+        skip_failed: bool = False,
+    ) -> Attempt:
         """
-        The request's own callback URL.
+        Note that an attempt begins, or may have been made; the job's last one, unless told its number.
         """
-        return None if self.request is None else self.request.callback_url
+        self.sent_at = sent_at
+        self.attempt = Attempt(
+            key=self.job.key,
+            number=self.job.attempts if number is None else number,
+            mark=mark,
+            began_at=began_at,
+            reach=reach,
+            first=self.job.first_attempt,
+            skip_failed=skip_failed,
+            may_send=self.request is not None,
+            own_url=self.request.callback_url if self.request else None,
+        )
+        return self.attempt
 
 
-class SubmitterHost(Protocol):
+def ended_early(job: Job, submission: Submission | None) -> VeoError:
     """
-    What the submitters need of the session.
+    Make the error of a job whose session ends before its task has.
     """
-
-    def take_up(self, submission: Submission, entry: Entry) -> bool:
-        """
-        Go on with what the journal knows of the job's key; False where it is only intended.
-        """
-
-    def owner_of(self, task_id: str) -> Job | None:
-        """
-        Find the job that has bought a task.
-        """
-
-    async def release(self, task_id: str) -> None:
-        """
-        Take a task from a job that has it on the word of an answer alone: a record shows another's mark.
-        """
-
-    async def accepted(
-        self, job: Job, outcome: Accepted, *, marked: bool = False, found: bool = False
-    ) -> None:
-        """
-        Take over a job whose task the server has.
-
-        Args:
-            marked: whether the task's first record is to show the job's mark.
-            found: whether it may have been accepted long ago.
-        """
-
-    def hinted(self, task_id: str) -> None:
-        """
-        Look at a task of which a callback spoke before its id was known.
-        """
-
-    def unknown(self, submission: Submission, outcome: Unknown, *, named: str | None = None) -> None:
-        """
-        Find out what became of an attempt.
-
-        Args:
-            named: the task that its answer named, where that is in doubt.
-        """
-
-    def never_known(self, submission: Submission) -> None:
-        """
-        Hear that nobody can tell what an attempt bought whose job was abandoned.
-        """
-
-    def stop(self, job: Job, error: VeoError) -> None:
-        """
-        Settle a job without a terminal record.
-        """
-
-    def failed(self, fault: BaseException) -> None:
-        """
-        Hear of a fault of this package's own that ended a coroutine.
-        """
-
-
-def ended_early(submission: Submission) -> VeoError:
-    """
-    Make the error of a job whose session ended before it was accepted.
-    """
-    if submission.job.state is JobState.QUEUED or not (submission.outgoing and submission.outgoing.left):
+    is_out = submission is not None and submission.outgoing is not None and submission.outgoing.left
+    if job.state is JobState.QUEUED or (job.state is JobState.SUBMITTING and not is_out):
         return SessionClosed(NOT_SENT)
-    if submission.task_id is not None:
-        return SessionClosed(GOES_ON, task_id=submission.task_id)
-    words = "the session ended before the server had answered: the task may have been accepted"
-    return SubmissionUnknown(words, sent_at=submission.sent_at)
+    task_id = job.task_id or (submission.task_id if submission else None)
+    if task_id is not None:
+        return SessionClosed(GOES_ON, task_id=task_id)
+    return SubmissionUnknown(UNKNOWN, sent_at=submission.sent_at if submission else None)
+
+
+@define(eq=False)
+class AttemptLog:
+    """
+    Writes down what becomes of attempts.
+    """
+
+    journal: AnyJournal | None
+    wall: Callable[[], float]  # the local clock, in Unix seconds
+
+    async def sending(self, attempt: Attempt, at: float) -> None:
+        """
+        Make it durable that an attempt is about to leave; on an error it must not.
+        """
+        if self.journal is not None:
+            fact = facts.Sending(key=attempt.key, attempt=attempt.number, at=at, mark=attempt.mark)
+            await self.journal.write(fact)
+
+    async def claim(self, attempt: Attempt, outcome: Accepted) -> bool:
+        """
+        Make it durable that a job has its task, before anybody sees the id; False where another purchase has it.
+        """
+        task_id, trace_id = outcome.task_id, outcome.trace_id
+        fact = facts.Accepted(key=attempt.key, task_id=task_id, trace_id=trace_id, at=self.wall())
+        try:
+            await self._write(fact, task_id=task_id)
+        except facts.AlreadyClaimed:
+            return False
+        return True
+
+    async def close(self, attempt: Attempt, outcome: Literal["refused", "not_sent"]) -> None:
+        """
+        Make it durable that an attempt bought nothing.
+        """
+        await self._write(self._closed(attempt, outcome))
+
+    def close_soon(self, attempt: Attempt) -> None:
+        """
+        Write down in the background that an attempt bought nothing.
+        """
+        if self.journal is not None:
+            self.journal.write_soon(self._closed(attempt, "not_sent"))
+
+    def withdraw(self, key: str) -> None:
+        """
+        Take back the intention of a job that will not be sent.
+        """
+        if self.journal is not None and self.journal.failure is None:
+            self.journal.write_soon(facts.Withdrawn(key=key, at=self.wall()))
+
+    async def disown(self, key: str, task_id: str) -> None:
+        """
+        Make it durable that a task is not the job's after all; else the claim stands until the task ends.
+        """
+        if self.journal is not None and self.journal.failure is None:
+            with suppress(JournalError):
+                await self.journal.write(facts.Disowned(key=key, task_id=task_id))
+
+    def _closed(self, attempt: Attempt, outcome: Literal["refused", "not_sent"]) -> facts.AttemptClosed:
+        return facts.AttemptClosed(key=attempt.key, attempt=attempt.number, outcome=outcome, at=self.wall())
+
+    async def _write(self, fact: facts.Accepted | facts.AttemptClosed, *, task_id: str | None = None) -> None:
+        """
+        Write, or log what a disk that fails now does not hold: it must not cost the video.
+        """
+        try:
+            if self.journal is not None:
+                await self.journal.write(fact)
+        except facts.AlreadyClaimed:
+            raise
+        except JournalError as error:
+            log.error("the journal failed (%s): not held are job %s, task %s", error, fact.key, task_id)

@@ -2,7 +2,7 @@
 The one long-lived coroutine that watches every task.
 
 It asks the schedule when the next look is due and whom to ask about, sleeps until then, passes the gate of the
-polls, and hands what the answer says to the session.
+polls, asks the API, and hands what the answer says to the session.
 It holds no job: tasks are known by their ids, and outcomes leave through `settle`.
 
 One look is a short asyncio task of its own, so that a slow answer holds up nobody. The looks at other tasks go on,
@@ -19,11 +19,13 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import Factory, define, field
 
 from .._api.replies import is_dead_token
-from .._api.tasks import Standings
+from .._api.tasks import read_items, standings, task_id_of
+from .._http.client import Http
 from .._http.limiter import Limiter, sleep
+from .._http.listing import about_many, or_none
 from ..errors import (
     ApiError,
     BadRequest,
@@ -58,19 +60,17 @@ class Tracker:
 
     Attributes:
         schedule: who is due, and when.
-        limiter: of the polls.
-        poll: asks about ids, and is told when the gate let it through.
         settle: takes terminal records and errors, by task id.
-        looked: is told which ids were asked about and answered.
+        looked: is told which ids were asked about and answered, and the records.
         dead_after: for how many seconds the token must be called dead before tracking stops.
     """
 
     schedule: Schedule
-    limiter: Limiter
-    poll: Callable[[Sequence[str], float], Awaitable[Standings]]
+    http: Http
     settle: Callable[[Sequence[tuple[str, Outcome]]], Awaitable[None]]
-    looked: Callable[[Sequence[str]], None]
+    looked: Callable[[Sequence[str], Sequence[object]], Awaitable[None]]
     dead_after: float
+    limiter: Limiter = field(init=False, default=Factory(lambda self: self.http.polls, takes_self=True))
     _looks: set[asyncio.Task[None]] = field(init=False, factory=set)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _sleeps_until: float = field(init=False, default=-math.inf)  # as now, while it is awake anyway
@@ -192,7 +192,7 @@ class Tracker:
         gone = [(task_id, JobVanished(words, task_id=task_id)) for task_id in self.schedule.vanished(now)]
         if late or gone:
             self._linkless.difference_update(task_id for task_id, _ in (*late, *gone))
-            await self.settle([*late, *gone])
+            await self._end([*late, *gone])
 
     def _timed_out(self, task_id: str) -> JobTimedOut:
         words = "past the deadline; the task goes on: its key, resume() or attach() takes it up again"
@@ -220,7 +220,7 @@ class Tracker:
     async def _look(self, batch: list[str], entered_at: float) -> None:
         held = list(batch)  # who waits for the answer; nobody, once it is too long in coming
         try:
-            standings = await self._ask(batch, entered_at, held)
+            records = await self._ask(batch, entered_at, held)
         except UsageError:
             raise  # the caller closed the aiohttp session: nobody can ask any more, and that is no secret
         except asyncio.CancelledError:
@@ -237,13 +237,13 @@ class Tracker:
             self._dead_probes = 0
             self._usual += NEWEST * (self.limiter.now() - entered_at - self._usual)
             self.schedule.answered(len(batch))
-            await self._learn(batch, standings, is_late=not held)
+            await self._learn(batch, records, is_late=not held)
 
-    async def _ask(self, batch: list[str], entered_at: float, held: list[str]) -> Standings:
+    async def _ask(self, batch: list[str], entered_at: float, held: list[str]) -> Sequence[object]:
         patience = max(self.schedule.slow_after, SLOW * self._usual)
         timer = asyncio.get_running_loop().call_at(entered_at + patience, self._let_go, held)
         try:
-            return await self.poll(batch, entered_at)
+            return await _poll(self.http, batch, entered_at=entered_at)
         finally:
             timer.cancel()
             if not held:
@@ -286,14 +286,14 @@ class Tracker:
         self._was_refused = True
         self.schedule.refused(batch, self.limiter.now())
 
-    async def _learn(self, batch: Sequence[str], standings: Standings, *, is_late: bool) -> None:
+    async def _learn(self, batch: Sequence[str], records: Sequence[object], *, is_late: bool) -> None:
         """
         Take in what a well-formed reply says of those asked about.
 
         If it is late, tasks that are being asked about again are left to that question: each answer plans the next
         look, so from then on there would be two looks at a time.
         """
-        now, (pending, ended, unreadable, linkless) = self.limiter.now(), standings
+        now, (pending, ended, unreadable, linkless) = self.limiter.now(), standings(records, batch)
         if linkless or self._linkless:
             self._linkless.difference_update(batch)
             self._linkless.update(linkless)
@@ -308,11 +308,11 @@ class Tracker:
             self.schedule.unreadable(unreadable, now)
         if missing:
             self.schedule.missing(missing, now)
-        self.looked(batch)
+        await self.looked(batch, records)
         for task_id, record in ended.items():
             self.schedule.ended(task_id, now, duration=_duration(record))
         if ended:
-            await self.settle([*ended.items()])
+            await self._end([*ended.items()])
 
     async def _suspect_the_token(self, error: VeoError, at: float) -> None:
         now = self.limiter.now()
@@ -323,11 +323,31 @@ class Tracker:
             return
         words = f"the token no longer works, so nobody can ask about the task: {error}"
         lost = [(task_id, TrackingLost(words, task_id=task_id)) for task_id in self.schedule]
-        for task_id, outcome in lost:
+        for _, outcome in lost:
             outcome.__cause__ = error
-            self.forget(task_id)
         self._dead_probes = 0
-        await self.settle(lost)
+        await self._end(lost)
+
+    async def _end(self, ends: Sequence[tuple[str, Outcome]]) -> None:
+        for task_id, _ in ends:
+            self.forget(task_id)
+        await self.settle(ends)
+
+
+async def _poll(http: Http, task_ids: Sequence[str], *, entered_at: float) -> Sequence[object]:
+    """
+    Ask about tasks, once the lane of polls is entered; returns the records of the answer.
+    """
+    if len(task_ids) == 1:
+        question = {"action": "retrieve", "id": task_ids[0]}
+        record = await or_none(http.exchange(question, entered_at=entered_at))
+        if record is not None and task_id_of(record) != task_ids[0]:
+            raise ProtocolError("asked about one task, answered about another")
+        if record is not None:
+            return [record]
+        entered_at = await http.polls.enter()  # nothing vanishes on the word of one kind of question
+    # Most records are of pending tasks, of which nothing is kept.
+    return read_items(await http.exchange(about_many(task_ids), entered_at=entered_at, any_depth=True))
 
 
 def _is_let_pass(error: VeoError) -> bool:

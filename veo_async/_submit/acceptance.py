@@ -1,0 +1,219 @@
+"""
+What follows when the server has a job's task: the claim to it is written down, and the tracker watches it.
+
+An answer alone is no proof: the first record that shows a mark must show the job's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from copy import copy
+
+from attrs import define, field
+
+from .._api.marks import label, mark_of, marks_in
+from .._api.records import TaskState
+from .._api.replies import Accepted
+from .._api.states import classify
+from .._http.limiter import Limiter
+from .._jobs.job import Job, JobState, advance, settle
+from .._jobs.outcomes import Outcomes
+from .._jobs.registry import Registry
+from .._policies import PollPolicy
+from .._track.tracker import Tracker
+from ..errors import JobAbandoned, VeoError
+from .reconciler import Attempt, Reconciler
+from .submission import AttemptLog, Submission
+
+__all__ = ["Acceptance"]
+
+log = logging.getLogger("veo_async")
+
+
+@define(eq=False)
+class Acceptance:
+    """
+    Brings jobs and tasks together.
+
+    Attributes:
+        lane: the lane of the submits, whose gate counts the tasks that are unsettled.
+    """
+
+    registry: Registry
+    outcomes: Outcomes
+    tracker: Tracker
+    lane: Limiter
+    attempt_log: AttemptLog
+    reconciler: Reconciler
+    polling: PollPolicy
+    _unchecked: set[str] = field(init=False, factory=set)  # accepted tasks, until a record shows a mark
+
+    # --- an answer, or a record, names a task -----------------------------------------------------------
+
+    async def accept(self, submission: Submission, attempt: Attempt, outcome: Accepted) -> bool:
+        """
+        Take an answer's word for which task the job has; False where the task is another purchase's.
+
+        Then the answer was meant for that one, or the server is confused: what this attempt has bought, if
+        anything, is found by its mark.
+        """
+        task_id, owner = outcome.task_id, self.owner_of(outcome.task_id)
+        known = self.reconciler.knows(task_id) if owner is None else owner is not submission.job
+        if not known:
+            submission.task_id = task_id
+            known = not await self.attempt_log.claim(attempt, outcome)
+        if known:
+            submission.task_id = None
+            return False
+        if attempt.mark is not None:
+            self.reconciler.accepted(task_id, now=self.lane.now())
+        await self._take_over(submission.job, outcome, marked=attempt.mark is not None)
+        if submission.called == task_id:
+            self.tracker.hint(task_id, 0.0)
+        return True
+
+    async def adopt(self, submission: Submission, attempt: Attempt, task_id: str, *, found: bool) -> bool:
+        """
+        Take over the task whose record shows the job's mark; False where it is another purchase's.
+
+        Args:
+            found: whether it may have been accepted long ago.
+        """
+        outcome = Accepted(task_id=task_id)
+        if submission.request is not None:  # else a mere handle, whoever has bought the task
+            if self.owner_of(task_id) is not None or self.reconciler.knows(task_id):
+                return False
+            if not await self.attempt_log.claim(attempt, outcome):
+                return False
+        self.lane.gate.entered()
+        await self._take_over(submission.job, outcome, found=found)
+        return True
+
+    def owner_of(self, task_id: str) -> Job | None:
+        """
+        Find the job that has bought a task; a mere handle has not.
+        """
+        job = self.registry.by_task.get(task_id)
+        return job if job is not None and job.request is not None else None
+
+    async def _take_over(
+        self, job: Job, outcome: Accepted, *, marked: bool = False, found: bool = False
+    ) -> None:
+        task_id = outcome.task_id
+        if job.done():  # abandoned meanwhile
+            log.info("task %s was accepted for the abandoned job %s", task_id, job.key)
+            job.task_id = task_id
+            self.registry.remember(job)
+            self._left()
+            return
+        if marked:
+            self._unchecked.add(task_id)
+        self.track(job, task_id, outcome.trace_id, found=found)
+        if classify(outcome.record) is not TaskState.PENDING:
+            self.tracker.forget(task_id)
+            await self.outcomes.end([(task_id, outcome.record)])
+
+    # --- a job has a task -------------------------------------------------------------------------------
+
+    def take_up(self, job: Job, task_id: str, trace_id: str | None = None) -> None:
+        """
+        Go on with a task that was accepted some time ago.
+        """
+        self.lane.gate.entered()
+        if job.request is not None:
+            self._unchecked.add(task_id)  # the session before may have ended before a record showed
+        self.track(job, task_id, trace_id, found=True)
+
+    def track(self, job: Job, task_id: str, trace_id: str | None, *, found: bool) -> None:
+        """
+        Wait for a task's end.
+        """
+        advance(job, JobState.PENDING, task_id=task_id, trace_id=trace_id)
+        self._watch_or_share(job, task_id, found=found)
+
+    def _watch_or_share(self, job: Job, task_id: str, *, found: bool) -> None:
+        other = self.registry.by_task.get(task_id)
+        if other is not None and other.request is not None:
+            other.add_done_callback(lambda settled: self._share(settled, job))
+            return
+        self._watch(job, task_id, found=found)
+        if other is not None:  # a mere handle: the one that has bought it writes the outcome down
+            job.add_done_callback(lambda settled: self._share(settled, other))
+
+    def _watch(self, job: Job, task_id: str, *, found: bool) -> None:
+        now = self.lane.now()
+        patience = self.polling.deadline if job.timeout is None else job.timeout
+        self.registry.by_task[task_id] = job
+        self.tracker.watch(
+            task_id,
+            kind=job.request.kind if job.request else "",
+            started_at=now,
+            deadline_at=None if patience is None else now + patience,
+            found=found,
+        )
+
+    def _share(self, settled: Job, job: Job) -> None:
+        """
+        Give a job the outcome of another that has the same task, or the watch over it if that one was abandoned.
+        """
+        if job.done():
+            return
+        outcome = settled.exception() or settled.result()
+        if isinstance(outcome, JobAbandoned) and job.task_id is not None:
+            self._watch_or_share(job, job.task_id, found=True)
+        else:
+            settle(job, settled.state, copy(outcome) if isinstance(outcome, VeoError) else outcome)
+
+    def left(self, job: Job) -> None:
+        """
+        Note that a job no longer waits for its task.
+        """
+        self._unchecked.discard(job.task_id or "")
+        self._left()
+
+    def _left(self) -> None:
+        self.lane.gate.left()
+        self.lane.changed()
+
+    # --- a record shows another's mark ------------------------------------------------------------------
+
+    def misnamed(self, records: Iterable[object]) -> list[str]:
+        """
+        Find the tasks that answers have named for one job, and whose first marked record shows another's mark.
+        """
+        found: list[str] = []
+        for record in records if self._unchecked else ():
+            task_id = record.get("id") if isinstance(record, dict) else None
+            if task_id not in self._unchecked or not isinstance(record, dict):
+                continue
+            job = self.registry.by_task.get(task_id)
+            marks = marks_in(record)
+            if job is None or (marks and mark_of(job.key) in {mark.name for mark in marks}):
+                self._unchecked.discard(task_id)
+            elif marks:
+                found.append(task_id)
+        return found
+
+    def release(self, task_id: str, *, reach: float) -> Submission | None:
+        """
+        Take a task from a job that has it on the word of an answer alone, as a record shows another's mark.
+
+        Returns the job's attempt, whose outcome is unknown again; None where no job has the task on such a word.
+        """
+        job = self.owner_of(task_id)
+        if job is None or task_id not in self._unchecked:
+            return None
+        log.warning("the answer to job %s named task %s, which shows another's mark", job.key, task_id)
+        self._unchecked.discard(task_id)
+        self.registry.by_task.pop(task_id, None)
+        self.tracker.forget(task_id)
+        self.reconciler.gone(task_id)
+        job.task_id = job.trace_id = None
+        advance(job, JobState.UNKNOWN)
+        now = asyncio.get_running_loop().time()
+        submission = Submission(job, job.request, now)
+        mark = label(job.key, job.attempts)
+        submission.attempted(mark=mark, began_at=now, sent_at=self.attempt_log.wall(), reach=reach)
+        return submission

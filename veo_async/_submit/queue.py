@@ -1,0 +1,131 @@
+"""
+The queue of jobs to be sent, and the gate that each passes when its turn has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from attrs import define, field
+
+from .._http.client import Http
+from .._http.limiter import TROUBLE, Limiter, sleep
+from .._jobs.job import JobState, advance, stop
+from ..errors import ApiError, SubmitTimedOut, TaskNotFound, TransportError, VeoError
+from .reconciler import Reconciler
+from .submission import AttemptLog, Submission
+
+__all__ = ["Queue"]
+
+log = logging.getLogger("veo_async")
+
+
+@define(eq=False)
+class Queue:
+    """
+    Lets jobs go one after the other, as fast as the gate allows.
+    """
+
+    http: Http
+    lane: Limiter
+    attempt_log: AttemptLog
+    reconciler: Reconciler
+    patience: float | None  # seconds that a job may wait for its turn; None for ever
+    _waiting: deque[Submission] = field(init=False, factory=deque)
+    _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _closed: bool = field(init=False, default=False)
+
+    def put(self, submission: Submission) -> None:
+        """
+        Queue a job behind all others.
+        """
+        self._waiting.append(submission)
+        self._woken.set()
+
+    def put_again(self, submission: Submission, reason: BaseException | str) -> None:
+        """
+        Queue a job once more, before all others, after an attempt that bought nothing.
+        """
+        submission.outgoing = submission.attempt = None
+        if submission.attached:
+            stop(submission.job, TaskNotFound(f"the key was abandoned, and bought nothing: {reason}"))
+        if submission.job.done():  # abandoned meanwhile
+            self.reconciler.closed(submission.job.key)
+            self.attempt_log.withdraw(submission.job.key)
+            return
+        log.info("job %s is sent again: %s", submission.job.key, reason)
+        advance(submission.job, JobState.QUEUED)
+        self.http.retries += 1
+        self._waiting.appendleft(submission)
+        self._woken.set()
+
+    def close(self) -> None:
+        """
+        Let no job go any more.
+        """
+        self._closed = True
+        self._woken.set()
+        self.lane.changed()
+
+    async def next(self) -> tuple[Submission, float] | None:
+        """
+        Wait for the job whose turn it is, and for the gate to let it go; None once the queue is closed.
+        """
+        while not self._closed:
+            self._drop_settled_and_late()
+            entered_at = self.lane.open_now()
+            if not self._waiting:
+                await sleep(self._woken, until=None)
+            elif entered_at is None:
+                await self.lane.wait_for_change(until=self._next_late_at())
+            elif self.lane.gate.probe == "read":
+                await self._probe()
+            else:
+                self.lane.gate.take(entered_at)
+                return self._waiting.popleft(), entered_at
+        return None
+
+    def _drop_settled_and_late(self) -> None:
+        """
+        Take from the head of the queue what was withdrawn, and what waited too long: the oldest come first.
+        """
+        while self._waiting:
+            late_at = self._next_late_at()
+            is_late = late_at is not None and late_at <= self.lane.now()
+            if not is_late and not self._waiting[0].job.done():
+                break
+            words = f"waited for its turn for {self.patience} s; it was never sent"
+            trouble = f": {self.lane.trouble}" if self.lane.trouble else ""
+            job = self._waiting.popleft().job
+            self.reconciler.closed(job.key)
+            stop(job, SubmitTimedOut(words + trouble))
+
+    def _next_late_at(self) -> float | None:
+        return None if self.patience is None else self._waiting[0].queued_at + self.patience
+
+    async def _probe(self) -> None:
+        """
+        Find out with a free question whether the server is back, before money goes that way.
+        """
+        gate, sent_at = self.lane.gate, self.lane.now()
+        gate.take(sent_at)
+        error: VeoError | None = None
+        try:
+            async with asyncio.timeout_at(self._next_late_at()):
+                await self.http.ask({"action": "retrieve_batch", "offset": 0, "limit": 1})
+        except (ApiError, TransportError) as caught:
+            error = caught
+        except BaseException as caught:
+            gate.withdrawn(self.lane.now(), sent_at=sent_at)
+            if not isinstance(caught, TimeoutError):  # else somebody's patience at the gate has ended
+                raise
+            return
+        finally:
+            self.lane.changed()
+        gate.probed(
+            self.lane.now(),
+            ok=not isinstance(error, TROUBLE),
+            retry_after=getattr(error, "retry_after", None),
+        )
