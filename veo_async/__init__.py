@@ -58,6 +58,7 @@ from .errors import (
 )
 
 if _typing.TYPE_CHECKING:
+    from ._journal.postgres import PostgresJournal
     from ._journal.sqlite import Journal
 
 __version__ = "0.1.0"
@@ -92,6 +93,7 @@ __all__ = [
     "Model",
     "PermissionDenied",
     "PollPolicy",
+    "PostgresJournal",
     "ProtocolError",
     "RateLimited",
     "RemoveObject",
@@ -123,9 +125,13 @@ __all__ = [
 if not _typing.TYPE_CHECKING:  # a type checker would believe that every name is there
 
     def __getattr__(name: str) -> _typing.Any:
-        # With the journal comes SQLite, and not everybody needs one.
+        # With a journal comes SQLite, or psycopg, and not everybody needs one.
         if name == "Journal":
             from ._journal.sqlite import Journal  # noqa: PLC0415
 
             return Journal
+        if name == "PostgresJournal":
+            from ._journal.postgres import PostgresJournal  # noqa: PLC0415
+
+            return PostgresJournal
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

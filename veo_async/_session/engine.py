@@ -144,6 +144,7 @@ class Engine:
             reconciling=self.reconciling,
         )
         self.intake = Intake(self.journal, attempt_log, self.resumption)
+        self.submitters.lost = self.intake.put
 
     def _lane_of_polls(self) -> Limiter:
         # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
@@ -170,6 +171,7 @@ class Engine:
         """
         await self.learning.recall()
         self._begin(self.intake.run(), "veo_async intake")
+        self._begin(self.intake.follow(), "veo_async follower")
         self._begin(self.submitters.run(), "veo_async submitters")
         self._begin(self.tracker.run(), "veo_async tracker")
         self._begin(self.reconciling.run(), "veo_async reconciler")

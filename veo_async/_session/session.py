@@ -32,7 +32,7 @@ from .shortcuts import ShortMethods
 
 if TYPE_CHECKING:  # what runs is loaded where a session is entered: to name a session takes far less
     from .._http.transport import Transport
-    from .._journal.sqlite import Journal
+    from .._journal.journal import AnyJournal
     from .._submit.submitters import CallbackUrl
     from .engine import Engine
 
@@ -73,12 +73,16 @@ class SessionStats:
         return told
 
 
-def _journal_at(place: Journal | str | os.PathLike[str] | None) -> Journal | None:
-    if place is None:
-        return None
-    from .._journal.sqlite import Journal  # noqa: PLC0415 - see above
+def _journal_at(place: AnyJournal | str | os.PathLike[str] | None) -> AnyJournal | None:
+    if isinstance(place, str) and place.startswith(("postgresql://", "postgres://")):
+        from .._journal.postgres import PostgresJournal  # noqa: PLC0415 - see above
 
-    return place if isinstance(place, Journal) else Journal(place)
+        return PostgresJournal(place)
+    if isinstance(place, str | os.PathLike):
+        from .._journal.sqlite import Journal  # noqa: PLC0415 - see above
+
+        return Journal(place)
+    return place
 
 
 @define(eq=False, repr=False)
@@ -96,7 +100,8 @@ class VeoSession(ShortMethods):
         polling: when tasks are asked about.
         retry: how long to wait after failures.
         limits: what this session allows itself.
-        journal: a `Journal`, or the path of its SQLite file: what makes a paid video survive this process.
+        journal: what makes a paid video survive this process: a `Journal`, or the path of its SQLite file; or a
+            `PostgresJournal`, or its `postgresql://` address, which sessions on any machine share.
         placeholder: the callback URL that carries the mark of a submit which has no other; by default the API's
             own `/health`; None for no marks, so that what a lost answer has bought cannot be found.
 
@@ -110,7 +115,7 @@ class VeoSession(ShortMethods):
     _polling: PollPolicy = field(alias="polling", factory=PollPolicy, kw_only=True)
     _retry: RetryPolicy = field(alias="retry", factory=RetryPolicy, kw_only=True)
     _limits: Limits = field(alias="limits", factory=Limits, kw_only=True)
-    _journal: Journal | None = field(alias="journal", default=None, converter=_journal_at, kw_only=True)
+    _journal: AnyJournal | None = field(alias="journal", default=None, converter=_journal_at, kw_only=True)
     _placeholder: str | EllipsisType | None = field(
         alias="placeholder", default=..., validator=check_placeholder, kw_only=True
     )

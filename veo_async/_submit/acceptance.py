@@ -117,10 +117,15 @@ class Acceptance:
 
     # --- a job has a task -------------------------------------------------------------------------------
 
-    def take_up(self, job: Job, task_id: str, trace_id: str | None = None) -> None:
+    def take_up(self, job: Job, task_id: str, trace_id: str | None = None, *, age: float = 0.0) -> None:
         """
-        Go on with a task that was accepted some time ago.
+        Go on with a task that was accepted so many seconds ago, as far as is known.
+
+        Its deadline runs from then; where that is past, it is looked at all the same, as it has ended by now.
         """
+        patience = self.polling.deadline if job.timeout is None else job.timeout
+        if patience is not None and age:
+            job.timeout = max(patience - age, self.polling.max_gap)
         self.lane.gate.entered()
         if job.request is not None:
             self._unchecked.add(task_id)  # the session before may have ended before a record showed

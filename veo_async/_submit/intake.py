@@ -15,6 +15,7 @@ from attrs import define, field
 from .._api.stored import dump_request
 from .._http.limiter import sleep
 from .._jobs.job import Job, stop
+from .._jobs.registry import mismatch
 from .._journal.facts import Elsewhere, Entry, Fresh, Known, Standing, TakeIn
 from .._journal.journal import AnyJournal
 from ..errors import JournalError
@@ -24,13 +25,14 @@ from .submission import AttemptLog, Submission
 __all__ = ["Intake"]
 
 TAKEN_IN_AT_ONCE: Final = 500  # jobs written down in one go; more would hold the event loop
-ELSEWHERE: Final = "another session has the key, and goes on with it"
 
 
 @define(eq=False)
 class Intake:
     """
     Writes jobs down; those that the journal knows already go on from where they stand.
+
+    A key that another session goes on with waits here, until it has settled or become free.
     """
 
     journal: AnyJournal | None
@@ -38,6 +40,7 @@ class Intake:
     resumption: Resumption
     _arrivals: deque[Submission] = field(init=False, factory=deque)
     _unwritten: set[Job] = field(init=False, factory=set)
+    _elsewhere: dict[str, Submission] = field(init=False, factory=dict)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
 
     def put(self, submission: Submission) -> None:
@@ -74,6 +77,16 @@ class Intake:
                 self._unwritten.difference_update(submission.job for submission in batch)
             await sleep(self._woken, until=None)
 
+    async def follow(self) -> None:
+        """
+        Take keys in again that another session has, whenever one of them may have settled or become free.
+        """
+        while self.journal is not None:
+            changed = await self.journal.changed()
+            for key in [*self._elsewhere]:
+                if key in changed or not changed:
+                    self.put(self._elsewhere.pop(key))
+
     async def _take_in(self, journal: AnyJournal, batch: Sequence[Submission]) -> None:
         """
         Write down what is to be bought, ask about keys that are only looked for, and bring each on its way.
@@ -109,9 +122,16 @@ class Intake:
             elif submission.request or not job.done():  # a look for a request is written down: it must end
                 self.resumption.begin(submission)
         elif isinstance(standing, Elsewhere):
-            stop(job, JournalError(ELSEWHERE))
+            self._wait_for(submission, standing.entry)
         elif not job.done() and not self.resumption.take_up(submission, standing.entry):
             self.resumption.begin(submission)
+
+    def _wait_for(self, submission: Submission, entry: Entry) -> None:
+        request = submission.request
+        if request is not None and entry.request != dump_request(request):
+            stop(submission.job, mismatch(entry))
+        else:
+            self._elsewhere[submission.job.key] = submission
 
     async def _give_up(self, journal: AnyJournal, batch: Sequence[Submission], error: JournalError) -> None:
         """

@@ -4,6 +4,8 @@ Keys that somebody has used before, here or in an earlier process: what is known
 
 from __future__ import annotations
 
+import math
+
 from attrs import define
 
 from .._api.marks import label
@@ -76,7 +78,8 @@ class Resumption:
             job.task_id = entry.task_id
             self.outcomes.settle(job, read_outcome(entry.outcome, request))
         elif entry.task_id is not None:
-            self.acceptance.take_up(job, entry.task_id, entry.trace_id)
+            age = max(0.0, self.http.clock.wall() - (entry.accepted_at or math.inf))
+            self.acceptance.take_up(job, entry.task_id, entry.trace_id, age=age)
         elif still_open:
             self._reopen(submission, still_open[-1])
         else:

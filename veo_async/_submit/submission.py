@@ -124,6 +124,12 @@ class AttemptLog:
         """
         await self._write(self._closed(attempt, outcome))
 
+    def may_send(self, key: str) -> bool:
+        """
+        Tell, as a body begins to leave, whether the key is still this session's.
+        """
+        return self.journal is None or self.journal.may_send(key)
+
     def close_soon(self, attempt: Attempt) -> None:
         """
         Write down in the background that an attempt bought nothing.

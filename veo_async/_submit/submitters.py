@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeAlias
 
 from attrs import define, field
@@ -22,6 +23,7 @@ from .._http.client import Http
 from .._http.limiter import tell
 from .._http.transport import Outgoing
 from .._jobs.job import JobState, advance, stop
+from .._journal.facts import Fenced
 from ..errors import JournalError, TransportError
 from .acceptance import Acceptance
 from .queue import Queue
@@ -49,6 +51,7 @@ class Submitters:
     most: int  # attempts under way at once
     placeholder: str | None = None
     callback_url: CallbackUrl | None = None
+    lost: Callable[[Submission], None] = field(init=False)  # takes a job whose key is another session's now
     tasks: set[asyncio.Task[None]] = field(init=False, factory=set)
     _under_way: dict[str, Submission] = field(init=False, factory=dict)  # by their keys
     _places: asyncio.Semaphore = field(init=False)
@@ -132,7 +135,7 @@ class Submitters:
         url = self._marked_url(body.get("callback_url"), text)
         if url is not None:
             body["callback_url"] = url
-        submission.outgoing = Outgoing(json.dumps(body).encode())
+        submission.outgoing = Outgoing(json.dumps(body).encode(), partial(self.attempt_log.may_send, job.key))
         mark = None if url is None else text
         return submission.attempted(mark=mark, began_at=self.queue.lane.now(), sent_at=self.http.clock.wall())
 
@@ -158,7 +161,7 @@ class Submitters:
             return outcome
         except JournalError as caught:
             error = caught
-            return JournalError(*caught.args)
+            return caught if isinstance(caught, Fenced) else JournalError(*caught.args)
         except TransportError as caught:
             error = caught
             return Unknown(error=caught) if outgoing.left else NotSent(error=caught)
@@ -177,6 +180,9 @@ class Submitters:
         self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome | JournalError
     ) -> None:
         match outcome:
+            case Fenced():
+                advance(submission.job, JobState.QUEUED)
+                self.lost(submission)
             case JournalError():
                 stop(submission.job, outcome)
             case Accepted():
