@@ -996,6 +996,7 @@ async def test_an_attempt_that_was_taken_up_is_counted(tmp_path: Path) -> None:
         transport.submits.append(answer(429, error("too_many_requests")))
         job = veo.submit(whale(), key="k")
         await reaches(job, JobState.SUBMITTING)
+        await asyncio.sleep(1.0)  # its number is written down
         await abandoned(job)
         again = veo.submit(whale(), key="k")
         transport.open.set()
