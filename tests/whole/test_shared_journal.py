@@ -125,10 +125,9 @@ async def test_two_sessions_with_the_same_keys_buy_each_once(postgres: Postgres,
         async with shared.session() as one, shared.session() as other:
             first, second = one.submit_many(requests(30)), other.submit_many(requests(30))
             await asyncio.gather(*first, *second)
-            conflict = other.submit(TextToVideo("another"), key="key 1")
-            with pytest.raises(KeyConflict):
-                await conflict
         async with shared.session() as late:
+            with pytest.raises(KeyConflict):
+                await late.submit(TextToVideo("another"), key="key 1")
             third = late.submit_many(requests(30))
             await asyncio.gather(*third)
         assert tasks(first) == tasks(second) == tasks(third)
