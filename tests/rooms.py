@@ -23,7 +23,9 @@ MAY_IMPORT = {  # a wing takes from itself, and from these; all of them stand ab
     "simulator": "_api.models",  # the table alone: it shares no mistake of a decoder
     "cli": "errors __init__ _journal receiver simulator",
 }
-PURE = re.compile(r"errors|_policies|_api\..*|_http\.gate|_submit\.(reconciler|shown)|_track\.(?!tracker).*")
+PURE = re.compile(
+    r"errors|_policies|_api\..*|_http\.gate|_submit\.(sending_again|listed_tasks)|_track\.(?!tracker).*"
+)
 IMPURE = re.compile(r"(aiohttp|asyncio|select|socket|sqlite3|subprocess|threading|time)\b")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from attrs import field, frozen
 
-from .plain import plain
+from .to_json import plain
 
 if TYPE_CHECKING:
     from .requests import Request

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from .._api.records import Video
 from ..errors import DownloadError
-from .disk import beside, disk_errors
+from .file_io import beside, disk_errors
 
 __all__ = ["Place", "place_for"]
 

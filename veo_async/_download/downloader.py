@@ -17,7 +17,7 @@ from .._api.records import Video
 from .._policies import RetryPolicy
 from ..errors import DownloadError
 from .destination import Place, place_for
-from .disk import on_disk
+from .file_io import on_disk
 from .part_file import Part
 from .transfer import LookUp, Open, Progress, Transfer, checked_link
 

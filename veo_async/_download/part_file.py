@@ -30,7 +30,7 @@ from typing import Final
 from attrs import asdict, define, evolve, field, frozen
 
 from ..errors import DownloadError
-from .disk import beside, disk_errors
+from .file_io import beside, disk_errors
 
 __all__ = ["STRONG_ETAG", "Mark", "Part"]
 

@@ -19,7 +19,7 @@ from attrs import define, evolve, field
 from .._api.records import TaskRecord, Video
 from .._policies import RetryPolicy
 from ..errors import DownloadError, TransportError, VeoError
-from .disk import on_disk
+from .file_io import on_disk
 from .part_file import Mark, Part
 from .responses import Interrupted, LinkRefused, begun, content_type_of, continued, raise_for_status
 

@@ -21,7 +21,7 @@ from attrs import define, field
 from .._policies import Limits
 from ..errors import ConfigurationError, ProtocolError, SessionClosed, UsageError, VeoError
 from .failures import translated
-from .secret import Secret
+from .redaction import Secret
 from .transport import HEADERS, Outgoing, Reply
 
 __all__ = ["AiohttpTransport"]

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from attrs import define, field, frozen
 
-from .._api.plain import plain
 from .._api.records import VideoResult
 from .._api.requests import Request
+from .._api.to_json import plain
 from ..errors import UsageError, VeoError
 
 __all__ = ["Job", "JobOwner", "JobState", "JobUpdate", "advance", "as_completed", "looked", "settle", "stop"]

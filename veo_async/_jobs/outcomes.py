@@ -12,10 +12,10 @@ from typing import Any
 
 from attrs import define
 
+from .._api.journal_text import dump_outcome, load_outcome
 from .._api.records import TaskState, Video, VideoResult
 from .._api.requests import Request
 from .._api.states import classify
-from .._api.stored import dump_outcome, load_outcome
 from .._api.tasks import failure_of, video_result
 from .._api.wire import trace_id_of
 from .._journal import facts

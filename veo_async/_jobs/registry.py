@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 
 from attrs import define, field
 
+from .._api.journal_text import dump_outcome, dump_request, load_request
 from .._api.requests import Request, in_short
-from .._api.stored import dump_outcome, dump_request, load_request
 from .._journal.facts import Attempt, Entry
 from ..errors import JobFailed, JournalError, KeyConflict, SubmissionUnknown, VeoError
 from .job import Job, JobState

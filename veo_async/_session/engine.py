@@ -29,7 +29,7 @@ from .._http.client import Http
 from .._http.clock import ServerClock
 from .._http.gate import Gate
 from .._http.limiter import Limiter
-from .._http.listing import list_tasks, retrieve, retrieve_many
+from .._http.task_listing import list_tasks, retrieve, retrieve_many
 from .._http.transport import Transport
 from .._jobs.job import Job, JobState, looked, stop
 from .._jobs.outcomes import Outcomes
@@ -40,15 +40,15 @@ from .._policies import Limits, PollPolicy, RetryPolicy, at_once
 from .._submit.acceptance import Acceptance
 from .._submit.intake import Intake
 from .._submit.queue import Queue
-from .._submit.reconciler import Reconciler
 from .._submit.reconciling import Reconciling, find_by_keys
-from .._submit.resumption import Resumption
+from .._submit.recovery import Resumption
+from .._submit.sending_again import Reconciler
 from .._submit.submission import AttemptLog, Submission, ended_early
 from .._submit.submitters import Submitters
 from .._track.schedule import Schedule
 from .._track.tracker import Outcome, Tracker
 from ..errors import JobAbandoned, JournalError, SessionClosed, UsageError
-from .learning import Learning
+from .learned_durations import Learning
 
 __all__ = ["Engine"]
 

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import aiohttp
 from attrs import define, field, frozen
 
-from .._api.plain import plain
 from .._api.records import TaskRecord, Video, VideoResult, is_id
 from .._api.requests import Request, in_short
+from .._api.to_json import plain
 from .._http.clock import ServerClock
+from .._jobs.iterators import Item, feed
 from .._jobs.job import Job, JobState, as_completed
-from .._jobs.streams import Item, feed
 from .._policies import Limits, PollPolicy, RetryPolicy
 from ..errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageError
 from .credentials import base_url_from, check_placeholder, token_from

@@ -24,7 +24,7 @@ from .._jobs.registry import Registry
 from .._policies import PollPolicy
 from .._track.tracker import Tracker
 from ..errors import JobAbandoned, VeoError
-from .reconciler import Attempt, Reconciler
+from .sending_again import Attempt, Reconciler
 from .submission import AttemptLog, Submission
 
 __all__ = ["Acceptance"]

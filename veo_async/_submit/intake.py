@@ -12,14 +12,14 @@ from typing import Final
 
 from attrs import define, field
 
-from .._api.stored import dump_request
+from .._api.journal_text import dump_request
 from .._http.limiter import sleep
 from .._jobs.job import Job, stop
 from .._jobs.registry import mismatch
 from .._journal.facts import Elsewhere, Entry, Fresh, Known, Standing, TakeIn
 from .._journal.journal import AnyJournal
 from ..errors import JournalError
-from .resumption import Resumption
+from .recovery import Resumption
 from .submission import AttemptLog, Submission
 
 __all__ = ["Intake"]

@@ -14,7 +14,7 @@ from .._http.client import Http
 from .._http.limiter import TROUBLE, Limiter, sleep
 from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, SubmitTimedOut, TaskNotFound, TransportError, VeoError
-from .reconciler import Reconciler
+from .sending_again import Reconciler
 from .submission import AttemptLog, Submission
 
 __all__ = ["Queue"]

@@ -1,5 +1,5 @@
 """
-The driver of `reconciler`: asks for the listings it wants, and carries out what it decides.
+The driver of `sending_again`: asks for the listings it wants, and carries out what it decides.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .._api.records import TaskRecord
 from .._api.tasks import task_record
 from .._http.client import Http
 from .._http.limiter import sleep
-from .._http.listing import or_none, read_all
+from .._http.task_listing import or_none, read_all
 from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, BadRequest, ProtocolError, SubmissionUnknown, TaskNotFound, TransportError
 from .acceptance import Acceptance
+from .listed_tasks import HOUR, ShownTasks
 from .queue import Queue
-from .reconciler import Adopt, Decision, GiveUp, Reconciler, SendAgain
-from .shown import HOUR, ShownTasks
+from .sending_again import Adopt, Decision, GiveUp, Reconciler, SendAgain
 from .submission import AttemptLog, Submission
 
 __all__ = ["Reconciling", "find_by_keys"]

@@ -18,8 +18,8 @@ from .._jobs.job import Job, JobState
 from .._journal import facts
 from .._journal.journal import AnyJournal
 from ..errors import JournalError, SessionClosed, SubmissionUnknown, VeoError
-from .reconciler import Attempt
-from .shown import HOUR
+from .listed_tasks import HOUR
+from .sending_again import Attempt
 
 __all__ = ["AttemptLog", "Submission", "ended_early"]
 

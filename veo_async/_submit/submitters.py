@@ -27,8 +27,8 @@ from .._journal.facts import Fenced
 from ..errors import JournalError, TransportError
 from .acceptance import Acceptance
 from .queue import Queue
-from .reconciler import Attempt
 from .reconciling import Reconciling
+from .sending_again import Attempt
 from .submission import AttemptLog, Submission, ended_early
 
 __all__ = ["CallbackUrl", "Submitters"]

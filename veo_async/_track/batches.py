@@ -27,7 +27,7 @@ from typing import Final
 from attrs import define, field
 
 from .._policies import PollPolicy, at_once, scale_of
-from .waiting import Group, Task
+from .waiting_tasks import Group, Task
 
 __all__ = ["Batches"]
 

@@ -5,17 +5,17 @@ A *look* is one task asked about once; a *request* carries a batch of looks.
 Requests are what the server counts and what the budget limits; lag, the time from a task's end until
 somebody notices, is what the caller feels.
 Everything here trades the one for the other.
-How long to wait until the next look is told by `gaps`, who shares a request by `batches`; what a reply, a failure
+How long to wait until the next look is told by `poll_intervals`, who shares a request by `batches`; what a reply, a failure
 or a callback means for them is decided here.
 
 **When an answer cannot be read**, one of those asked about may be to blame, or their number. They are asked about
 again by halves, each in a request of its own (*apart*), until it is found or all is well. From then on, whoever is
-to blame is asked about alone, and so is whoever is left out of a reply (`missing`).
+to blame is asked about alone, and so is whoever is left out of a reply (`missing_tasks`).
 
 **When an answer is long in coming**, those asked about must not wait for it. They are asked about again, by halves
 as well, so that a task that makes answers long is soon alone; the answer still counts when it comes.
 
-**When callbacks come** (`callbacks`), each is a reason to look at its task at once, or when its window closes, or
+**When callbacks come** (`callback_hints`), each is a reason to look at its task at once, or when its window closes, or
 with the next request that goes anyway. What room there is in that request is filled as always, so it does the work
 of polling as well; and as long as callbacks announce nearly every end, gaps are longer, up to `Gaps.even`.
 A record that is still pending then may lag behind its callback, so the next look comes soon.
@@ -33,11 +33,11 @@ from attrs import define, evolve, field
 
 from .._policies import PollPolicy
 from .batches import Batches
-from .callbacks import RARER, Hints
+from .callback_hints import RARER, Hints
 from .durations import Durations
-from .gaps import Gaps
-from .missing import Suspects
-from .waiting import Task
+from .missing_tasks import Suspects
+from .poll_intervals import Gaps
+from .waiting_tasks import Task
 
 __all__ = ["Schedule"]
 

@@ -25,7 +25,7 @@ from .._api.replies import is_dead_token
 from .._api.tasks import read_items, standings, task_id_of
 from .._http.client import Http
 from .._http.limiter import Limiter, sleep
-from .._http.listing import about_many, or_none
+from .._http.task_listing import about_many, or_none
 from ..errors import (
     ApiError,
     BadRequest,

@@ -8,8 +8,8 @@ import math
 
 from attrs import define
 
+from .._api.journal_text import dump_request
 from .._api.marks import label
-from .._api.stored import dump_request
 from .._http.client import Http
 from .._jobs.job import Job, JobState, advance, stop
 from .._jobs.outcomes import Outcomes, read_outcome

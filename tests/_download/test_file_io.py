@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from veo_async._download.disk import on_disk
+from veo_async._download.file_io import on_disk
 
 
 async def test_the_loop_goes_on_while_the_disk_is_busy() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from veo_async import JobFailed
+from veo_async._api.journal_text import dump_outcome, dump_request, load_outcome, load_request
 from veo_async._api.records import VideoResult
 from veo_async._api.requests import Request, TextToVideo
-from veo_async._api.stored import dump_outcome, dump_request, load_outcome, load_request
 from veo_async._api.tasks import failure_of, video_result
 
 from .bodies import KINDS, REQUESTS, sample

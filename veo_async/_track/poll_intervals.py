@@ -29,7 +29,7 @@ from attrs import define, field
 
 from .._policies import PollPolicy, scale_of
 from .durations import EDGES, ENDS, LAST_BIN, Durations, bin_of
-from .waiting import Task
+from .waiting_tasks import Task
 
 __all__ = ["Gaps"]
 

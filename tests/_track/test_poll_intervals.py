@@ -11,9 +11,9 @@ import pytest
 
 from veo_async._policies import PollPolicy
 from veo_async._track.durations import BINS, Durations
-from veo_async._track.gaps import Gaps
+from veo_async._track.poll_intervals import Gaps
 from veo_async._track.schedule import Schedule
-from veo_async._track.waiting import Task
+from veo_async._track.waiting_tasks import Task
 
 from .looks import KIND, due, gaps_of, learned, look, look_times, names, schedule, watched
 

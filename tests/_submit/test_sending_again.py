@@ -14,7 +14,8 @@ import pytest
 from attrs import define, evolve, field
 
 from veo_async._api.marks import label, mark_of
-from veo_async._submit.reconciler import (
+from veo_async._submit.listed_tasks import HOUR
+from veo_async._submit.sending_again import (
     HIDDEN,
     NAMED,
     NEVER_SEEN,
@@ -29,7 +30,6 @@ from veo_async._submit.reconciler import (
     Reconciler,
     SendAgain,
 )
-from veo_async._submit.shown import HOUR
 
 EPOCH = 1_700_000_000.0
 GRACE = 60.0

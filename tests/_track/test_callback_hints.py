@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from veo_async._policies import PollPolicy
-from veo_async._track.callbacks import MOST_HINTS, Hints
+from veo_async._track.callback_hints import MOST_HINTS, Hints
 from veo_async._track.durations import Durations
 from veo_async._track.schedule import Schedule
 

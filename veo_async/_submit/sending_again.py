@@ -30,7 +30,7 @@ from typing import Final, TypeAlias
 from attrs import define, field, frozen
 
 from .._api.marks import mark_of
-from .shown import HOUR, Listing, ShownTasks
+from .listed_tasks import HOUR, Listing, ShownTasks
 
 __all__ = ["Adopt", "Attempt", "Decision", "GiveUp", "Listing", "Reconciler", "SendAgain"]
 

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from veo_async import PollPolicy, RetryPolicy, TaskRecord, TextToVideo, VeoSession
 from veo_async._http.failures import WITHHELD, translated
-from veo_async._http.secret import Secret
+from veo_async._http.redaction import Secret
 from veo_async.simulator import Faults, Settings, Simulator
 
 SPEED = 200.0
