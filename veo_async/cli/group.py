@@ -15,6 +15,7 @@ from .commands.demo import demo
 from .commands.generate import generate
 from .commands.listen import listen
 from .commands.models import models
+from .commands.queue import queue
 from .commands.rework import REWORKING
 from .commands.simulate import simulate
 from .commands.tasks import download, list_, resume, status, wait
@@ -25,7 +26,7 @@ _SECTIONS: Final = (
     ("Make videos", (demo, generate, batch)),
     ("From an earlier video, by its id or its task's", REWORKING),
     ("Tasks that exist", (wait, status, list_, download, resume)),
-    ("Other", (models, simulate, listen, completion)),
+    ("Other", (models, simulate, listen, queue, completion)),
 )
 
 
