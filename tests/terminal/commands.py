@@ -116,7 +116,7 @@ class Process:
         """
         Wait for the end; what was read before is not repeated.
         """
-        out, err = self._process.communicate(timeout=60)
+        out, err = self._process.communicate(timeout=150)
         return Finished(self._process.returncode, out, err)
 
     def _stream(self, *, out: bool) -> IO[str]:
