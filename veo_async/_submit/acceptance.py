@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from copy import copy
+from typing import Final
 
 from attrs import define, field
 
@@ -28,6 +29,10 @@ from .sending_again import Attempt, Reconciler
 from .submission import AttemptLog, Submission
 
 __all__ = ["Acceptance"]
+
+LATE_GAPS: Final = (
+    10  # of the longest gap between polls: an outage of minutes must not end a task that is over
+)
 
 log = logging.getLogger("veo_async")
 
@@ -121,11 +126,11 @@ class Acceptance:
         """
         Go on with a task that was accepted so many seconds ago, as far as is known.
 
-        Its deadline runs from then; where that is past, it is looked at all the same, as it has ended by now.
+        Its deadline runs from then. Where that is past, the task has ended by now, and gets some time to be polled.
         """
         patience = self.polling.deadline if job.timeout is None else job.timeout
         if patience is not None and age:
-            job.timeout = max(patience - age, self.polling.max_gap)
+            job.timeout = max(patience - age, min(patience, LATE_GAPS * self.polling.max_gap))
         self.lane.gate.entered()
         if job.request is not None:
             self._unchecked.add(task_id)  # the session before may have ended before a record showed
