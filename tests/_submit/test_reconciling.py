@@ -8,6 +8,7 @@ import asyncio
 import html
 import json
 import re
+import shutil
 import unicodedata
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,8 +20,13 @@ from attrs import define
 from tests.virtual import InMemoryTransport, World
 from tests.virtual.scripted import Options, answer, in_virtual_time, whale, whales
 from veo_async import (
+    AuthenticationError,
+    BadRequest,
     Job,
     JobState,
+    Journal,
+    Limits,
+    RetryPolicy,
     SessionClosed,
     SubmissionUnknown,
     TextToVideo,
@@ -513,6 +519,165 @@ async def test_a_task_that_its_owner_deleted_leaves_a_doubt(options: Options) ->
         await veo.submit(whale(1))
         assert isinstance(await error_of(veo.submit(whale(2))), SubmissionUnknown)
     assert 2 == len(submits)
+
+
+# --- refusals --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 401])
+@in_virtual_time
+async def test_what_a_refusal_has_bought_is_found_at_once(status: int) -> None:
+    """
+    Thirty submits are accepted, and answered as if they were not: one look, of two pages, finds all their tasks.
+    """
+    made = World(Settings(mean=20.0), faults=Faults().add("status_after", on="submit", status=status))
+    async with made.session() as veo:
+        assert {} == await veo.find(["nobody's"])  # the token is good
+        before = made.core.requests["list"]
+        results = [await job for job in veo.submit_many(whales(30))]
+    assert (30, 30) == (made.core.accepted, len({result.task_id for result in results}))
+    assert 2 >= made.core.requests["list"] - before
+
+
+@pytest.mark.parametrize(("placeholder", "listings"), [("https://example.com/hook", 1), (None, 0)])
+@in_virtual_time
+async def test_plain_refusals_cost_one_listing(placeholder: str | None, listings: int) -> None:
+    """
+    Thirty refusals share one look, and stand; where they carry no mark, there is nothing to look for.
+    """
+    made = World(faults=Faults().add("status_before", on="submit", status=400))
+    async with made.session(placeholder=placeholder) as veo:
+        errors = [await error_of(job) for job in veo.submit_many(whales(30))]
+    assert {BadRequest} == set(map(type, errors))
+    assert (0, 30, listings) == (made.core.accepted, made.core.requests["submit"], made.core.requests["list"])
+
+
+@in_virtual_time
+async def test_a_refused_token_costs_no_listing() -> None:
+    """
+    Nothing has ever taken the session's token: its listing would be refused, too.
+    """
+    made = World(faults=Faults().add("status_before", on="submit", status=401))
+    async with made.session() as veo:
+        errors = [await error_of(job) for job in veo.submit_many(whales(30))]
+    assert ({AuthenticationError}, 0) == (set(map(type, errors)), made.core.requests["list"])
+
+
+@in_virtual_time
+async def test_a_token_that_dies_costs_one_listing() -> None:
+    """
+    The first listing that is refused for the token's sake tells that the next would be.
+    """
+    made, dead = world(), answer(401)
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        asked.append(kind)
+        return dead if made.core.accepted else await go()
+
+    asked: list[str] = []
+    async with session(made, hook, limits=Limits(submits_per_second=1.0)) as veo:
+        await veo.submit(whale(0)).accepted()
+        errors = [await error_of(job) for job in veo.submit_many(whales(30))]
+    assert {AuthenticationError} == set(map(type, errors))
+    assert 1 == asked.count("list")
+
+
+LISTINGS = [answer(400), answer(503), answer(200, b"never"), ConnectionFailed("no answer")]
+
+
+@pytest.mark.parametrize("listing", LISTINGS, ids=["refused", "down", "unreadable", "lost"])
+@in_virtual_time
+async def test_a_listing_that_fails_leaves_the_refusal_standing(listing: Reply | Exception) -> None:
+    """
+    Nobody can tell, so the refusal is believed; its key is free, and nothing goes again by itself.
+    """
+    made = world()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit" and body["prompt"] == "whale 1":
+            return answer(400)
+        if kind == "list" and isinstance(listing, Exception):
+            raise listing
+        return listing if kind == "list" and isinstance(listing, Reply) else await go()
+
+    async with session(made, hook) as veo:
+        assert isinstance(await error_of(veo.submit(whale(1), key="k")), BadRequest)
+        await veo.submit(whale(2), key="k")
+    assert 1 == made.core.accepted
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+@in_virtual_time
+async def test_leaving_believes_the_refusals_that_wait(tmp_path: Path, share: float) -> None:
+    """
+    A look is due, or under way, as the session ends: the job has its refusal, and the journal nothing to resume.
+    """
+    made, path = world(), tmp_path / "batch.db"
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "list":
+            await asyncio.sleep(5.0)
+        return answer(400) if kind == "submit" else await go()
+
+    async with session(made, hook, journal=Journal(path, inline=True), retry=RetryPolicy(first=1.0)) as veo:
+        job = veo.submit(whale(1), key="k")
+        await asyncio.sleep(2.0 * share)
+        assert job.state is JobState.SUBMITTING
+    assert isinstance(job.exception(), BadRequest)
+    async with session(made, hook, journal=Journal(path, inline=True)) as veo:
+        assert [] == await veo.resume()
+
+
+@in_virtual_time
+async def test_a_refusal_while_the_session_ends_is_believed(options: Options) -> None:
+    """
+    A submit that is refused while it is drained settles with that, and nothing is listed.
+    """
+    made = world()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        await asyncio.sleep(2.0)
+        return answer(400)
+
+    async with session(made, hook, **options()) as veo:
+        job = veo.submit(whale(1))
+        await asyncio.sleep(1.0)
+    assert isinstance(job.exception(), BadRequest)
+    assert 0 == made.core.requests["list"]
+
+
+@in_virtual_time
+async def test_a_refused_job_that_is_abandoned_is_found_by_its_key(options: Options) -> None:
+    """
+    Abandoned while its task is looked for: whoever uses the key meanwhile takes its place, and gets the task.
+    """
+    made = World(Settings(mean=20.0), faults=Faults().add("status_after", on="submit", status=400))
+    async with made.session(**options()) as veo:
+        job = veo.submit(whale(1), key="k")
+        await asyncio.sleep(0.5)
+        job.abandon()
+        await veo.submit(whale(1), key="k")
+    assert 1 == made.core.accepted
+
+
+@in_virtual_time
+async def test_a_process_that_ends_while_it_looks_leaves_the_attempt_open(tmp_path: Path) -> None:
+    """
+    Killed before the look: the journal has an attempt whose outcome nobody knows, and the next session finds its task.
+    """
+    made = World(
+        Settings(mean=20.0), faults=Faults().add("status_after", on="submit", status=400, first=True)
+    )
+    path = tmp_path / "batch.db"
+    async with made.session(journal=Journal(path, inline=True)) as veo:
+        veo.submit(whale(1), key="k")
+        await asyncio.sleep(0.5)
+        shutil.copy(path, tmp_path / "copy.db")
+        shutil.copy(f"{path}-wal", tmp_path / "copy.db-wal")
+    async with made.session(journal=Journal(tmp_path / "copy.db", inline=True)) as veo:
+        [job] = await veo.resume()
+        await job
+    assert 1 == made.core.accepted
 
 
 # --- resuming, and keys that collide ---------------------------------------------------------------------

@@ -17,7 +17,7 @@ import pytest
 from tests.virtual import World, run
 from tests.virtual.scripted import answer, in_virtual_time, scripted, whales
 from veo_async import (
-    ApiError,
+    AuthenticationError,
     Job,
     JobFailed,
     JobState,
@@ -126,15 +126,30 @@ async def test_a_fresh_session_that_looks_first_buys_only_what_is_missing() -> N
 
 
 @in_virtual_time
-@pytest.mark.parametrize("status", [400, 401])
-async def test_what_a_refusal_has_bought_is_found_by_its_key(status: int) -> None:
+async def test_what_a_refusal_has_bought_is_delivered() -> None:
     """
-    A server that refuses what it has accepted is believed; its task is found by the key, and taken up by it.
+    A server that refuses what it has accepted: its task is found by the mark, and delivered all the same.
     """
-    faults = Faults().add("status_after", on="submit", status=status, first=True)
-    world = World(Settings(mean=20.0), faults=faults)
+    world = World(
+        Settings(mean=20.0), faults=Faults().add("status_after", on="submit", status=400, first=True)
+    )
     async with world.session() as veo:
-        with pytest.raises(ApiError):
+        result = await veo.submit(TextToVideo("a whale"), key="whale")
+        [(key, record)] = (await veo.find(["whale"])).items()
+    assert ("whale", record.id) == (key, result.task_id)
+    assert 1 == world.core.accepted
+
+
+@in_virtual_time
+async def test_what_a_refusal_has_bought_is_found_by_its_key() -> None:
+    """
+    A refusal that is believed, for the token has never been good yet: the task is found by the key, and taken up by it.
+    """
+    world = World(
+        Settings(mean=20.0), faults=Faults().add("status_after", on="submit", status=401, first=True)
+    )
+    async with world.session() as veo:
+        with pytest.raises(AuthenticationError):
             await veo.submit(TextToVideo("a whale"), key="whale")
         [(key, record)] = (await veo.find(["whale"])).items()
         result = await veo.submit(TextToVideo("a whale"), key="whale", look_first=True)

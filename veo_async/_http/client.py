@@ -43,6 +43,7 @@ class Http:
     outage: Outage = field(init=False, factory=Outage)
     requests: Counter[str] = field(init=False, factory=Counter)
     answered: int = field(init=False, default=0)  # questions
+    admitted: bool = field(init=False, default=False)  # whether the token is good, as far as is known
     retries: int = field(init=False, default=0)
     random: Random = field(factory=Random, repr=False)
 
@@ -66,6 +67,7 @@ class Http:
             self.outage.failed(f"{url} answers {reply.status}", sent_at=sent_at, now=received_at)
         else:
             self.outage.answered(received_at)
+        self.admitted |= HTTPStatus.OK <= reply.status < HTTPStatus.MULTIPLE_CHOICES
         date = server_time(reply.headers)
         if date is not None:
             self.clock.note(date, sent_at=sent_at, received_at=received_at)

@@ -192,6 +192,7 @@ class Engine:
         """
         self.closing = True
         self.submitters.queue.close()
+        self.reconciling.believe_all()
 
     async def close(self) -> None:
         """

@@ -14,6 +14,7 @@ from attrs import define, field
 
 from .._api.marks import Mark, mark_of
 from .._api.records import TaskRecord
+from .._api.replies import is_dead_token
 from .._api.tasks import task_record
 from .._http.client import Http
 from .._http.limiter import sleep
@@ -21,9 +22,9 @@ from .._http.task_listing import or_none, read_all
 from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, BadRequest, ProtocolError, SubmissionUnknown, TaskNotFound, TransportError
 from .acceptance import Acceptance
-from .listed_tasks import HOUR, ShownTasks
+from .listed_tasks import HOUR, INSTANT, ShownTasks
 from .queue import Queue
-from .sending_again import Adopt, Decision, GiveUp, Reconciler, SendAgain
+from .sending_again import Adopt, Attempt, Decision, GiveUp, Reconciler, SendAgain
 from .submission import AttemptLog, Submission
 
 __all__ = ["Reconciling", "find_by_keys"]
@@ -37,7 +38,7 @@ log = logging.getLogger("veo_async")
 @define(eq=False)
 class Reconciling:
     """
-    Finds out what became of attempts that nobody answered.
+    Finds out what became of attempts that nobody answered, and looks once whether a refusal is true.
     """
 
     http: Http
@@ -50,6 +51,9 @@ class Reconciling:
     _look_ups: deque[Mapping[str, str]] = field(init=False, factory=deque)  # which are quicker than listings
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _answered: int = field(init=False, default=0)  # questions, when the listing was last asked for
+    _refused: dict[str, tuple[Submission, Attempt, ApiError]] = field(init=False, factory=dict)
+    _wave_due_at: float | None = field(init=False, default=None)  # when they are looked for, together
+    _closing: bool = field(init=False, default=False)
 
     def add(self, submission: Submission, *, trace_id: str | None = None, named: str | None = None) -> None:
         """
@@ -84,9 +88,10 @@ class Reconciling:
 
     def find(self, key: str) -> Submission | None:
         """
-        Find the submission of a key whose attempt has an unknown outcome.
+        Find the submission of a key whose attempt has an unknown outcome, or a refusal that is in doubt.
         """
-        return self._unknown.get(key)
+        refused = self._refused.get(key)
+        return self._unknown.get(key) if refused is None else refused[0]
 
     def called_back(self, marks: Iterable[Mark], task_id: str) -> None:
         """
@@ -104,13 +109,16 @@ class Reconciling:
         while True:
             while self._decisions:
                 await self._carry_out(self._decisions.popleft())
-            due_at = self.reconciler.next_due_at()
+            now, due_at, wave_due_at = self.queue.lane.now(), self.reconciler.next_due_at(), self._wave_due_at
             if self._look_ups:
                 await self._look_up(self._look_ups.popleft())
-            elif due_at is not None and due_at <= self.queue.lane.now():
+            elif wave_due_at is not None and wave_due_at <= now:
+                await self._look_for_refused()
+            elif due_at is not None and due_at <= now:
                 await self._ask()
             else:
-                await sleep(self._woken, until=due_at)
+                times = [at for at in (due_at, wave_due_at) if at is not None]
+                await sleep(self._woken, until=min(times, default=None))
 
     # --- asking -----------------------------------------------------------------------------------------
 
@@ -141,6 +149,64 @@ class Reconciling:
             log.info("a look-up failed: %s", error)
         else:
             self._decisions += self.reconciler.looked_up(record)
+
+    # --- refusals ---------------------------------------------------------------------------------------
+
+    async def refused(self, submission: Submission, attempt: Attempt, error: ApiError) -> None:
+        """
+        Take a refusal: one listing for all that come at about the same time may show that it is not true.
+        """
+        is_futile = is_dead_token(error) and not self.http.admitted  # the listing would be refused, too
+        if attempt.mark is None or self._closing or is_futile:
+            await self._believe(submission, attempt, error)
+            return
+        self._refused[attempt.key] = submission, attempt, error
+        if self._wave_due_at is None:
+            self._wave_due_at = self.queue.lane.now() + self.http.retry.first
+        self._woken.set()
+
+    def believe_all(self) -> None:
+        """
+        Believe what waits to be looked for, and all that is yet to come: the session ends.
+        """
+        self._closing, self._wave_due_at = True, None
+        for submission, attempt, error in self._refused.values():
+            self.attempt_log.close_soon(attempt, "refused")
+            stop(submission.job, error)
+        self._refused.clear()
+
+    async def _look_for_refused(self) -> None:
+        """
+        List once for all refused jobs. A miss proves nothing: the refusal stands, and nothing is sent again.
+        """
+        wave, self._wave_due_at = [*self._refused.values()], None
+        now, shown = self.queue.lane.now(), ShownTasks(0.0)
+        ago = now - min(attempt.began_at for _, attempt, _ in wave) + INSTANT
+        try:
+            records, _ = await read_all(self.http, self.http.clock.earliest(now) - ago)
+        except (ApiError, TransportError) as failure:
+            log.warning("a listing failed, so %d refusals are believed: %s", len(wave), failure)
+            records, self.http.admitted = [], self.http.admitted and not is_dead_token(failure)
+        for record in records:
+            shown.add(record)
+        for submission, attempt, error in wave:
+            if attempt.key in self._refused:  # else the session ends
+                if not await self._adopt_refused(submission, attempt, shown):
+                    await self._believe(submission, attempt, error)
+                self._refused.pop(attempt.key, None)
+
+    async def _adopt_refused(self, submission: Submission, attempt: Attempt, shown: ShownTasks) -> bool:
+        for task in shown.of_name(mark_of(attempt.key), first=attempt.first, skip_failed=False):
+            await self.take_back(task.id)
+            if await self.acceptance.adopt(submission, attempt, task.id, found=False):
+                log.warning("job %s was refused, and has task %s all the same", attempt.key, task.id)
+                return True
+        return False
+
+    async def _believe(self, submission: Submission, attempt: Attempt, error: ApiError) -> None:
+        self.reconciler.closed(attempt.key)
+        await self.attempt_log.close(attempt, "refused")
+        stop(submission.job, error)
 
     # --- deciding ---------------------------------------------------------------------------------------
 

@@ -130,12 +130,12 @@ class AttemptLog:
         """
         return self.journal is None or self.journal.may_send(key)
 
-    def close_soon(self, attempt: Attempt) -> None:
+    def close_soon(self, attempt: Attempt, outcome: Literal["refused", "not_sent"]) -> None:
         """
         Write down in the background that an attempt bought nothing.
         """
         if self.journal is not None:
-            self.journal.write_soon(self._closed(attempt, "not_sent"))
+            self.journal.write_soon(self._closed(attempt, outcome))
 
     def withdraw(self, key: str) -> None:
         """

@@ -2,8 +2,8 @@
 Where jobs go out to the server: one coroutine takes their turns, and a bounded number are under way at once.
 
 An attempt is written down before it is sent, and its outcome before anybody sees it.
-It has one of four outcomes, and `_follow` says what comes after each: accepted is tracked, refused settles the job,
-not sent goes again, unknown is reconciled and never simply repeated.
+It has one of four outcomes, and `_follow` says what comes after each: accepted is tracked, refused settles the job
+unless a listing shows its task, not sent goes again, unknown is reconciled and never simply repeated.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Submitters:
             error = caught
             if not outgoing.left:  # spares the next session the question what became of it
                 self.reconciling.reconciler.closed(attempt.key)
-                self.attempt_log.close_soon(attempt)
+                self.attempt_log.close_soon(attempt, "not_sent")
             raise
         finally:
             tell(self.queue.lane, error, left=outgoing.left, sent_at=entered_at)
@@ -190,9 +190,7 @@ class Submitters:
                     self.queue.lane.gate.left()
                     self.reconciling.add(submission, named=outcome.task_id)
             case Refused():
-                self.reconciling.reconciler.closed(attempt.key)
-                await self.attempt_log.close(attempt, "refused")
-                stop(submission.job, outcome.error)
+                await self.reconciling.refused(submission, attempt, outcome.error)
             case NotSent():
                 self.reconciling.reconciler.closed(attempt.key)
                 await self.attempt_log.close(attempt, "not_sent")
