@@ -193,7 +193,7 @@ def test_all_violations_are_told_at_once(server: Served, tmp_path: Path) -> None
         "--image cat.png is a file on this machine, and the API takes URLs only",
         "PROMPT must not be empty",
         "--image must be an absolute http or https URL",
-        "--resolution 4k is not to be had from veo3",
+        "--resolution 4k is not available from veo3",
         "--output no/x.mp4: there is no directory no; make it first",
         "--key must not be empty",
     ):

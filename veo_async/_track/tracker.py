@@ -22,7 +22,7 @@ from typing import Any, Final
 from attrs import Factory, define, field
 
 from .._api.replies import is_dead_token
-from .._api.tasks import read_items, standings, task_id_of
+from .._api.tasks import batch_states, read_items, task_id_of
 from .._http.client import Http
 from .._http.limiter import Limiter, sleep
 from .._http.task_listing import about_many, or_none
@@ -293,7 +293,7 @@ class Tracker:
         If it is late, tasks that are being asked about again are left to that question: each answer plans the next
         look, so from then on there would be two looks at a time.
         """
-        now, (pending, ended, unreadable, linkless) = self.limiter.now(), standings(records, batch)
+        now, (pending, ended, unreadable, linkless) = self.limiter.now(), batch_states(records, batch)
         if linkless or self._linkless:
             self._linkless.difference_update(batch)
             self._linkless.update(linkless)
