@@ -381,7 +381,7 @@ def test_an_unreachable_server_is_told_while_waiting(
     result = invoke(*command, *more, environment=environment)
     assert 1 == result.status
     [note] = [line for line in result.err.splitlines() if "note: " in line]
-    assert "no answer of the API for 0 s, trying on; check the network and the base URL" in note
+    assert "no answer from the API for 0 s, still trying; check the network and the base URL" in note
     assert f"the connection to {address}/veo/" in note
 
 

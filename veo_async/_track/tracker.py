@@ -25,7 +25,7 @@ from .._api.replies import is_dead_token
 from .._api.tasks import batch_states, read_items, task_id_of
 from .._http.client import Http
 from .._http.limiter import Limiter, sleep
-from .._http.task_listing import about_many, or_none
+from .._http.task_listing import batch_query, record_or_none
 from ..errors import (
     ApiError,
     BadRequest,
@@ -175,7 +175,7 @@ class Tracker:
         """
         Pass the gate, but not at the cost of a deadline, even one that comes meanwhile.
         """
-        if (entered_at := self.limiter.enter_at_once()) is not None:
+        if (entered_at := self.limiter.try_enter()) is not None:
             return entered_at
         self._sleeps_until = math.inf
         try:
@@ -340,14 +340,14 @@ async def _poll(http: Http, task_ids: Sequence[str], *, entered_at: float) -> Se
     """
     if len(task_ids) == 1:
         question = {"action": "retrieve", "id": task_ids[0]}
-        record = await or_none(http.exchange(question, entered_at=entered_at))
+        record = await record_or_none(http.exchange(question, entered_at=entered_at))
         if record is not None and task_id_of(record) != task_ids[0]:
             raise ProtocolError("asked about one task, answered about another")
         if record is not None:
             return [record]
         entered_at = await http.polls.enter()  # nothing vanishes on the word of one kind of question
     # Most records are of pending tasks, of which nothing is kept.
-    return read_items(await http.exchange(about_many(task_ids), entered_at=entered_at, any_depth=True))
+    return read_items(await http.exchange(batch_query(task_ids), entered_at=entered_at, any_depth=True))
 
 
 def _is_let_pass(error: VeoError) -> bool:
