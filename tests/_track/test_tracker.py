@@ -308,7 +308,7 @@ async def test_a_success_that_never_gets_a_link_says_so_at_the_deadline(tmp_path
     session = world.session(journal=journal)
     session._transport = transport = Unlinked(world.core, TOKEN)
     async with session as veo:
-        with pytest.raises(JobTimedOut, match="succeeded, and billed, without a usable link"):
+        with pytest.raises(JobTimedOut, match="the task succeeded and is billed, but has no usable link"):
             await veo.submit(whale(), key="k", timeout=300.0)
         transport.until = now()
         assert (await veo.submit(whale(), key="k")).videos

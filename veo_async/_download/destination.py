@@ -14,7 +14,7 @@ from attrs import frozen
 
 from .._api.records import Video
 from ..errors import DownloadError
-from .file_io import beside, disk_errors
+from .file_io import disk_errors, with_suffix_appended
 
 __all__ = ["Place", "place_for"]
 
@@ -64,7 +64,11 @@ class Place:
         """
         Return the final path; a missing extension follows from the first bytes, or from the content type.
         """
-        return beside(self.path, _extension(head, content_type)) if self.needs_extension else self.path
+        return (
+            with_suffix_appended(self.path, _extension(head, content_type))
+            if self.needs_extension
+            else self.path
+        )
 
 
 def place_for(destination: str | os.PathLike[str], video: Video) -> Place:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ..errors import DownloadError
 
-__all__ = ["beside", "disk_errors", "on_disk"]
+__all__ = ["disk_errors", "on_disk", "with_suffix_appended"]
 
 _T = TypeVar("_T")
 
@@ -49,7 +49,7 @@ async def on_disk(call: Callable[..., _T], *arguments: Any) -> _T:
     raise cancelled
 
 
-def beside(path: Path, suffix: str) -> Path:
+def with_suffix_appended(path: Path, suffix: str) -> Path:
     """
     Return the path with a suffix added to the file's name.
     """

@@ -29,7 +29,7 @@ from typing import Final
 from attrs import asdict, define, evolve, field, frozen
 
 from ..errors import DownloadError
-from .file_io import beside, disk_errors
+from .file_io import disk_errors, with_suffix_appended
 
 __all__ = ["STRONG_ETAG", "PartInfo", "Part"]
 
@@ -155,13 +155,13 @@ class Part:
         Open the existing part to resume it, or make a new one.
         """
         with disk_errors(self._target):
-            self._path = beside(self._target, ".part")
+            self._path = with_suffix_appended(self._target, ".part")
             self._file = _locked(self._path)
             if self._file is None:
-                self._path = beside(self._target, f".{secrets.token_hex(4)}.part")
+                self._path = with_suffix_appended(self._target, f".{secrets.token_hex(4)}.part")
                 self._file = FileIO(self._path, "x+")
                 return
-            self._sidecar = beside(self._target, ".part.json")
+            self._sidecar = with_suffix_appended(self._target, ".part.json")
             self.size = self._file.seek(0, os.SEEK_END)
             self.info = self._read_info()
 

@@ -7,7 +7,7 @@ It holds no jobs: it knows tasks by their ids, and outcomes leave through `settl
 
 Each poll runs in its own asyncio task, so that a slow answer delays no other task. The tasks of a slow answer are
 polled again while it is awaited. The number of polls at once is bounded.
-`_look` shows how a poll may end, and what follows. A failed poll never ends a job. Only the server's record, the
+`_poll` shows how a poll may end, and what follows. A failed poll never ends a job. Only the server's record, the
 deadline, an id that is unknown for long, or a dead token do.
 """
 
@@ -71,7 +71,7 @@ class Tracker:
     looked: Callable[[Sequence[str], Sequence[object]], Awaitable[None]]
     dead_after: float
     limiter: Limiter = field(init=False, default=Factory(lambda self: self.http.polls, takes_self=True))
-    _looks: set[asyncio.Task[None]] = field(init=False, factory=set)
+    _polls: set[asyncio.Task[None]] = field(init=False, factory=set)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _sleeps_until: float = field(init=False, default=-math.inf)  # -inf while it is awake
     _gate_timeout: asyncio.Timeout | None = field(init=False, default=None)
@@ -128,10 +128,10 @@ class Tracker:
                 await self._step()
             raise self._failure
         finally:
-            looks = list(self._looks)
-            for look in looks:
-                look.cancel()
-            await asyncio.gather(*looks, return_exceptions=True)
+            polls = list(self._polls)
+            for poll in polls:
+                poll.cancel()
+            await asyncio.gather(*polls, return_exceptions=True)
 
     async def _step(self) -> None:
         """
@@ -140,7 +140,7 @@ class Tracker:
         now = self.limiter.now()
         await self._end_overdue(now)
         due_at = self.schedule.next_due_at()
-        if len(self._looks) >= MAX_POLLS:
+        if len(self._polls) >= MAX_POLLS:
             await self._sleep(self.schedule.next_deadline_at())  # or until a poll ends
             return
         if due_at is None or due_at > now:
@@ -200,26 +200,26 @@ class Tracker:
         words = "past the deadline; the task goes on: its key, resume() or attach() takes it up again"
         if task_id in self._linkless:
             words = (
-                "past the deadline: succeeded, and billed, without a usable link;"
+                "past the deadline: the task succeeded and is billed, but has no usable link yet;"
                 " its key, resume() or attach() looks for one again"
             )
         return JobTimedOut(words, task_id=task_id)
 
     def _begin(self, batch: list[str], entered_at: float) -> None:
-        look = asyncio.create_task(self._look(batch, entered_at), name="veo_async look")
-        self._looks.add(look)
-        look.add_done_callback(self._finished)
+        poll = asyncio.create_task(self._poll(batch, entered_at), name="veo_async poll")
+        self._polls.add(poll)
+        poll.add_done_callback(self._finished)
 
-    def _finished(self, look: asyncio.Task[None]) -> None:
-        if len(self._looks) >= MAX_POLLS:  # this one makes room
+    def _finished(self, poll: asyncio.Task[None]) -> None:
+        if len(self._polls) >= MAX_POLLS:  # this one makes room
             self._woken.set()
-        self._looks.discard(look)
-        if not look.cancelled() and look.exception() is not None:
-            self._failure = look.exception()
+        self._polls.discard(poll)
+        if not poll.cancelled() and poll.exception() is not None:
+            self._failure = poll.exception()
             self._woken.set()
         self._wake_in_time()
 
-    async def _look(self, batch: list[str], entered_at: float) -> None:
+    async def _poll(self, batch: list[str], entered_at: float) -> None:
         waiting = list(batch)  # the tasks that wait for the answer; none once it is late
         try:
             records = await self._ask(batch, entered_at, waiting)
@@ -230,7 +230,7 @@ class Tracker:
             self.schedule.unanswered(waiting, self.limiter.now())
             raise
         except VeoError as error:
-            log.debug("a look at %d tasks failed: %s", len(batch), error)
+            log.debug("a poll of %d tasks failed: %s", len(batch), error)
             if waiting:
                 self._report(waiting, error)
             if is_dead_token(error):
@@ -245,7 +245,7 @@ class Tracker:
         patience = max(self.schedule.slow_after, LATE * self._usual_seconds)
         timer = asyncio.get_running_loop().call_at(entered_at + patience, self._poll_again, waiting)
         try:
-            return await _poll(self.http, batch, entered_at=entered_at)
+            return await _query(self.http, batch, entered_at=entered_at)
         finally:
             timer.cancel()
             if not waiting:
@@ -336,7 +336,7 @@ class Tracker:
         await self.settle(ends)
 
 
-async def _poll(http: Http, task_ids: Sequence[str], *, entered_at: float) -> Sequence[object]:
+async def _query(http: Http, task_ids: Sequence[str], *, entered_at: float) -> Sequence[object]:
     """
     Poll tasks, after the gate was entered; returns the records in the answer.
 
