@@ -48,7 +48,7 @@ MIN_SECRET_LENGTH: Final = 16  # of a secret that the caller provides
 log = logging.getLogger("veo_async")
 
 
-# --- settings --------------------------------------------------------------------------------------------
+# --- settings ------------------------------------------------------------------------------------------
 
 
 def _without_slash(url: str | None) -> str | None:
@@ -89,7 +89,7 @@ def _secret_from(secret: str | None) -> str:
     return secrets.token_urlsafe(SECRET_BYTES) if secret is None else secret
 
 
-# --- the receiver ----------------------------------------------------------------------------------------
+# --- the receiver --------------------------------------------------------------------------------------
 
 
 @define(eq=False, repr=False)
@@ -155,7 +155,7 @@ class CallbackReceiver:
             raise UsageError("a CallbackReceiver without a public_url has no address until it is started")
         return f"{address}/{self._secret}"
 
-    # --- its own port -----------------------------------------------------------------------------------
+    # --- its own port ----------------------------------------------------------------------------------
 
     async def start(self, *, port: int, host: str = "127.0.0.1") -> int:
         """
@@ -217,7 +217,7 @@ class CallbackReceiver:
     ) -> None:
         await self.stop()
 
-    # --- called by the session ----------------------------------------------------------------------------
+    # --- called by the session -------------------------------------------------------------------------
 
     async def _attach(self, _: web.Application) -> None:
         if self.public_url is not None:
@@ -229,7 +229,7 @@ class CallbackReceiver:
     def _new_url(self, mark: str) -> str:
         return f"{self.url}/{mark}"
 
-    # --- called by the network ----------------------------------------------------------------------------
+    # --- called by the network -------------------------------------------------------------------------
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         """

@@ -45,7 +45,7 @@ __all__ = [
     "server_time",
 ]
 
-# --- errors ----------------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------------
 
 _CLASS_BY_CODE: Final[Mapping[str, type[ApiError]]] = {  # [D] the table of error codes
     "token_mismatched": AuthenticationError,
@@ -141,7 +141,7 @@ def _plain_message(body: bytes) -> str:
     return glimpse(body) if body.strip() else ""
 
 
-# --- headers ---------------------------------------------------------------------------------------------
+# --- headers -------------------------------------------------------------------------------------------
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -173,7 +173,7 @@ def _http_date(text: str) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-# --- what a submit's answer means ------------------------------------------------------------------------
+# --- what a submit's answer means ----------------------------------------------------------------------
 
 
 @frozen(kw_only=True)

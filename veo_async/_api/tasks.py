@@ -38,7 +38,7 @@ Shape = TypeVar("Shape")
 BEIJING: Final = timezone(timedelta(hours=8))  # [I] from the arithmetic of the documents' examples
 
 
-# --- one record --------------------------------------------------------------------------------------------
+# --- one record ----------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -200,7 +200,7 @@ def _task_error(response: Mapping[str, Any]) -> TaskError:
     return TaskError(code=code, message=message)
 
 
-# --- answers that hold records -----------------------------------------------------------------------------
+# --- answers that hold records -------------------------------------------------------------------------
 
 
 def task_id_of(record: object) -> str | None:

@@ -35,7 +35,7 @@ MAX_DEPTH: Final = 64  # a record nests six levels deep; a reply far beyond that
 _NESTS: Final = frozenset((dict, list))
 MAX_MESSAGE: Final = 500  # characters of the server's text in an error
 
-# --- outgoing requests -----------------------------------------------------------------------------------
+# --- outgoing requests ---------------------------------------------------------------------------------
 
 # `target` has another name on the wire: `action` already means something else in our requests.
 _RENAMED: Final = {"target": "action"}
@@ -67,7 +67,7 @@ def encode(request: Request) -> dict[str, Any]:
     return body
 
 
-# --- incoming bytes ---------------------------------------------------------------------------------------
+# --- incoming bytes ------------------------------------------------------------------------------------
 
 
 def decode(body: bytes, *, any_depth: bool = False) -> Any:
@@ -121,7 +121,7 @@ def glimpse(body: bytes) -> str:
     return repr(" ".join(text.split())[:100])
 
 
-# --- shared by records and errors --------------------------------------------------------------------------
+# --- shared by records and errors ----------------------------------------------------------------------
 
 
 def trace_id_of(holder: Mapping[str, Any]) -> str | None:

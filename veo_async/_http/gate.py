@@ -48,9 +48,7 @@ Probe = Literal["read", "request"]
 
 FAILURES: Final = 5  # in a row; fewer may concern only the jobs that failed
 WIDE: Final = 128  # requests out; a window above the 100 connections of `Limits` limits nothing
-SLOWEST: Final = (
-    1 / 32
-)  # of the full rate; slow enough for any server, and fast enough to notice its recovery
+SLOWEST: Final = 1 / 32  # of the full rate; slow enough for any server, fast enough to see its recovery
 
 
 @define(eq=False)
@@ -195,9 +193,7 @@ class Gate:
     _late: int = field(default=0, init=False)  # sent before that, and not answered
     _window: int | None = field(default=None, init=False)  # how many may be out; None: any number
     _failures: int = field(default=0, init=False)  # in a row
-    _delays: Iterator[float] | None = field(
-        default=None, init=False
-    )  # None: the next pause is the first in a row
+    _delays: Iterator[float] | None = field(default=None, init=False)  # None: begin the back-off again
     _paused_at: float = field(default=-math.inf, init=False)
     _pause_ends_at: float = field(default=-math.inf, init=False)
     _opened_at: float = field(default=-math.inf, init=False)

@@ -41,9 +41,8 @@ from .waiting_tasks import Task
 __all__ = ["Schedule"]
 
 NUDGED: Final = "nudged"  # a queue's name; no kind of request has this name
-HEAD_START: Final = (
-    60.0  # seconds of an unscaled policy; a nudged task goes before looks that are overdue by less
-)
+# A nudged task goes before looks that are overdue by less; in seconds of an unscaled policy.
+HEAD_START: Final = 60.0
 MAX_FORGOTTEN: Final = 1000  # forgotten tasks in the heap of deadlines, in addition to as many as are known
 
 
@@ -200,7 +199,7 @@ class Schedule:
             self._deadlines = [kept for kept in self._deadlines if self._tasks.get(kept.id) is kept]
             heapify(self._deadlines)
 
-    # --- which tasks to poll, and when------------------------------------------------------------------
+    # --- which tasks to poll, and when -----------------------------------------------------------------
 
     def next_due_at(self) -> float | None:
         """

@@ -79,9 +79,7 @@ class Tracker:
     _has_warned_of_refusal: bool = field(init=False, default=False)
     _usual_seconds: float = field(init=False, default=0.0)  # until an answer comes
     _polled_twice: set[str] = field(init=False, factory=set)  # alone, and again while that answer is late
-    _linkless: set[str] = field(
-        init=False, factory=set
-    )  # succeeded by their last record, but without a usable link
+    _linkless: set[str] = field(init=False, factory=set)  # succeeded, but without a usable link
     _dead_probes: int = field(init=False, default=0)
     _dead_since: float = field(init=False, default=0.0)
 
