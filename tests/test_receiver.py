@@ -32,7 +32,7 @@ from veo_async import (
 )
 from veo_async import receiver as module
 from veo_async._api.marks import label
-from veo_async.receiver import MOST, CallbackReceiver
+from veo_async.receiver import MAX_BODY, CallbackReceiver
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
 # Whoever looks at a task was told to: by itself, the session would do so after a quarter of an hour.
@@ -444,7 +444,7 @@ async def test_a_body_of_any_form_is_answered_and_ignored(name: str) -> None:
 async def test_a_body_that_says_it_is_compressed_is_not_unpacked() -> None:
     """A few bytes that would become a hundred megabytes stay a few bytes."""
     async with stage() as it:
-        bomb = gzip.compress(bytes(100 << 20), compresslevel=9)[: MOST - 1]
+        bomb = gzip.compress(bytes(100 << 20), compresslevel=9)[: MAX_BODY - 1]
         headers = {"Content-Encoding": "gzip"}
         async with it.http.post(it.receiver.url, data=bomb, headers=headers) as answer:
             assert 204 == answer.status
@@ -484,7 +484,7 @@ async def test_a_body_without_end_is_refused_when_it_is_too_large() -> None:
     async with stage() as it, connected(it) as (reader, writer):
         path = it.receiver.url.split("/", 3)[3]
         writer.write(_head(f"/{path}", "Transfer-Encoding: chunked"))
-        for _ in range(2 * MOST // 0x1000):
+        for _ in range(2 * MAX_BODY // 0x1000):
             writer.write(b"1000\r\n" + bytes(0x1000) + b"\r\n")
         assert 413 == await _status(reader)
 
@@ -496,9 +496,9 @@ async def test_a_large_body_is_refused_under_another_applications_limit() -> Non
         mounted(sim) as (_, receiver, _),
         aiohttp.ClientSession() as http,
     ):
-        async with http.post(receiver.url, data=bytes(MOST + 1)) as answer:
+        async with http.post(receiver.url, data=bytes(MAX_BODY + 1)) as answer:
             assert 413 == answer.status
-        async with http.post(receiver.url, data=b" " * MOST) as answer:
+        async with http.post(receiver.url, data=b" " * MAX_BODY) as answer:
             assert 204 == answer.status
 
 

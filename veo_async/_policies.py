@@ -1,5 +1,5 @@
 """
-What callers may set: how to poll, how to try again, and what a process allows itself.
+The settings for callers: polling, retries, and the limits of a process.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "PollPolicy", "RetryPolicy", "at_once", "scale_of"]
 
-MOST_AT_ONCE: Final = 10  # polls that go together
+MOST_AT_ONCE: Final = 10  # polls after a quiet time
 
 
 def _number(*, low: float, above: bool = False, whole: bool = False, optional: bool = False) -> Any:
     """
-    A validator for one number: finite, and at least (or above) `low`.
+    Make a validator for a number that is finite, and at least (or above) `low`.
     """
     kind = "a whole number" if whole else "a finite number"
     bound = f"{'above' if above else 'of at least'} {low:g}"
@@ -59,18 +59,18 @@ def _mode(_: object, attribute: Attribute[Any], value: object) -> None:
 @frozen(kw_only=True)
 class RetryPolicy:
     """
-    How long to wait after a failure, and before a verdict.
+    How long to wait after a failure, and before an absent task counts as not accepted.
 
     Attributes:
         first: the first back-off delay, in seconds.
-        factor: how much longer each further delay is.
+        factor: by which each further delay is longer.
         max_delay: the longest back-off delay, in seconds.
-        max_pause: the most that a server's `Retry-After` may ask for, in seconds.
-        grace: how long after the end of a submit whose outcome is unknown its absence from the listing
-            begins to count as proof, in seconds.
+        max_pause: the longest `Retry-After` that is obeyed, in seconds.
+        grace: a submit may end with an unknown outcome. If its task is not listed this long after, in seconds, that
+            begins to count as proof that it was not accepted.
         drain: how long submits in flight may go on when a session closes, in seconds.
-        recall: how far back tasks are looked for that another process may have bought, or this one before a
-            crash, in seconds.
+        recall: how far back, in seconds, to search for tasks that another process, or this one before a crash, may
+            have bought.
     """
 
     first: float = field(default=1.0, validator=_positive)
@@ -83,14 +83,17 @@ class RetryPolicy:
 
     def __attrs_post_init__(self) -> None:
         if self.first > self.max_delay:
-            raise ConfigurationError(f"first must not exceed max_delay, {self.first} > {self.max_delay}")
+            raise ConfigurationError(f"first must not exceed max_delay: {self.first} > {self.max_delay}")
 
     def scaled(self, factor: float, /) -> RetryPolicy:
         """
-        The same policy with every duration multiplied, to match a simulator that runs faster than life.
+        Return the policy with every duration multiplied, for a simulator that runs faster than real time.
 
-        `Limits` does not scale: the network runs as fast as ever, so an answer may keep silent for `Limits.read`
-        seconds, which may be longer than all that is scaled. Where that matters, give `Limits` shorter times.
+        `Limits` does not scale, because the network does not. An answer may still take `Limits.read` seconds, which
+        may be longer than every scaled duration. If that matters, set shorter times in `Limits`.
+
+        Raises:
+            ConfigurationError: the factor is not a finite number above 0.
         """
         if not _fits(factor, 0, above=True, whole=False):
             raise ConfigurationError(f"a policy is scaled by a finite number above 0, not {factor!r}")
@@ -106,21 +109,21 @@ class RetryPolicy:
 
     def delays(self, random: Random) -> Iterator[float]:
         """
-        Back-off delays in seconds, without end: each grows to at most `max_delay`, and is then jittered.
+        Yield back-off delays in seconds, without end: they grow to at most `max_delay`, and are then jittered.
 
-        The jitter takes away up to half, so that clients that failed together do not come back together
-        and still none comes back at once.
+        The jitter shortens a delay by up to half, so that clients that failed together do not retry together, and
+        none retries at once.
         """
         waits = backoff.expo(base=self.factor, factor=self.first, max_value=self.max_delay)
-        next(waits)  # backoff's generators start with an empty yield
+        next(waits)  # backoff's generators first yield nothing
         while True:
             yield next(waits) * random.uniform(0.5, 1.0)
 
     def pause(self, delay: float, *, retry_after: float | None = None) -> float:
         """
-        How long to wait, in seconds: `delay`, or what the server asked for where that is longer.
+        Return how long to wait, in seconds: `delay`, or `retry_after` if that is longer.
 
-        `Retry-After` is a floor, so it is applied after the jitter; `max_pause` caps it.
+        `retry_after` is a minimum, so it is applied after the jitter; `max_pause` caps it.
         """
         # In this order a `nan` counts as 0.
         asked = max(0.0, retry_after or 0.0)
@@ -130,18 +133,18 @@ class RetryPolicy:
 @frozen(kw_only=True)
 class Limits:
     """
-    What this process allows itself, however fast the server is.
+    The limits of this process, however fast the server is.
 
     Attributes:
-        max_in_flight: tasks that may be unsettled at once, submits under way included; None: no limit of
-            our own, the server's is learned.
-        submits_per_second: None for no limit.
+        max_in_flight: how many tasks may be unsettled at once, submits in flight included; None sets no limit, and
+            the server's is learned.
+        submits_per_second: the highest rate of submits; None for no limit.
         connections: open connections to the API.
-        connect: how long a connection may take to be made, in seconds.
-        read: how long an answer may keep silent, in seconds.
+        connect: how long making a connection may take, in seconds.
+        read: how long an answer may pause between two reads, in seconds.
         max_reply: the largest reply that is read, in bytes.
-        max_queue_wait: how long a job may wait at the gate, in seconds, before it settles with
-            `SubmitTimedOut`; None: for ever.
+        max_queue_wait: how long a job may wait at the gate, in seconds, before it ends with `SubmitTimedOut`; None
+            waits for ever.
     """
 
     max_in_flight: int | None = field(default=None, validator=_number(low=1, whole=True, optional=True))
@@ -156,16 +159,17 @@ class Limits:
 @frozen(kw_only=True)
 class PollPolicy:
     """
-    When to ask about tasks; the defaults need no thought.
+    When to poll tasks; the defaults suit most callers.
 
     Attributes:
-        mode: `learned` looks where tasks end, `fixed` every `interval`, `backoff` ever more rarely.
-        interval: seconds between looks; in `learned` mode about that while most tasks end, many being in flight.
+        mode: `learned` polls a task when it is likely to end, `fixed` every `interval`, `backoff` with growing gaps.
+        interval: seconds between looks at a task; in `learned` mode approximately, while most tasks end, and if many
+            are in flight.
         first_look: seconds from acceptance to the first look; None leaves it to the mode.
-        max_gap: the longest gap between looks at a straggler, in seconds.
-        batch_size: how many tasks one request asks about at most.
-        budget: requests a second at most.
-        deadline: seconds after acceptance until a job gives up waiting; None waits for ever.
+        max_gap: the longest gap between looks at a task that takes unusually long, in seconds.
+        batch_size: the most tasks in one request.
+        budget: the most requests a second.
+        deadline: seconds from acceptance until a job stops waiting; None waits for ever.
     """
 
     mode: Literal["learned", "fixed", "backoff"] = field(default="learned", validator=_mode)
@@ -179,10 +183,13 @@ class PollPolicy:
 
     def scaled(self, factor: float, /) -> Self:
         """
-        Return the policy for a server that is slower by `factor`: durations times it, rates divided by it.
+        Return the policy for a server that is slower by `factor`: durations are multiplied, rates are divided.
 
-        Counts stay, and so does `Limits`, as for `RetryPolicy.scaled`. An answer counts as slow, so that those it is
-        about are asked about again beside it, after 5 seconds times the scale, and never before 1 second.
+        Counts do not change, and neither does `Limits`, as for `RetryPolicy.scaled`. While an answer is late, its
+        tasks are polled again: after 5 seconds times the scale, but never before 1 second.
+
+        Raises:
+            ConfigurationError: the factor is not a finite number above 0.
         """
         if not 0 < factor < math.inf:
             raise ConfigurationError(f"factor must be a finite number above 0, not {factor!r}")
@@ -197,18 +204,18 @@ class PollPolicy:
         )
 
 
-# What callers have no use for, and other rooms have.
+# For other modules of this package, not for callers.
 
 
 def scale_of(policy: PollPolicy) -> float:
     """
-    Return by how much the policy's durations were multiplied.
+    Return the factor by which the policy's durations were multiplied.
     """
     return policy._scale
 
 
 def at_once(policy: PollPolicy) -> int:
     """
-    Return how many requests may go together after a quiet time: a second's worth of the unscaled budget, and not many.
+    Return how many requests may go at once after a quiet time: one second of the unscaled budget, at most 10.
     """
     return max(1, min(MOST_AT_ONCE, round(policy.budget * policy._scale)))

@@ -1,7 +1,7 @@
 """
-Every exception this package raises, told apart by who must act.
+Every exception of this package, grouped by who must act.
 
-All of them pickle, and carry `key` and `task_id` (None where unknown) once they have reached a job.
+All can be pickled. Once an exception has reached a job, it has `key` and `task_id` (None if unknown).
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ __all__ = [
 ]
 
 
-# How a key begins that nobody chose: one made up for a request, and one that stands for an attached task.
+# The prefixes of keys that the caller did not choose: generated for a request, or for an attached task.
 MADE_UP: Final = ("auto:", "task:")
 
 
 class VeoError(Exception):
     """
-    The root: catch it to catch everything this package raises on purpose.
+    The base class of every exception that this package raises on purpose.
 
     Attributes:
-        key: the idempotency key of the job concerned, or None.
-        task_id: the server's id of the task concerned, or None.
+        key: the idempotency key of the job, or None.
+        task_id: the server's id of the task, or None.
     """
 
-    # Arguments by keyword are optional in the whole tree: an exception with required ones cannot be unpickled.
+    # Keyword arguments are optional in all subclasses, since an exception with required ones cannot be unpickled.
     def __init__(self, *args: Any, key: str | None = None, task_id: str | None = None) -> None:
         super().__init__(*args)
         self.key = key
@@ -68,32 +68,32 @@ class VeoError(Exception):
         return (str(self.args[0]) if self.args else "") or type(self).__name__
 
     def _evidence(self) -> list[tuple[str, object]]:
-        # A made-up key would only be noise: nobody can look for what he has never seen.
+        # A generated key is left out: the caller has never seen it.
         chosen = None if self.key is None or self.key.startswith(MADE_UP) else self.key
         return [("task", self.task_id), ("key", chosen)]
 
 
 class ConfigurationError(VeoError, ValueError):
     """
-    The token is missing or ill-formed, or the base URL or the journal's path cannot be used.
+    A setting cannot be used, such as a missing or ill-formed token, the base URL or the journal's path.
     """
 
 
 class UsageError(VeoError, RuntimeError):
     """
-    A session was used outside `async with`, or in another event loop than the one it was entered in.
+    A session was used outside `async with`, or in another event loop than the one that entered it.
     """
 
 
 class InvalidRequest(VeoError, ValueError):
     """
-    The request breaks rules that every version of the API's documents has: nothing was sent.
+    The request breaks rules that are in every version of the API's documents. Nothing was sent.
     """
 
     @property
     def violations(self) -> tuple[str, ...]:
         """
-        One sentence per broken rule, all of them.
+        One sentence for each broken rule.
         """
         return tuple(self.args)
 
@@ -112,9 +112,9 @@ class ApiError(VeoError):
     The server answered with an error.
 
     Attributes:
-        status: the HTTP status, or None where the error came inside a task.
-        code: the API's code word, such as `bad_request`, or None.
-        message: the API's own words.
+        status: the HTTP status, or None if the error came inside a task.
+        code: the API's error code, such as `bad_request`, or None.
+        message: the API's message.
         trace_id: what the vendor's support asks for, or None.
     """
 
@@ -162,16 +162,16 @@ class InsufficientBalance(PermissionDenied):
 
 class BadRequest(ApiError):
     """
-    The API does not take this request, or does not offer this endpoint.
+    The API does not accept this request, or does not have this endpoint.
     """
 
 
 class _MayBeRetried(ApiError):
     """
-    An answer that may say when to come back.
+    An answer that may have a `Retry-After`.
 
     Attributes:
-        retry_after: what the server asked to wait, in seconds, or None where it did not say.
+        retry_after: how long the server asked to wait, in seconds, or None.
     """
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, **evidence: Any) -> None:
@@ -181,19 +181,19 @@ class _MayBeRetried(ApiError):
 
 class RateLimited(_MayBeRetried):
     """
-    Too many requests.
+    There were too many requests.
 
     Attributes:
-        retry_after: what the server asked to wait, in seconds, or None where it did not say.
+        retry_after: how long the server asked to wait, in seconds, or None.
     """
 
 
 class ServerError(_MayBeRetried):
     """
-    The server failed, or a gateway before it did.
+    The server failed, or a gateway in front of it did.
 
     Attributes:
-        retry_after: what the server asked to wait, in seconds, or None where it did not say.
+        retry_after: how long the server asked to wait, in seconds, or None.
     """
 
 
@@ -205,7 +205,7 @@ class TaskNotFound(VeoError, LookupError):
 
 class TransportError(VeoError):
     """
-    No answer came.
+    No answer came, or none that can be read.
     """
 
 
@@ -223,10 +223,10 @@ class TransportTimedOut(TransportError, TimeoutError):
 
 class ProtocolError(TransportError):
     """
-    An answer came that is not the API's: not JSON, cut off, too large, or nested too deep.
+    The answer is not the API's: it is not JSON, cut off, too large, or nested too deep.
 
     Attributes:
-        too_large: it is larger than `Limits.max_reply`, and was not read.
+        too_large: the answer is larger than `Limits.max_reply`, and was not read.
     """
 
     def __init__(self, *args: Any, too_large: bool = False, **evidence: Any) -> None:
@@ -236,17 +236,17 @@ class ProtocolError(TransportError):
 
 class SubmitTimedOut(VeoError, TimeoutError):
     """
-    The job waited at the gate longer than `Limits.max_queue_wait`: it was never sent.
+    The job waited at the gate longer than `Limits.max_queue_wait`. It was never sent.
     """
 
 
 class SubmissionUnknown(VeoError):
     """
-    The submit may have been accepted, and that could not be settled: it is not sent again.
+    The submit may or may not have been accepted, and this could not be found out. It is not sent again.
 
     Attributes:
         sent_at: when the last attempt began, in Unix seconds, or None.
-        candidates: ids of tasks that may be this submit's.
+        candidates: ids of tasks that may belong to this submit.
     """
 
     def __init__(
@@ -268,7 +268,7 @@ class SubmissionUnknown(VeoError):
 
 class JobError(VeoError):
     """
-    About one accepted task.
+    The job of an accepted task ended without a result.
     """
 
 
@@ -277,8 +277,8 @@ class JobFailed(JobError):
     The task failed; the vendor does not bill it.
 
     Attributes:
-        code: the API's code word, such as `api_error`, or None.
-        message: the API's own words.
+        code: the API's error code, such as `api_error`, or None.
+        message: the API's message.
         trace_id: what the vendor's support asks for, or None.
     """
 
@@ -305,9 +305,9 @@ class JobFailed(JobError):
 
 class JobTimedOut(JobError, TimeoutError):
     """
-    The job is past its deadline; the task goes on at the server, and `attach` takes it up again.
+    The job is past its deadline. The task continues at the server; `attach` waits for it again.
 
-    Where the task has succeeded, and its record shows no link that can be used, the message says so.
+    If the task has succeeded without a usable link, the message says so.
     """
 
 
@@ -319,25 +319,25 @@ class JobVanished(JobError):
 
 class TrackingLost(JobError):
     """
-    The token died while the task ran.
+    The token stopped working while the task ran.
     """
 
 
 class JobAbandoned(JobError):
     """
-    `abandon()` was called: nothing waits for the task any more; the server may still finish and bill it.
+    `abandon()` was called: the session no longer waits for the task. The server may still finish and bill it.
     """
 
 
 class SessionClosed(VeoError):
     """
-    The session ended before the job had its outcome.
+    The session ended before the job had an outcome.
     """
 
 
 class DownloadError(VeoError):
     """
-    A file could not be fetched whole, or could not be written.
+    A file could not be downloaded completely, or could not be written.
     """
 
 

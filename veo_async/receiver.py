@@ -1,20 +1,19 @@
 """
-Callbacks: the result the moment it exists.
+Receives callbacks, so that a result is known as soon as it exists.
 
     async with VeoSession() as veo, CallbackReceiver(veo, public_url="https://hooks.example.com") as receiver:
         await receiver.start(port=8080)
         result = await veo.text_to_video("a whale breaching at golden hour")
 
-The API POSTs a task's result to the `callback_url` of its submit, and does not sign it.
-So a callback is a hint and nothing more: it makes the session ask the API about the task now, instead of a few
-seconds later, and only the API's own answer settles a job.
-Polling goes on, more rarely while callbacks come, so one that is lost costs nothing but time.
+The API POSTs a task's result to the `callback_url` of its submit, without a signature.
+So a callback is only a hint: it makes the session poll the task now instead of a few seconds later. Only the API's
+answer to the poll settles a job.
+Polling continues, less often while callbacks come, so a lost callback costs only time.
 
-What stands between a stranger and such a hint is the path, which holds a secret that nobody can guess.
-Whoever learns it all the same can make the session look at tasks it waits for a few times more, within the same
-budget of requests.
-The path also holds the mark of the submit, another one for each sending; the API repeats it in the task's record
-and in the callback, and so tells which sending bought the task where the submit's own answer got lost.
+The path of the callback URL contains an unguessable secret, so that strangers cannot send hints. Whoever learns it
+can only cause a few more polls of the tasks that the session waits for, within the same budget of requests.
+The path also contains the mark of the submit, a different one for each attempt. The API repeats it in the task's
+record and in the callback. It tells which attempt bought the task if the submit's own answer was lost.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ from .errors import ConfigurationError, UsageError
 
 __all__ = ["CallbackReceiver", "read_payload"]
 
-MOST: Final = 64 * 1024  # bytes; a callback holds a few ids and links
+MAX_BODY: Final = 64 * 1024  # bytes; a callback has a few ids and links
 PATIENCE: Final = 10.0  # seconds for a body to arrive
-LINGERING: Final = 1.0  # seconds that a connection may go on after its answer, or after the end of all
+LINGER: Final = 1.0  # seconds that a connection may stay open after its answer, or after the receiver stops
 SECRET_BYTES: Final = 32
-FEWEST_LETTERS: Final = 16  # of a secret that the caller brings
+MIN_SECRET_LENGTH: Final = 16  # of a secret that the caller provides
 
 log = logging.getLogger("veo_async")
 
 
-# --- settings --------------------------------------------------------------------------------------------
+# --- settings ------------------------------------------------------------------------------------------
 
 
 def _without_slash(url: str | None) -> str | None:
@@ -58,7 +57,7 @@ def _without_slash(url: str | None) -> str | None:
 
 def _check_url(_: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None and not _is_plain_address(value):
-        words = "must be an http or https address: a host, perhaps a port and a path, and no more"
+        words = "must be an http or https address with a host, optionally a port and a path, and nothing else"
         raise ConfigurationError(f"{attribute.name} {words}, not {value!r}")
 
 
@@ -67,7 +66,7 @@ def _is_plain_address(value: object) -> bool:
         return False
     try:
         parts = urlsplit(value)
-        _ = parts.port  # urlsplit looks at it only when asked
+        _ = parts.port  # reading it makes urlsplit check it
     except ValueError:
         return False
     more = parts.username is not None or parts.query or parts.fragment
@@ -75,9 +74,9 @@ def _is_plain_address(value: object) -> bool:
 
 
 def _check_secret(_: object, attribute: Attribute[Any], value: object) -> None:
-    letters = rf"[A-Za-z0-9_-]{{{FEWEST_LETTERS},}}"
+    letters = rf"[A-Za-z0-9_-]{{{MIN_SECRET_LENGTH},}}"
     if not isinstance(value, str) or not re.fullmatch(letters, value):
-        words = f"must be at least {FEWEST_LETTERS} letters, digits, - or _, as secrets.token_urlsafe() makes them"
+        words = f"must be at least {MIN_SECRET_LENGTH} letters, digits, - or _, such as from secrets.token_urlsafe()"
         raise ConfigurationError(f"{attribute.name} {words}")
 
 
@@ -90,36 +89,36 @@ def _secret_from(secret: str | None) -> str:
     return secrets.token_urlsafe(SECRET_BYTES) if secret is None else secret
 
 
-# --- the receiver ----------------------------------------------------------------------------------------
+# --- the receiver --------------------------------------------------------------------------------------
 
 
 @define(eq=False, repr=False)
 class CallbackReceiver:
     """
-    Takes the API's callbacks for a session, as a sub-application of yours or on a port of its own.
+    Receives the API's callbacks for a session, mounted in your aiohttp application or on its own port.
 
     Mounted: `your_app.add_subapp("/veo", receiver.app)`, with `public_url="https://your.host/veo"`.
-    By itself: `await receiver.start(port=8080)`, and `stop()`, or leave its `async with`.
-    As long as it runs, every submit whose request has no `callback_url` of its own gets one.
+    On its own port: `await receiver.start(port=8080)`, until `stop()` or the end of its `async with`.
+    While it runs, every submit whose request has no `callback_url` gets one.
 
-    The secret is part of the path: keep it out of the access logs of what stands in front.
-    Where those cannot be silenced, little is lost: see above what it is good for.
+    The secret is part of the path, so keep the path out of the access logs of a reverse proxy.
+    If it leaks, little is lost: it allows only a few more polls.
 
     Args:
-        session: whose jobs are waiting.
-        public_url: the address under which the API reaches the receiver, with the path it is mounted at;
-            None is the port of its own, which only a simulator on the same machine can reach.
-        secret: the secret part of the path; None makes a new one. With one that outlives the process, callbacks
-            of tasks that were submitted before it are heard, too.
-        window: seconds that a callback may wait for others, to share a request with them.
+        session: the session that waits for the tasks.
+        public_url: the URL at which the API reaches the receiver, with the path at which it is mounted; None means
+            its own port, which only a simulator on the same machine can reach.
+        secret: the secret part of the path; None makes a new one. If a later process uses the same secret, it also
+            gets the callbacks of tasks that were submitted before.
+        window: how long a callback may wait for others to share a request, in seconds.
 
     Attributes:
-        app: the aiohttp application, to be mounted into another.
-        heard: callbacks so far of tasks that somebody waits for.
-        ignored: all other POSTs so far that came to the secret path.
+        app: the aiohttp application, to be mounted in another.
+        heard: the number of callbacks about tasks that the session waits for.
+        ignored: the number of other POSTs to the secret path.
 
     Raises:
-        ConfigurationError: an address, a secret or a window that cannot be used.
+        ConfigurationError: `public_url`, `secret` or `window` cannot be used.
     """
 
     _session: VeoSession
@@ -131,10 +130,10 @@ class CallbackReceiver:
     ignored: int = field(init=False, default=0)
     _runner: web.AppRunner | None = field(init=False, default=None)
     _listening: asyncio.Server | None = field(init=False, default=None)
-    _address: str | None = field(init=False, default=None)  # of the port of its own
+    _address: str | None = field(init=False, default=None)  # of its own port
 
     def __attrs_post_init__(self) -> None:
-        self.app = web.Application(client_max_size=MOST)
+        self.app = web.Application(client_max_size=MAX_BODY)
         for path in ("/{secret}", "/{secret}/{mark}"):
             self.app.router.add_route("*", path, self._answer)
         self.app.on_startup.append(self._attach)
@@ -146,38 +145,38 @@ class CallbackReceiver:
     @property
     def url(self) -> str:
         """
-        The callback URL without a mark, for requests that are submitted in another way; it holds the secret.
+        The callback URL without a mark, for requests that are submitted in another way; it contains the secret.
 
         Raises:
-            UsageError: there is no `public_url`, and no port of its own yet.
+            UsageError: there is no `public_url`, and the receiver has no port yet.
         """
         address = self.public_url or self._address
         if address is None:
             raise UsageError("a CallbackReceiver without a public_url has no address until it is started")
         return f"{address}/{self._secret}"
 
-    # --- running by itself ------------------------------------------------------------------------------
+    # --- its own port ----------------------------------------------------------------------------------
 
     async def start(self, *, port: int, host: str = "127.0.0.1") -> int:
         """
-        Listen on a port of its own; returns which.
+        Listen on its own port; returns the port's number.
 
         Args:
-            port: 0 takes a free one.
-            host: where to listen; the default is for a reverse proxy on this machine.
+            port: the port's number; 0 takes a free port.
+            host: the address to listen on; the default is for a reverse proxy on this machine.
 
         Raises:
             OSError: the port is taken.
-            UsageError: it is listening already.
+            UsageError: the receiver is listening already.
         """
         if self._runner is not None:
             raise UsageError("this CallbackReceiver is listening already")
         self._runner = web.AppRunner(
             self.app,
-            access_log=None,  # it would hold the secret
-            auto_decompress=False,  # nobody compresses a few hundred bytes but to make them many
-            lingering_time=LINGERING,
-            shutdown_timeout=LINGERING,
+            access_log=None,  # it would contain the secret
+            auto_decompress=False,  # callbacks are small, so a compressed body is an attack
+            lingering_time=LINGER,
+            shutdown_timeout=LINGER,
         )
         try:
             await self._runner.setup()
@@ -193,9 +192,11 @@ class CallbackReceiver:
 
     async def stop(self) -> None:
         """
-        Close the port; from now on nothing is submitted with a callback URL, and polling does all the work.
+        Close the port. Later submits get no callback URL, and are polled as usual.
         """
-        call_back_at(self._session, None)  # first of all: what is sent meanwhile must not ask for an address
+        call_back_at(
+            self._session, None
+        )  # first, so that a submit during the close does not ask for an address
         listening, self._listening = self._listening, None
         runner, self._runner, self._address = self._runner, None, None
         try:
@@ -216,7 +217,7 @@ class CallbackReceiver:
     ) -> None:
         await self.stop()
 
-    # --- what the session sees --------------------------------------------------------------------------
+    # --- called by the session -------------------------------------------------------------------------
 
     async def _attach(self, _: web.Application) -> None:
         if self.public_url is not None:
@@ -228,11 +229,11 @@ class CallbackReceiver:
     def _new_url(self, mark: str) -> str:
         return f"{self.url}/{mark}"
 
-    # --- what the network sees --------------------------------------------------------------------------
+    # --- called by the network -------------------------------------------------------------------------
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         """
-        Answer a request, fast and without a word: whether a callback was believed is nobody's business.
+        Answer a request at once, with an empty body: the sender must not learn whether the callback was accepted.
         """
         if not self._is_secret(request.match_info["secret"]):
             return web.Response(status=404)
@@ -244,27 +245,27 @@ class CallbackReceiver:
             self.heard += 1
         else:
             self.ignored += 1
-        return web.Response(status=204)  # also for what is ignored, or it would be sent again
+        return web.Response(status=204)  # also if ignored, so that it is not sent again
 
     def _is_secret(self, text: str) -> bool:
-        # In a time that does not depend on how much of it is right.
+        # In constant time, however many characters are correct.
         return hmac.compare_digest(text.encode(errors="replace"), self._secret.encode())
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
     assert runner.server is not None, "a runner that is set up has a server"
-    # Without reuse_address the port of a process that has just gone is taken for a minute.
+    # Without reuse_address, the port of a process that has just ended stays taken for a minute.
     return await asyncio.get_running_loop().create_server(runner.server, host, port, reuse_address=True)
 
 
 async def _stop_listening(server: asyncio.Server) -> None:
     """
-    Close the port once the connections just taken have begun.
+    Stop accepting connections, and close the port in the next turn of the event loop.
     """
-    # asyncio forgets to close a connection that it takes in the very turn in which its server closes.
+    # asyncio does not close a connection that it accepts in the same turn in which its server closes.
     loop = asyncio.get_running_loop()
     try:
-        with contextlib.suppress(NotImplementedError):  # Windows' own loop has no readers
+        with contextlib.suppress(NotImplementedError):  # the default event loop of Windows has no readers
             for listening in server.sockets:
                 loop.remove_reader(listening)
         await asyncio.sleep(0)
@@ -274,37 +275,37 @@ async def _stop_listening(server: asyncio.Server) -> None:
 
 async def read_payload(request: web.Request) -> object:
     """
-    Read a callback's body as JSON, bounded in size and time; None where it is none.
+    Read a callback's body as JSON; None if it is not JSON.
 
     Raises:
-        aiohttp.web.HTTPException: it is too large, too slow, or cut off.
+        aiohttp.web.HTTPException: the body is too large, too slow, or cut off.
     """
     try:
         return json.loads(await _read(request))
-    except (ValueError, RecursionError):  # no JSON, no text, or nested too deep
+    except (ValueError, RecursionError):  # not JSON, not text, or nested too deep
         return None
 
 
 async def _read(request: web.Request) -> bytes:
     """
-    Read a body up to `MOST` bytes; aiohttp's own limit is that of the application that this one is mounted into.
+    Read a body of at most `MAX_BODY` bytes; for a mounted application, aiohttp applies only the outer one's limit.
     """
-    if (request.content_length or 0) > MOST:
-        raise _refused(web.HTTPRequestEntityTooLarge(MOST, request.content_length or 0))
+    if (request.content_length or 0) > MAX_BODY:
+        raise _refused(web.HTTPRequestEntityTooLarge(MAX_BODY, request.content_length or 0))
     body = bytearray()
     try:
         async with asyncio.timeout(PATIENCE):
             async for chunk in request.content.iter_any():
                 body += chunk
-                if len(body) > MOST:
-                    raise _refused(web.HTTPRequestEntityTooLarge(MOST, len(body)))
+                if len(body) > MAX_BODY:
+                    raise _refused(web.HTTPRequestEntityTooLarge(MAX_BODY, len(body)))
     except TimeoutError:
         raise _refused(web.HTTPRequestTimeout()) from None
-    except (web.RequestPayloadError, OSError):  # whoever sent it has gone
+    except (web.RequestPayloadError, OSError):  # the sender has disconnected
         raise _refused(web.HTTPBadRequest()) from None
     return bytes(body)
 
 
 def _refused(answer: web.HTTPException) -> web.HTTPException:
-    answer.force_close()  # the rest of the body is not waited for
+    answer.force_close()  # does not wait for the rest of the body
     return answer

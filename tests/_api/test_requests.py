@@ -148,7 +148,7 @@ def test_a_model_takes_as_many_images_as_the_table_says(model: Model, count: int
 @pytest.mark.parametrize("resolution", [None, *RESOLUTIONS])
 def test_a_model_gives_the_resolutions_that_the_table_says(model: Model, resolution: str | None) -> None:
     """720p is to be had from every model; 4k is refused, with the one model that has it, elsewhere."""
-    lacks = f"resolution {resolution} is not to be had from {model.name} (only from veo31)"
+    lacks = f"resolution {resolution} is not available from {model.name} (only from veo31)"
     fine = resolution in {None, "720p", *model.resolutions}
     assert (() if fine else (lacks,)) == violations(
         lambda: ImageToVideo("a whale", [A], model=model.name, resolution=resolution)
@@ -161,7 +161,7 @@ def test_a_model_gives_the_resolutions_that_the_table_says(model: Model, resolut
 @each_model
 def test_ingredients_are_never_4k(model: Model) -> None:
     """The server forces the ingredients model, so naming one that has 4k does not help."""
-    assert ("resolution 4k is not to be had from veo31-fast-ingredients (only from veo31)",) == violations(
+    assert ("resolution 4k is not available from veo31-fast-ingredients (only from veo31)",) == violations(
         lambda: IngredientsToVideo([A], model=model.name, resolution="4k")
     )
 
@@ -177,7 +177,7 @@ def test_ingredients_are_never_4k(model: Model) -> None:
 )
 def test_a_model_of_tomorrow_works_today(make: Callable[[], Request]) -> None:
     """What the table does not know is sent, with one warning that says so."""
-    assert ["model veo4 is not in the table of models; it is sent as it is"] == cautions(make)
+    assert ["model veo4 is not in the table of models; it is sent unchanged"] == cautions(make)
 
 
 def test_an_ingredients_model_of_tomorrow_works_today() -> None:
@@ -224,11 +224,11 @@ def test_one_error_lists_every_violation() -> None:
         "callback_url must be an absolute http or https URL, not 'x'",
         "prompt must not be empty",
         "image_urls[0] must be an absolute http or https URL, not 'a.jpg';"
-        " the API fetches it itself, so put a file on the web first",
+        " the API downloads it, so put a local file on the web first",
         "image_urls[2] must be an absolute http or https URL, not ''",
         "translation must be True or False, not 'no'",
         "model veo2-fast takes at most 1 image, not 3",
-        "resolution 4k is not to be had from veo2-fast (only from veo31)",
+        "resolution 4k is not available from veo2-fast (only from veo31)",
     ) == found
 
 

@@ -133,7 +133,7 @@ def test_a_long_value_is_cut_in_the_violation() -> None:
 def test_a_file_where_a_url_belongs_comes_with_a_remedy(image: Any) -> None:
     """Whoever passes an image of his own reads what to do with it."""
     [violation] = violations(lambda: ImageToVideo("a whale", [image]))
-    assert violation.endswith("; the API fetches it itself, so put a file on the web first")
+    assert violation.endswith("; the API downloads it, so put a local file on the web first")
 
 
 @pytest.mark.parametrize("image", ["", "ftp://x/cat.png", 7])
@@ -158,7 +158,7 @@ def test_image_urls_become_a_tuple(urls: Any) -> None:
 
 @pytest.mark.parametrize(
     ("urls", "word"),
-    [(A, "str: put it into a list"), (b"x", "bytes"), (None, "NoneType"), ({A}, "set"), ({A: 1}, "dict")],
+    [(A, "str: put it in a list"), (b"x", "bytes"), (None, "NoneType"), ({A}, "set"), ({A: 1}, "dict")],
 )
 def test_image_urls_are_an_ordered_many(urls: Any, word: str) -> None:
     """A bare string is not taken for its letters, and a set has no first frame."""

@@ -13,11 +13,11 @@ from veo_async import ProtocolError, TaskState
 from veo_async._api.records import is_id
 from veo_async._api.states import classify
 from veo_async._api.tasks import (
-    Standings,
+    BatchStates,
+    batch_states,
     failure_of,
     read_batch,
     read_record,
-    standings,
     task_id_of,
     task_record,
     video_result,
@@ -198,8 +198,8 @@ def test_what_is_no_record_of_a_task_asked_about_says_nothing_of_it(item: object
     """
     Neither an item that is no object, nor one without a usable id, nor another task's.
     """
-    assert Standings([], {}, []) == standings([item], ["1"])
-    assert Standings(["1"], {}, []) == standings([item, {"id": "1", "response": None}, item], ["1"])
+    assert BatchStates([], {}, []) == batch_states([item], ["1"])
+    assert BatchStates(["1"], {}, []) == batch_states([item, {"id": "1", "response": None}, item], ["1"])
 
 
 @pytest.mark.parametrize("response", [None, {}, {"success": None}])
@@ -209,7 +209,7 @@ def test_a_record_without_an_answer_is_of_a_pending_task(response: object) -> No
     """
     record = {"id": "1", "response": response}
     assert classify(record) is TaskState.PENDING
-    assert Standings(["1"], {}, []) == standings([record, record], ["1"])
+    assert BatchStates(["1"], {}, []) == batch_states([record, record], ["1"])
 
 
 def test_an_end_outranks_a_pending_record_of_the_same_task() -> None:
@@ -218,7 +218,7 @@ def test_an_end_outranks_a_pending_record_of_the_same_task() -> None:
     """
     pending, record = {"id": "1", "response": None}, ended("1")
     for items in [pending, record], [record, pending]:
-        assert Standings([], {"1": record}, []) == standings(items, ["1"])
+        assert BatchStates([], {"1": record}, []) == batch_states(items, ["1"])
 
 
 def test_a_response_that_names_another_task_is_not_believed() -> None:
@@ -238,7 +238,7 @@ def test_a_video_outranks_a_failure_of_the_same_task() -> None:
     video = {"id": "1", "response": sample("task_succeeded")["response"] | {"task_id": "1"}}
     assert classify(video) is TaskState.SUCCEEDED
     for items in [failed, video], [video, failed]:
-        assert Standings([], {"1": video}, []) == standings(items, ["1"])
+        assert BatchStates([], {"1": video}, []) == batch_states(items, ["1"])
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_who_has_succeeded_without_a_link_is_told(response: dict[str, Any], link
     """
     Of the pending, those are named whose record says that nothing but the link is missing.
     """
-    assert linkless == [*standings([{"id": "t", "response": response}], ["t"]).linkless]
+    assert linkless == [*batch_states([{"id": "t", "response": response}], ["t"]).linkless]
 
 
 def test_an_end_nested_too_deep_cannot_be_read() -> None:
@@ -266,10 +266,10 @@ def test_an_end_nested_too_deep_cannot_be_read() -> None:
     for _ in range(MAX_DEPTH):
         note = [note]
     deep, pending = ended("1", note), {"id": "1"}
-    known = Standings(["2"], {"3": ended("3")}, ["1"])
+    known = BatchStates(["2"], {"3": ended("3")}, ["1"])
     for about_it in [deep], [deep, pending], [pending, deep]:
-        assert known == standings([*about_it, {"id": "2"}, ended("3")], ["1", "2", "3"])
-    assert Standings([], {"1": ended("1")}, []) == standings([deep, ended("1")], ["1"])
+        assert known == batch_states([*about_it, {"id": "2"}, ended("3")], ["1", "2", "3"])
+    assert BatchStates([], {"1": ended("1")}, []) == batch_states([deep, ended("1")], ["1"])
 
 
 def test_a_single_record_is_read_or_unknown() -> None:

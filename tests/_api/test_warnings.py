@@ -118,14 +118,14 @@ def test_a_request_from_nowhere_warns_all_the_same() -> None:
 )
 def test_a_slip_in_a_models_name_is_noticed(name: str, meant: str) -> None:
     """The warning asks whether the neighbour in the table was meant; the name is sent as it is."""
-    wanted = f"model {name} is not in the table of models (did you mean {meant}?); it is sent as it is"
+    wanted = f"model {name} is not in the table of models (did you mean {meant}?); it is sent unchanged"
     assert [wanted] == cautions(lambda: TextToVideo("a whale", model=name))
 
 
 @pytest.mark.parametrize("name", ["veo4", "veo4-fast", "veo31-quality", "sora", "-", "丹顶鹤"])
 def test_a_new_model_is_no_slip(name: str) -> None:
     """Another number, or another word, is tomorrow's model."""
-    wanted = f"model {name} is not in the table of models; it is sent as it is"
+    wanted = f"model {name} is not in the table of models; it is sent unchanged"
     assert [wanted] == cautions(lambda: TextToVideo("a whale", model=name))
 
 

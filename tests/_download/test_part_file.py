@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from veo_async._download.part_file import Mark, Part
+from veo_async._download.part_file import Part, PartInfo
 from veo_async.errors import DownloadError
 
 from .origin import names
 
-MARK = Mark(task_id="t1", video_id="v1", link="http://127.0.0.1/", etag='"one"', total=10)
+INFO = PartInfo(task_id="t1", video_id="v1", link="http://127.0.0.1/", etag='"one"', total=10)
 
 
 def claimed(target: Path) -> Part:
@@ -28,7 +28,7 @@ def test_who_comes_second_writes_apart(tmp_path: Path) -> None:
     """A second claim on one target gets a file of its own, which is not kept for another time."""
     first, second = claimed(tmp_path / "a"), claimed(tmp_path / "a")
     for part in (first, second):
-        part.restart(MARK)
+        part.restart(INFO)
         part.append([b"12345"])
     assert 3 == len(names(tmp_path))
     second.close()
@@ -36,7 +36,7 @@ def test_who_comes_second_writes_apart(tmp_path: Path) -> None:
     first.close()
     assert ["a.part", "a.part.json"] == names(tmp_path)
     third = claimed(tmp_path / "a")
-    assert (5, MARK) == (third.size, third.mark)
+    assert (5, INFO) == (third.size, third.info)
     third.close()
 
 
@@ -54,7 +54,7 @@ def test_a_part_that_was_renamed_meanwhile_is_left_alone(
 
     monkeypatch.setattr(fcntl, "flock", late)
     part = claimed(target)
-    part.restart(MARK)
+    part.restart(INFO)
     part.append([b"12345"])
     assert b"" == target.read_bytes()
     part.finish(target)
@@ -69,7 +69,7 @@ def test_a_file_system_without_locks_will_do(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     part = claimed(tmp_path / "b")
-    part.restart(MARK)
+    part.restart(INFO)
     part.append([b"1234567890"])
     part.finish(tmp_path / "b")
     part.close()

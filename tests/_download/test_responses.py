@@ -15,7 +15,7 @@ import pytest
 from attrs import evolve
 
 from veo_async._api.records import Video
-from veo_async._download.transfer import FRUITLESS
+from veo_async._download.transfer import MAX_FRUITLESS
 from veo_async._policies import RetryPolicy
 from veo_async.errors import ConnectionFailed, DownloadError, TransportTimedOut
 
@@ -105,7 +105,7 @@ async def test_failures_without_end_are_given_up(origin: Origin, downloader: Mak
         DownloadError, match=r"gave up after 8 attempts in a row without a new byte: the link answered 503"
     ):
         await downloader().download(origin.video(), target)
-    assert FRUITLESS == len(origin.asked)
+    assert MAX_FRUITLESS == len(origin.asked)
     assert ["whale.mp4.part", "whale.mp4.part.json"] == names(tmp_path)
 
 
@@ -118,7 +118,7 @@ async def test_a_server_that_always_breaks_off_at_one_place_is_given_up(
     with pytest.raises(DownloadError, match="the connection broke") as caught:
         await downloader().download(origin.video(), tmp_path)
     assert isinstance(caught.value.__cause__, aiohttp.ClientPayloadError)
-    assert FRUITLESS + 1 == len(origin.asked)
+    assert MAX_FRUITLESS + 1 == len(origin.asked)
     assert [] == names(tmp_path)
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from veo_async._api.records import TaskRecord, Video
 from veo_async._download import transfer
 from veo_async._download.downloader import Downloader
-from veo_async._download.transfer import FRUITLESS, LOOK_UPS
+from veo_async._download.transfer import MAX_FRUITLESS, MAX_LOOK_UPS
 from veo_async.errors import DownloadError, TaskNotFound
 
 from .origin import MP4, QUICK, Answer, Asked, Make, Origin, Script, Watched, leave_part, names, record
@@ -56,10 +56,10 @@ async def test_a_stall_is_resumed(origin: Origin, tmp_path: Path, monkeypatch: p
 
 async def test_progress_renews_the_patience(origin: Origin, downloader: Make, tmp_path: Path) -> None:
     """A connection that breaks far more often than the allowed failures in a row still gets the file."""
-    origin.script.extend([origin.cut(10_000)] * (2 * FRUITLESS))
+    origin.script.extend([origin.cut(10_000)] * (2 * MAX_FRUITLESS))
     path = await downloader().download(origin.video(), tmp_path)
     assert MP4 == path.read_bytes()
-    assert 2 * FRUITLESS + 1 == len(origin.asked)
+    assert 2 * MAX_FRUITLESS + 1 == len(origin.asked)
 
 
 async def test_a_cancelled_download_is_taken_up_by_the_next(
@@ -442,11 +442,11 @@ async def test_a_link_that_expires_on_the_way_goes_on(
 
 async def test_a_fresh_link_may_need_a_moment(origin: Origin, downloader: Make, tmp_path: Path) -> None:
     """The same link again is tried after a delay, since a file may appear late."""
-    origin.script.extend([Answer(status=404)] * LOOK_UPS)
+    origin.script.extend([Answer(status=404)] * MAX_LOOK_UPS)
     desk = Desk(deque([record(origin.video())]))
     path = await downloader(look_up=desk.look_up).download(origin.video(), tmp_path)
     assert MP4 == path.read_bytes()
-    assert LOOK_UPS == len(desk.asked)
+    assert MAX_LOOK_UPS == len(desk.asked)
 
 
 async def test_links_that_never_work_are_given_up(origin: Origin, downloader: Make, tmp_path: Path) -> None:
@@ -455,8 +455,8 @@ async def test_links_that_never_work_are_given_up(origin: Origin, downloader: Ma
     desk = Desk(deque([record(origin.video(f"/{n}")) for n in range(100)]))
     with pytest.raises(DownloadError, match="the link answered 410"):
         await downloader(look_up=desk.look_up).download(origin.video(), tmp_path)
-    assert LOOK_UPS == len(desk.asked)
-    assert LOOK_UPS + 1 == len(origin.asked)
+    assert MAX_LOOK_UPS == len(desk.asked)
+    assert MAX_LOOK_UPS + 1 == len(origin.asked)
 
 
 async def test_a_link_cannot_be_renewed_without_a_look_up(

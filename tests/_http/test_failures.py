@@ -102,7 +102,7 @@ def test_the_token_is_known_in_disguise(told: str) -> None:
     failure = translated(error, "http://x", token=TOKEN)
     assert isinstance(failure, ConnectionFailed)
     assert (None, None) == (failure.__cause__, failure.__context__)
-    assert "the connection to http://x failed: what was received repeats the token" in str(failure)
+    assert "the connection to http://x failed: the reply repeats the token" in str(failure)
 
 
 async def test_a_token_in_the_escapes_of_json_is_struck_out() -> None:

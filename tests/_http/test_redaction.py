@@ -114,7 +114,7 @@ def test_the_echo_of_what_was_sent_is_left_as_it_is() -> None:
     sent = {"prompt": f"why {TOKEN}?", "callback_url": f"https://my.host/{TOKEN}", "action": TOKEN}
     body = json.dumps({"request": sent, "more": {"request": TOKEN}}).encode()
     told = {"request": sent | {"action": "[token]"}, "more": {"request": "[token]"}}
-    assert told == json.loads(Secret(TOKEN).out_of_body(body))
+    assert told == json.loads(Secret(TOKEN).redact_body(body))
 
 
 def test_only_texts_are_searched() -> None:
@@ -123,7 +123,7 @@ def test_only_texts_are_searched() -> None:
     """
     body = b'{"at": 1234567890123, "note": "1234567890123", "more": [true, null, {"1234567890123": 1.5}]}'
     told = {"at": 1234567890123, "note": "[token]", "more": [True, None, {"[token]": 1.5}]}
-    assert told == json.loads(Secret("1234567890123").out_of_body(body))
+    assert told == json.loads(Secret("1234567890123").redact_body(body))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_cannot_be_read_and_repeats_the_token_is_not_shown(body: str) -> No
     """
     A page or a torn answer with the token in it becomes words that say so.
     """
-    assert WITHHELD == Secret(TOKEN).out_of_body(body.encode()).decode()
+    assert WITHHELD == Secret(TOKEN).redact_body(body.encode()).decode()
 
 
 def test_a_short_token_hides_nothing() -> None:
@@ -141,7 +141,7 @@ def test_a_short_token_hides_nothing() -> None:
     An answer or a failure that holds a token of a few letters is what it was.
     """
     secret = Secret("test")
-    assert (b"a test", "a test") == (secret.out_of_body(b"a test"), secret.out_of("a test"))
+    assert (b"a test", "a test") == (secret.redact_body(b"a test"), secret.redact("a test"))
     assert str(translated(OSError("a test"), "http://x", token="test")).endswith("failed: a test")
 
 

@@ -434,7 +434,7 @@ async def test_a_deadline_runs_from_acceptance_after_a_restart_too(path: Path) -
         job = veo.submit(whale(), key="k", timeout=600.0)
         await job.accepted()
     loop = asyncio.get_running_loop()
-    for slept, patience in ((400.0, 600.0 - 400.0), (5000.0, 300.0)):
+    for slept, patience in ((100.0, 500.0), (5000.0, 300.0)):
         await asyncio.sleep(slept)
         began_at = loop.time()
         async with world.session(journal=Journal(path, inline=True)) as veo:

@@ -915,7 +915,7 @@ async def test_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
         assert JobState.SUCCEEDED is await ended(job)
     begun, over = told(caplog)
     assert re.fullmatch(
-        r"no answer of the API for \d s, trying on; check the network and the base URL: the network is gone",
+        r"no answer from the API for \d s, still trying; check the network and the base URL: the network is gone",
         begun,
     )
     assert re.fullmatch(r"the API answers again, after \d\d s", over)

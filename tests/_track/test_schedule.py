@@ -186,7 +186,7 @@ class TestUnreadableAnswers:
             at = due(made)
             asked.append(made.take_batch(at))
             if culprit in asked[-1]:
-                made.spoilt(asked[-1], at)
+                made.answer_unreadable(asked[-1], at)
             else:
                 made.looked(asked[-1], at)
         return asked
@@ -207,7 +207,7 @@ class TestUnreadableAnswers:
         Else the culprit would spoil the answers about others as well.
         """
         made = watched(names(4), mode="fixed", interval=10.0)
-        made.spoilt(made.take_batch(due(made)), 10.0)
+        made.answer_unreadable(made.take_batch(due(made)), 10.0)
         for task_id in ("x", "y"):
             made.add(task_id, kind=KIND, started_at=1.0, deadline_at=None)
         batches = [made.take_batch(11.0) for _ in range(4)]
@@ -221,10 +221,10 @@ class TestUnreadableAnswers:
         made.missing(["task-4"], 0.0)
         assert ["task-4"] == made.take_batch(10.0)
         batch = made.take_batch(10.0)
-        made.overlong([*batch, "task-4"], 15.0)
+        made.answer_late([*batch, "task-4"], 15.0)
         halves = [made.take_batch(15.0) for _ in range(4)]
         assert [[], ["task-0", "task-1", "task-2"], ["task-3"], ["task-4"]] == sorted(halves)
-        made.overlong(["task-3"], 20.0)
+        made.answer_late(["task-3"], 20.0)
         assert ["task-3"] == made.waiting([*batch, "unknown"])
         made.looked(batch, 20.0)
         assert [] == made.take_batch(29.0)
@@ -246,9 +246,9 @@ class TestUnreadableAnswers:
         made = watched(names(50), mode="fixed", interval=10.0)
         made.answered(50)
         at = due(made)
-        made.spoilt(made.take_batch(at), at, too_large=True)
+        made.answer_unreadable(made.take_batch(at), at, too_large=True)
         assert 25 == made.batch_size
-        made.spoilt(names(40), at, too_large=True)
+        made.answer_unreadable(names(40), at, too_large=True)
         assert 20 == made.batch_size
 
     def test_who_alone_spoils_an_answer_is_asked_about_alone_and_more_rarely(self) -> None:
@@ -259,7 +259,7 @@ class TestUnreadableAnswers:
         for _ in range(30):
             times.append(due(made))
             assert ["a"] == made.take_batch(times[-1])
-            made.spoilt(["a"], times[-1])
+            made.answer_unreadable(["a"], times[-1])
         assert [1.0, *[10.0] * 28] == pytest.approx([gap for _, gap in gaps_of(times)])
         assert [] == made.vanished(times[-1])
         assert "a" in made
@@ -271,14 +271,14 @@ class TestUnreadableAnswers:
         made = watched(["a", "b", "c"])
         at = due(made)
         made.missing(["a"], at)
-        made.spoilt(["a", "b", "c"], at)
+        made.answer_unreadable(["a", "b", "c"], at)
         assert [[], ["a"], ["b", "c"]] == sorted(made.take_batch(at + 60.0) for _ in range(3))
 
     def test_a_nudge_of_one_that_spoils_answers_is_heeded(self) -> None:
         """
         A callback that speaks of it while it is asked about has it asked about again at once.
         """
-        for report in (Schedule.spoilt, Schedule.unreadable):
+        for report in (Schedule.answer_unreadable, Schedule.unreadable):
             made = watched()
             at = due(made)
             batch = made.take_batch(at)

@@ -31,7 +31,7 @@ from veo_async import (
     VeoError,
     VeoSession,
 )
-from veo_async._api.tasks import Standings, standings
+from veo_async._api.tasks import BatchStates, batch_states
 from veo_async._http.transport import Outgoing, Reply
 from veo_async.simulator import TOKEN, Faults, Settings
 from veo_async.simulator._settings import FailedForm, PendingForm
@@ -308,7 +308,7 @@ async def test_a_success_that_never_gets_a_link_says_so_at_the_deadline(tmp_path
     session = world.session(journal=journal)
     session._transport = transport = Unlinked(world.core, TOKEN)
     async with session as veo:
-        with pytest.raises(JobTimedOut, match="succeeded, and billed, without a usable link"):
+        with pytest.raises(JobTimedOut, match="the task succeeded and is billed, but has no usable link"):
             await veo.submit(whale(), key="k", timeout=300.0)
         transport.until = now()
         assert (await veo.submit(whale(), key="k")).videos
@@ -887,8 +887,8 @@ def test_a_record_with_an_absurd_number_harms_nobody(monkeypatch: pytest.MonkeyP
     JSON knows no bound on whole numbers: times beyond reason are no times, and the video is handed over.
     """
 
-    def absurd(items: Iterable[object], asked: Iterable[str]) -> Standings:
-        found = standings(items, asked)
+    def absurd(items: Iterable[object], asked: Iterable[str]) -> BatchStates:
+        found = batch_states(items, asked)
         ended = {known: {**record, "finished_at": 10**400} for known, record in found.ended.items()}
         return found._replace(ended=ended)
 
@@ -897,7 +897,7 @@ def test_a_record_with_an_absurd_number_harms_nobody(monkeypatch: pytest.MonkeyP
         async with world.session() as veo:
             job = veo.text_to_video("a")
             task_id = await job.accepted()
-            monkeypatch.setattr("veo_async._track.tracker.standings", absurd)
+            monkeypatch.setattr("veo_async._track.tracker.batch_states", absurd)
             world.core.finish(task_id)
             assert (await job).videos
 

@@ -193,7 +193,7 @@ def test_all_violations_are_told_at_once(server: Served, tmp_path: Path) -> None
         "--image cat.png is a file on this machine, and the API takes URLs only",
         "PROMPT must not be empty",
         "--image must be an absolute http or https URL",
-        "--resolution 4k is not to be had from veo3",
+        "--resolution 4k is not available from veo3",
         "--output no/x.mp4: there is no directory no; make it first",
         "--key must not be empty",
     ):
@@ -381,7 +381,7 @@ def test_an_unreachable_server_is_told_while_waiting(
     result = invoke(*command, *more, environment=environment)
     assert 1 == result.status
     [note] = [line for line in result.err.splitlines() if "note: " in line]
-    assert "no answer of the API for 0 s, trying on; check the network and the base URL" in note
+    assert "no answer from the API for 0 s, still trying; check the network and the base URL" in note
     assert f"the connection to {address}/veo/" in note
 
 

@@ -1,14 +1,13 @@
 """
-What the API is: pure, without a loop, a clock or a socket.
+The API's data and rules. All of it is pure: no event loop, no clock, no socket.
 
-On the way out: `requests` are checked against the table in `models` and the `rules` of their fields, and what may
-be refused is named by `warnings`; `wire` makes their bodies.
-On the way back: `wire` reads bytes, `replies` tells what an answer means, `tasks` what a record in it says, and
-`states` how its task stands. Callers get `records`, as values that `to_json` makes ready for JSON.
-`marks` names each submit, so that its task is found again; `journal_text` is how requests and outcomes are kept as
-text.
-`fields` names for type checkers what may be left out of a request.
+Outgoing: `requests` check themselves against the table in `models` and the field `rules`. `warnings` names what the
+server may refuse. `wire` makes the bodies.
+Incoming: `wire` reads bytes, `replies` interprets an answer, `tasks` reads the task records in it, and `states`
+tells a task's state. Callers get `records`; `to_json` turns them into plain values.
+`marks` puts a mark on each submit, so that its task can be found again. `journal_text` stores requests and outcomes
+as text. `fields` gives type checkers the optional fields of each request.
 
-A new model begins in `models`, a new endpoint or field in `requests` and `rules`, a new way for a server to answer
+To add a model, start in `models`; for an endpoint or a field, in `requests` and `rules`; for a new kind of answer,
 in `replies`.
 """

@@ -1,7 +1,7 @@
 """
-Which fields of a request may be left out, for type checkers and editors.
+The optional fields of each request, for type checkers and editors.
 
-These are the keyword arguments of the session's short methods, such as `text_to_video`.
+They are the keyword arguments of the session's short methods, such as `text_to_video`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["CommonFields", "ExtendFields", "Get1080pFields", "InsertFields", "Ma
 
 class CommonFields(TypedDict, total=False):
     """
-    What every kind of request takes, and what `VeoSession.submit` takes beside it.
+    The optional fields of every request, and the options of `VeoSession.submit`.
     """
 
     callback_url: str | None
@@ -24,7 +24,7 @@ class CommonFields(TypedDict, total=False):
 
 class MakeFields(CommonFields, total=False):
     """
-    Of a request that makes a video from a prompt or from images.
+    The optional fields of a request that makes a video from a prompt or from images.
     """
 
     model: str
@@ -35,7 +35,7 @@ class MakeFields(CommonFields, total=False):
 
 class Get1080pFields(CommonFields, total=False):
     """
-    Of a `Get1080p`.
+    The optional fields of a `Get1080p`.
     """
 
     model: str
@@ -43,7 +43,7 @@ class Get1080pFields(CommonFields, total=False):
 
 class ExtendFields(CommonFields, total=False):
     """
-    Of an `Extend`.
+    The optional fields of an `Extend`.
     """
 
     model: str
@@ -53,7 +53,7 @@ class ExtendFields(CommonFields, total=False):
 
 class InsertFields(CommonFields, total=False):
     """
-    Of an `InsertObject`.
+    The optional fields of an `InsertObject`.
     """
 
     image_mask: str | None

@@ -1,5 +1,5 @@
 """
-Requests and outcomes as texts that are kept, and read again by a later process.
+Requests and outcomes as JSON text, which a later process reads again.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ def dump_request(request: Request) -> str:
 
 def load_request(text: str) -> Request:
     """
-    Read what `dump_request` wrote, and nothing else: it may be bought.
+    Read a text that `dump_request` wrote. Anything else is refused, because the request may be submitted and paid.
 
     Raises:
-        Exception: of any kind that reading a text may end in.
+        Exception: of any type, if the text cannot be read.
     """
     kept = json.loads(text)
     request = _kept.structure(kept, REQUEST_TYPES[kept.pop("kind")])
     if dump_request(request) != text:
-        raise ValueError("no request was written so")
+        raise ValueError("this is not a text that dump_request wrote")
     return request
 
 
 def dump_outcome(outcome: VideoResult | JobFailed) -> str:
     """
-    Write a job's lasting outcome as JSON text.
+    Write a job's final outcome as JSON text.
     """
     names = ("task_id", "trace_id", "code", "message", "raw")
     return _text({name: getattr(outcome, name) for name in names if hasattr(outcome, name)})
@@ -54,17 +54,17 @@ def load_outcome(text: str, request: Request | None) -> VideoResult | JobFailed:
     Read what `dump_outcome` wrote.
 
     Raises:
-        Exception: of any kind that reading a text may end in.
+        Exception: of any type, if the text cannot be read.
     """
     kept = json.loads(text)
     if not text.isascii() or not is_id(kept["task_id"]):
-        raise ValueError("no outcome was written so")
+        raise ValueError("this is not a text that dump_outcome wrote")
     if "raw" not in kept:
         code, message = code_and_message({"error": {name: kept[name] for name in ("code", "message")}})
         return JobFailed(message, code=code, trace_id=trace_id_of(kept), task_id=kept["task_id"])
     result = video_result(kept["task_id"], kept["raw"], request)
     if not result.videos:
-        raise ValueError("a result has a video")
+        raise ValueError("the result has no video")
     return result
 
 

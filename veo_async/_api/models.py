@@ -1,5 +1,5 @@
 """
-The table of models: what each can do, and what else the API lets one choose.
+The table of models, and the other choices that the API offers.
 
 Sources are named as in the vendor's history: *seed* is the integration guide of 2025-12 to 2026-03,
 *newest* the contract of 2026-10.
@@ -35,16 +35,16 @@ __all__ = [
 @frozen(kw_only=True)
 class Model:
     """
-    One row of the table of models.
+    A row of the table of models.
 
     Attributes:
         name: as the API spells it.
         tier: `fast` or `quality`.
-        text: whether a prompt alone is enough.
-        images: what each allowed number of images means.
-        resolutions: what may be asked for; leaving it out gives 720p.
-        retired: why it may be refused today, or None.
-        sources: where each of the other cells comes from.
+        text: whether it makes a video from a prompt alone.
+        images: how it uses each allowed number of images.
+        resolutions: the accepted values; without one the video is 720p.
+        retired: why the API may refuse it today, or None.
+        sources: where each of the other attributes comes from.
     """
 
     name: str
@@ -135,10 +135,10 @@ MODELS: Final = _table(
     ),
 )
 
-DEFAULT_MODEL: Final = "veo31-fast"  # the documents' own defaults differ, so it is always sent
+DEFAULT_MODEL: Final = "veo31-fast"  # always sent, because the documents disagree about the default
 INGREDIENTS_MODEL: Final = "veo31-fast-ingredients"  # newest: the server forces it for ingredients2video
 EXTEND_MODELS: Final = ("veo31-fast", "veo31")  # newest, /veo/extend
-SMALLEST: Final = "720p"  # seed: what leaving `resolution` out gives
+SMALLEST: Final = "720p"  # seed: the result if `resolution` is left out
 RESOLUTIONS: Final = (SMALLEST, "1080p", "4k", "gif")  # seed and newest, /veo/videos
 EXTEND_RESOLUTIONS: Final = ("720p", "1080p")  # newest, /veo/extend
 UPSAMPLE_TARGETS: Final = ("1080p", "4k", "gif")  # newest, /veo/upsample

@@ -1,5 +1,5 @@
 """
-What comes back, as immutable records: a job's result, tasks as the server keeps them, and their videos.
+Immutable records that callers get: a job's result, the server's task records, and their videos.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TASK_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 class TaskState(StrEnum):
     """
-    How a task stands; one that has succeeded is pending until its record shows a link that can be used.
+    The state of a task. A succeeded task counts as pending until its record has a usable link.
     """
 
     PENDING = "pending"
@@ -36,12 +36,12 @@ class TaskState(StrEnum):
 @frozen(kw_only=True)
 class Video:
     """
-    One finished file of a task.
+    A finished file of a task.
 
     Attributes:
-        id: the video's id; post-processing asks for it.
-        task_id: the task it came from.
-        url: where the file lies; said to work for 30 days (low confidence).
+        id: the video's id; post-processing requests take it.
+        task_id: the id of its task.
+        url: the link to the file; said to work for 30 days (low confidence).
         state: the server's own word.
         created_at, completed_at: aware datetimes, or None.
         raw: the item as the server sent it.
@@ -97,10 +97,10 @@ class TaskRecord:
 
     def to_dict(self, *, raw: bool = False) -> dict[str, Any]:
         """
-        Give the record as plain values, ready for JSON, with times in ISO 8601.
+        Return the record as plain values for JSON, with times in ISO 8601.
 
         Args:
-            raw: also the record as the server sent it, under `raw`.
+            raw: include the record as the server sent it, under `raw`.
         """
         told: dict[str, Any] = plain(self)
         return told | {"raw": self.raw} if raw else told
@@ -109,12 +109,12 @@ class TaskRecord:
 @frozen(kw_only=True)
 class VideoResult:
     """
-    What a job was for.
+    The result of a job.
 
     Attributes:
         task_id: the server's id of the task.
         trace_id: what the vendor's support asks for, or None.
-        request: what was asked for; None for a task that was attached by its id.
+        request: the submitted request; None for a task that was attached by its id.
         videos: the finished files, at least one.
         raw: the server's answer.
     """
@@ -131,7 +131,7 @@ class VideoResult:
         The only video.
 
         Raises:
-            ValueError: there are several, or none.
+            ValueError: there is not exactly one.
         """
         if len(self.videos) != 1:
             raise ValueError(f"task {self.task_id} has {len(self.videos)} videos, not one: use .videos")
@@ -139,10 +139,10 @@ class VideoResult:
 
     def to_dict(self, *, raw: bool = False) -> dict[str, Any]:
         """
-        Give the result as plain values, ready for JSON, with times in ISO 8601; the request has its class as `kind`.
+        Return the result as plain values for JSON, with times in ISO 8601; the request has its class name as `kind`.
 
         Args:
-            raw: also the server's answer, under `raw`.
+            raw: include the server's answer, under `raw`.
         """
         told: dict[str, Any] = plain(self)
         if self.request is not None:
@@ -152,13 +152,13 @@ class VideoResult:
 
 def is_task_id(value: object) -> TypeGuard[str]:
     """
-    Tell whether a value may be a task's id: letters and digits, and what joins them [I]; `../../x` is none.
+    Tell whether a value may be a task's id: letters, digits, `.`, `_`, `:` and `-` [I]. `../../x` is not one.
     """
     return is_id(value) and _TASK_ID.fullmatch(value) is not None
 
 
 def is_id(value: object) -> TypeGuard[str]:
     """
-    Tell whether a value may be the id of a task, or of anything else that the server names.
+    Tell whether a value may be an id of any kind from the server.
     """
     return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable()

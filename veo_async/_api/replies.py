@@ -1,5 +1,5 @@
 """
-What an answer means: error bodies become errors, and a submit's answer one of four outcomes.
+What an answer means: an error body becomes an exception, and the answer to a submit one of four outcomes.
 
 The table of error codes is documented [D]; the shapes without a code were seen in the vendor's clients [C].
 """
@@ -45,7 +45,7 @@ __all__ = [
     "server_time",
 ]
 
-# --- errors ----------------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------------
 
 _CLASS_BY_CODE: Final[Mapping[str, type[ApiError]]] = {  # [D] the table of error codes
     "token_mismatched": AuthenticationError,
@@ -75,7 +75,7 @@ _CLASS_BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
 
 def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
     """
-    Make the error that an answer stands for: by its code first, by the HTTP status where there is none.
+    Make the exception for an error answer. Its class depends on the code, or without a known one on the HTTP status.
 
     Args:
         headers: with lower-case names.
@@ -95,14 +95,14 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes, *, any_depth: bool = False) -> Any:
     """
-    Read the answer to a question; an error may hide behind HTTP 200 [C].
+    Read the answer to a query; an error may come with HTTP 200 [C].
 
     Args:
-        any_depth: do not check the depth; the caller does, for the parts that it keeps.
+        any_depth: skip the check of the nesting depth; the caller checks the parts that it keeps.
 
     Raises:
         ApiError: the server answered with an error.
-        ProtocolError: the answer is not the API's.
+        ProtocolError: the answer does not come from the API.
     """
     if not 200 <= status < 300:
         raise error_from(status, headers, body)
@@ -114,7 +114,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, *, any_dep
 
 def is_dead_token(error: VeoError) -> bool:
     """
-    Tell whether an answer to a free question says that the token is worth nothing any more.
+    Tell whether the error of a free query means that the token no longer works.
     """
     kinds = (AuthenticationError, PermissionDenied)
     return isinstance(error, kinds) and not isinstance(error, InsufficientBalance)
@@ -141,12 +141,12 @@ def _plain_message(body: bytes) -> str:
     return glimpse(body) if body.strip() else ""
 
 
-# --- headers ---------------------------------------------------------------------------------------------
+# --- headers -------------------------------------------------------------------------------------------
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """
-    Read `Retry-After` in seconds: a number, or an HTTP date measured against the reply's own `Date`.
+    Read `Retry-After` in seconds: a number, or an HTTP date relative to the reply's own `Date`.
     """
     text = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,99}(\.\d{1,99})?", text):
@@ -162,7 +162,7 @@ def server_time(headers: Mapping[str, str]) -> float | None:
     return _http_date(headers.get("date", ""))
 
 
-@lru_cache(maxsize=16)  # many replies come in a second, all with the same `Date`
+@lru_cache(maxsize=16)  # many replies a second share one `Date`
 def _http_date(text: str) -> float | None:
     try:
         moment = parsedate_to_datetime(text)
@@ -173,13 +173,13 @@ def _http_date(text: str) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-# --- what a submit's answer means ------------------------------------------------------------------------
+# --- what a submit's answer means ----------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
 class Accepted:
     """
-    The server has the task; where the answer carried `data`, it is finished too.
+    The server has accepted the task. If the answer carried `data`, the task has also finished.
     """
 
     task_id: str
@@ -190,7 +190,7 @@ class Accepted:
 @frozen(kw_only=True)
 class Refused:
     """
-    The server will not do this: nothing was bought.
+    The server has refused the submit: nothing was bought.
     """
 
     error: ApiError
@@ -199,7 +199,7 @@ class Refused:
 @frozen(kw_only=True)
 class NotSent:
     """
-    The server did not take it up: it may go again.
+    The server has not processed the submit: it may be sent again.
     """
 
     error: Exception
@@ -208,7 +208,7 @@ class NotSent:
 @frozen(kw_only=True)
 class Unknown:
     """
-    The server may have accepted it, or not.
+    The server may or may not have accepted the submit.
     """
 
     error: Exception
@@ -237,7 +237,7 @@ _UNKNOWN_STATUSES: Final = frozenset({408, 425, 499})
 
 def read_submit(status: int, headers: Mapping[str, str], body: bytes) -> SubmitOutcome:
     """
-    Tell which of the four outcomes an answer to a submit is.
+    Classify the answer to a submit as one of the four outcomes.
 
     Args:
         headers: with lower-case names.
@@ -261,7 +261,7 @@ def _unread(status: int, headers: Mapping[str, str], body: bytes, error: Protoco
 
 
 def _judge(error: ApiError, status: int) -> SubmitOutcome:
-    # The order is the rule: the codes that surely refuse, what surely was not taken up, then doubt.
+    # The order matters: first certain refusals, then submits that were certainly not processed, then doubt.
     if error.code in _REFUSED_CODES:
         return Refused(error=error)
     if error.code == "too_many_requests" or status == 429:

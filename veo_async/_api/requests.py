@@ -1,10 +1,10 @@
 """
-What the caller asks for, as immutable records.
+Requests, as immutable records.
 
-A request checks itself: each field against its rule (`rules`), and the fields against each other and the table of
-models (`models`).
-What every version of the documents forbids is a violation; what a later version retired, or nobody documents,
-is a caution.
+A request checks each field against its rule (`rules`), and the fields against each other and the table of models
+(`models`).
+A violation is what every version of the documents forbids. A caution is what a later version retired, or what no
+version documents.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ __all__ = [
     "in_short",
 ]
 
-_NO_SEQUENCE: Final = (str, bytes, Set, Mapping)  # letters are no URLs, and a set has no first image
+_NOT_SEQUENCES: Final = (str, bytes, Set, Mapping)  # a string would become its letters; a set has no order
 
 
-# Both converters are annotated for the caller's type checker, which reads what a field takes from them.
+# The caller's type checker reads a field's accepted types from the annotations of its converter.
 def _tuple_of(value: Iterable[str]) -> Any:
     """
-    Freeze a sequence of URLs; a bare string stays one, for the rule to name, not a tuple of letters.
+    Turn a sequence of URLs into a tuple. A string stays a string, so that the rule can report it.
     """
     unchecked: Any = value
-    if isinstance(unchecked, Iterable) and not isinstance(unchecked, _NO_SEQUENCE):
+    if isinstance(unchecked, Iterable) and not isinstance(unchecked, _NOT_SEQUENCES):
         return tuple(unchecked)
     return unchecked
 
@@ -73,12 +73,13 @@ def _id_of(value: Video | VideoResult | str) -> Any:
 @frozen
 class Request:
     """
-    What every request has in common; use one of its subclasses.
+    The base class of all requests; use one of its subclasses.
 
-    Making one checks it: `InvalidRequest` lists every violation.
+    Raises:
+        InvalidRequest: lists every violation.
 
     Attributes:
-        callback_url: where the API is to POST the result, or None.
+        callback_url: the URL to which the API POSTs the result, or None.
     """
 
     endpoint: ClassVar[str] = "/veo/videos"
@@ -101,7 +102,7 @@ class Request:
 
     def _violations(self) -> Iterator[str]:
         """
-        What is wrong between fields; each field may itself be of any type here.
+        Check fields against each other. Each field may have any type here.
         """
         yield from ()
 
@@ -111,7 +112,7 @@ class Request:
     @property
     def kind(self) -> str:
         """
-        What durations are learned by: endpoint, action, model and resolution.
+        The key under which durations are learned: endpoint, action, model and resolution.
         """
         parts = (self.endpoint, self.action, getattr(self, "model", None), getattr(self, "resolution", None))
         return " ".join(filter(None, parts))
@@ -119,7 +120,7 @@ class Request:
 
 def _rules_of(kind: type[Request]) -> Sequence[_FieldRule]:
     """
-    Return for each field its name, its rule, and whether None is allowed.
+    Return the name and the rule of each field, and whether it may be None.
     """
     if kind not in _RULES:
         names = [attribute.name for attribute in fields(kind)]
@@ -128,21 +129,23 @@ def _rules_of(kind: type[Request]) -> Sequence[_FieldRule]:
 
 
 _FieldRule: TypeAlias = tuple[str, Callable[[str, object], Iterator[str]], bool]
-_RULES: Final[dict[type[Request], Sequence[_FieldRule]]] = {}  # worked out once a class
+_RULES: Final[dict[type[Request], Sequence[_FieldRule]]] = {}  # filled once per class
 
-SHOWN: Final = 40  # characters of a field in an error: enough to know a prompt by
+MAX_SHOWN: Final = 40  # characters of a field in an error message; enough to recognise a prompt
 
 
 def in_short(request: Request) -> str:
     """
-    Write a request as an error shows it: its fields that are set, long ones shortened.
+    Describe a request for an error message: the fields that are set, long values shortened.
     """
     parts = []
     for attribute in request.__attrs_attrs__:
         value = getattr(request, attribute.name)
         if value != attribute.default:
             text = repr(value)
-            parts.append(f"{attribute.name}={text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}")
+            parts.append(
+                f"{attribute.name}={text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + '…'}"
+            )
     return f"{type(request).__name__}({', '.join(parts)})"
 
 
@@ -153,10 +156,10 @@ class TextToVideo(Request):
 
     Attributes:
         prompt: what to show.
-        model: a name from the table of models; an unknown one is sent, with a warning.
-        resolution: `1080p`, `gif`, or `4k` (`veo31` only); None or `720p` leaves the server's 720p.
+        model: a name from the table of models; an unknown name is sent with a warning.
+        resolution: `1080p`, `gif`, or `4k` (`veo31` only); None and `720p` give the server's default, 720p.
         aspect_ratio: `16:9` (the server's default) or `9:16`; `3:4`, `4:3` and `1:1` are retired.
-        translation: whether the server is to translate the prompt first.
+        translation: whether the server translates the prompt first.
     """
 
     action: ClassVar[str | None] = "text2video"
@@ -181,7 +184,7 @@ class TextToVideo(Request):
 @frozen
 class ImageToVideo(Request):
     """
-    A video that starts from one image, or leads from a first to a last (action `image2video`).
+    A video that starts with an image, or goes from a first to a last image (action `image2video`).
 
     Attributes:
         prompt: what to show.
@@ -217,12 +220,12 @@ class ImageToVideo(Request):
 @frozen
 class IngredientsToVideo(Request):
     """
-    A video that puts the things on one to three images together (action `ingredients2video`).
+    A video that combines the contents of one to three images (action `ingredients2video`).
 
     Attributes:
         image_urls: one to three absolute http or https URLs.
         prompt: what to show; optional.
-        model: the server forces `veo31-fast-ingredients`, so there is no need to name one.
+        model: can be left out, because the server forces `veo31-fast-ingredients`.
         resolution, aspect_ratio, translation: as for `TextToVideo`.
     """
 
@@ -237,7 +240,7 @@ class IngredientsToVideo(Request):
     translation: bool = field(default=False, kw_only=True)
 
     def _violations(self) -> Iterator[str]:
-        # Naming another model of the table changes nothing; only one that nobody knows yet may do more.
+        # The server replaces every known model. An unknown one may allow other resolutions.
         model = INGREDIENTS_MODEL if known_model(self.model) else self.model
         yield from resolution_violations(model, self.resolution)
 
@@ -250,11 +253,11 @@ class IngredientsToVideo(Request):
 @frozen
 class Get1080p(Request):
     """
-    An earlier video again, in 1080p (action `get1080p`).
+    An existing video in 1080p (action `get1080p`).
 
     Attributes:
         video_id: the `Video`, or its `id`; not the task's id.
-        model: some of the vendor's tools call it required, so it is always sent.
+        model: always sent, because some of the vendor's tools call it required.
     """
 
     action: ClassVar[str | None] = "get1080p"
@@ -269,7 +272,7 @@ class Get1080p(Request):
 @frozen
 class Upsample(Request):
     """
-    An earlier video, larger or as a GIF (`/veo/upsample`; reported retired in 2026-07).
+    An existing video in a higher resolution or as a GIF (`/veo/upsample`; reported retired in 2026-07).
 
     Attributes:
         video_id: the `Video`, or its `id`.
@@ -285,11 +288,11 @@ class Upsample(Request):
 @frozen
 class Extend(Request):
     """
-    An earlier video, continued (`/veo/extend`; reported retired in 2026-07).
+    An existing video with a continuation (`/veo/extend`; reported retired in 2026-07).
 
     Attributes:
         video_id: the `Video`, or its `id`.
-        prompt: what is to happen next; optional.
+        prompt: what happens next; optional.
         model: `veo31-fast` or `veo31`.
         resolution: `720p` or `1080p`.
         aspect_ratio: `16:9` or `9:16`.
@@ -319,7 +322,7 @@ class Extend(Request):
 @frozen
 class Reshoot(Request):
     """
-    An earlier video with another camera movement (`/veo/reshoot`; reported retired in 2026-07).
+    An existing video with another camera movement (`/veo/reshoot`; reported retired in 2026-07).
 
     Attributes:
         video_id: the `Video`, or its `id`.
@@ -335,12 +338,12 @@ class Reshoot(Request):
 @frozen
 class InsertObject(Request):
     """
-    An earlier video with something put in (`/veo/objects`; reported retired in 2026-07).
+    An existing video with an object inserted (`/veo/objects`; reported retired in 2026-07).
 
     Attributes:
         video_id: the `Video`, or its `id`.
-        prompt: what to put in.
-        image_mask: where: a URL or a base64 JPEG, white is the region; optional.
+        prompt: what to insert.
+        image_mask: a URL or a base64 JPEG, white where the object goes; optional.
     """
 
     endpoint: ClassVar[str] = "/veo/objects"
@@ -355,11 +358,11 @@ class InsertObject(Request):
 @frozen
 class RemoveObject(Request):
     """
-    An earlier video with something taken out (`/veo/objects`; reported retired in 2026-07).
+    An existing video with an object removed (`/veo/objects`; reported retired in 2026-07).
 
     Attributes:
         video_id: the `Video`, or its `id`.
-        image_mask: where: a URL or a base64 JPEG, white is the region.
+        image_mask: a URL or a base64 JPEG, white where the object is.
     """
 
     endpoint: ClassVar[str] = "/veo/objects"

@@ -1,7 +1,7 @@
 """
-What each field of a request may hold.
+The rules for single fields of a request.
 
-A rule takes a field's name and its value, and yields a sentence for each thing that is wrong.
+A rule takes a field's name and value, and yields one sentence per violation.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _is_web_address(value: str) -> bool:
     try:
         parts = urlsplit(value)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # urlsplit's own word for a malformed host or port
+    except ValueError:  # urlsplit raises it for a malformed host or port
         return False
 
 
@@ -55,20 +55,20 @@ def _address(name: str, value: object) -> Iterator[str]:
 
 def _images(name: str, value: object) -> Iterator[str]:
     if not isinstance(value, tuple):
-        remedy = ": put it into a list" if isinstance(value, str) else ""
+        remedy = ": put it in a list" if isinstance(value, str) else ""
         yield f"{name} must be a sequence of URLs, not one {type(value).__name__}{remedy}"
         return
     if not 1 <= len(value) <= MAX_IMAGES:
         yield f"{name} must hold 1 to {MAX_IMAGES} URLs, not {len(value)}"
     for position, item in enumerate(value):
-        remedy = "; the API fetches it itself, so put a file on the web first" if _is_file(item) else ""
+        remedy = "; the API downloads it, so put a local file on the web first" if _is_file(item) else ""
         for words in _address(f"{name}[{position}]", item):
             yield words + remedy
 
 
 def _is_file(value: object) -> bool:
     """
-    Tell whether somebody means a file of his own: `cat.png`, a `Path`, a `file:` or `data:` URL.
+    Tell whether a value looks like a local file: `cat.png`, a `Path`, a `file:` or `data:` URL.
     """
     if not isinstance(value, str):
         return hasattr(value, "__fspath__")
@@ -77,12 +77,12 @@ def _is_file(value: object) -> bool:
 
 def _mask(name: str, value: object) -> Iterator[str]:
     """
-    Check a mask, a URL or a base64 JPEG [D, newest]; the path of a file is neither.
+    Check a mask: a URL or a base64 JPEG [D, newest], not the path of a file.
     """
     if not isinstance(value, str) or not value.strip():
         yield from _text(name, value)
     elif not _is_web_address(value) and not _is_base64(value):
-        remedy = "; a file is read and encoded first" if _is_file(value) else ""
+        remedy = "; read and encode a local file first" if _is_file(value) else ""
         yield f"{name} must be an http or https URL, or a base64 JPEG, not {_short(value)}{remedy}"
 
 
@@ -123,9 +123,9 @@ FIELD_RULES: Final[Mapping[str, Callable[[str, object], Iterator[str]]]] = {
 
 def resolution_violations(name: object, resolution: object) -> Iterator[str]:
     """
-    Say what forbids a resolution; for a model that is not in the table, that is left to the server.
+    Yield why a model cannot make a resolution. The server decides about models that are not in the table.
     """
     model = known_model(name)
     if model and resolution not in (None, SMALLEST, *model.resolutions) and resolution in RESOLUTIONS:
         makers = ", ".join(row.name for row in MODELS.values() if resolution in row.resolutions)
-        yield f"resolution {resolution} is not to be had from {model.name} (only from {makers})"
+        yield f"resolution {resolution} is not available from {model.name} (only from {makers})"

@@ -1,7 +1,7 @@
 """
-What a raw record says of its task: pending, succeeded or failed.
+The state of a task from its raw record: pending, succeeded or failed.
 
-The facts come from the vendor's documents and clients; each table names its source in short:
+The facts come from the vendor's documents and clients; each table gives its source:
 [D] documented, [C] seen in one of the vendor's clients, [I] inferred.
 """
 
@@ -15,7 +15,7 @@ from .records import TaskState, is_id
 
 __all__ = ["classify", "has_video", "items_of", "lacks_link"]
 
-# [D] only `succeeded` for Veo; the other words come from its siblings [C].
+# [D] only `succeeded` for Veo; the other words come from the vendor's other APIs [C].
 _SUCCESS_WORDS: Final = frozenset({"succeeded", "succeed", "success", "completed", "complete", "finished"})
 _FAILURE_WORDS: Final = frozenset({"failed", "failure", "error", "cancelled", "canceled", "rejected"})  # [C]
 _PENDING_WORDS: Final = frozenset({"running", "processing", "pending", "queued"})  # [C]
@@ -25,28 +25,28 @@ def classify(record: Mapping[str, Any]) -> TaskState:
     """
     Tell whether a task is pending, succeeded or failed, from its raw record.
 
-    In doubt it is pending: a wrong `pending` costs a look, a wrong end would cost a paid video.
+    In doubt it is pending: a wrong `pending` costs one more poll, a wrong terminal state costs a paid video.
 
-    A success whose `video_url` is there and cannot be used (null, blank, of a wrong type, relative, not http) is
-    pending: it is billed, and the link may follow. One that has no `video_url` at all is the "empty success" of
-    the vendor's clients [C]: no link was ever meant to be there, so it is a failure.
-    Where several videos are due, those with a link are handed over.
+    A success with an unusable `video_url` (null, blank, of a wrong type, relative, not http) is pending: it is
+    billed, and the link may follow. A success without the field `video_url` is a failure: no link will follow
+    (the "empty success" of the vendor's clients [C]).
+    If only some videos of a task have a usable link, the task succeeds with those.
     """
     return _judged(record)[0]
 
 
 def lacks_link(record: Mapping[str, Any]) -> bool:
     """
-    Tell whether a task is pending only because its success has no link that can be used.
+    Tell whether a task is pending only because it succeeded without a usable link.
     """
     return _judged(record)[1]
 
 
 def _judged(record: Mapping[str, Any]) -> tuple[TaskState, bool]:
     response = record.get("response")
-    if not isinstance(response, dict) or _is_of_another(record, response):
+    if not isinstance(response, dict) or _is_about_another_task(record, response):
         return TaskState.PENDING, False
-    finished = bool(record.get("finished_at"))  # 0 and the like are what a field holds that was never set
+    finished = bool(record.get("finished_at"))  # a field that was never set may hold 0
     states = [_item_state(item, response, finished=finished) for item in items_of(response)]
     if response.get("success") is False and _is_final_failure(response, finished=finished):
         return TaskState.FAILED, False
@@ -56,14 +56,16 @@ def _judged(record: Mapping[str, Any]) -> tuple[TaskState, bool]:
         return TaskState.SUCCEEDED, False
     if None in states:
         return TaskState.PENDING, response.get("success") is not False
-    # [C] "empty success": the server says it is done, and there is no video.
-    over = bool(states) or (finished and response.get("success") is True) or _word(response) in _SUCCESS_WORDS
-    return (TaskState.FAILED if over else TaskState.PENDING), False
+    # [C] "empty success": the server reports the end, but there is no video.
+    has_ended = (
+        bool(states) or (finished and response.get("success") is True) or _word(response) in _SUCCESS_WORDS
+    )
+    return (TaskState.FAILED if has_ended else TaskState.PENDING), False
 
 
-def _is_of_another(record: Mapping[str, Any], response: Mapping[str, Any]) -> bool:
+def _is_about_another_task(record: Mapping[str, Any], response: Mapping[str, Any]) -> bool:
     """
-    Tell whether the response is about another task than the record: then it says nothing of this one.
+    Tell whether the response belongs to another task than the record does.
     """
     named, own = response.get("task_id"), record.get("id")
     return is_id(named) and is_id(own) and named != own
@@ -77,7 +79,7 @@ def _is_final_failure(response: Mapping[str, Any], *, finished: bool) -> bool:
 
 def _item_state(item: Mapping[str, Any], response: Mapping[str, Any], *, finished: bool) -> TaskState | None:
     """
-    Tell how one item of `data` stands; None for a success whose link cannot be used.
+    Return the state of one item of `data`; None for a success with an unusable link.
     """
     word, playable = _word(item), has_video(item)
     if word in _FAILURE_WORDS:
@@ -87,7 +89,7 @@ def _item_state(item: Mapping[str, Any], response: Mapping[str, Any], *, finishe
     if finished or (word or _word(response)) in _SUCCESS_WORDS:
         unplayable = None if "video_url" in item else TaskState.FAILED
         return TaskState.SUCCEEDED if playable else unplayable
-    # A word nobody knows yet, or none: a video is a video once the server calls it a success.
+    # No known state word: a usable link counts once the server reports success.
     done = playable and response.get("success") is True
     return TaskState.SUCCEEDED if done else TaskState.PENDING
 
@@ -102,7 +104,7 @@ def has_video(item: Mapping[str, Any]) -> bool:
     try:
         parts = urlsplit(url) if isinstance(url, str) and url.encode() else None
         return parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:  # a malformed host, or a lone surrogate, which is no text
+    except ValueError:  # a malformed host, or a lone surrogate, which cannot be encoded
         return False
 
 

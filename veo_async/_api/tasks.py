@@ -1,8 +1,8 @@
 """
-What a task's raw record says, and what the answers say that hold records.
+Reads raw task records, and the answers that hold them.
 
-Strict about types (nothing is coerced), open to fields nobody knows yet.
-The facts come from the vendor's documents and clients; each table names its source in short:
+Types are strict (nothing is coerced); unknown fields are allowed.
+The facts come from the vendor's documents and clients; each table gives its source:
 [D] documented, [C] seen in one of the vendor's clients, [I] inferred.
 """
 
@@ -22,12 +22,12 @@ from .states import classify, has_video, items_of, lacks_link
 from .wire import MAX_DEPTH, code_and_message, deeper_than, trace_id_of
 
 __all__ = [
-    "Standings",
+    "BatchStates",
+    "batch_states",
     "failure_of",
     "read_batch",
     "read_items",
     "read_record",
-    "standings",
     "task_id_of",
     "task_record",
     "video_result",
@@ -38,7 +38,7 @@ Shape = TypeVar("Shape")
 BEIJING: Final = timezone(timedelta(hours=8))  # [I] from the arithmetic of the documents' examples
 
 
-# --- one record --------------------------------------------------------------------------------------------
+# --- one record ----------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -57,7 +57,7 @@ class _Item:
 @frozen(kw_only=True)
 class _Record:
     """
-    A task record [D]; the three later times are in newer records only.
+    A task record [D]; only newer records have the three times.
     """
 
     id: str
@@ -72,18 +72,18 @@ class _Record:
 def _string(value: object, _: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected a string, not {type(value).__name__}")
-    value.encode()  # a lone surrogate is no text: UnicodeEncodeError is a ValueError
+    value.encode()  # refuses a lone surrogate: UnicodeEncodeError is a ValueError
     return value
 
 
 def _mapping(value: object, _: object) -> dict[str, Any]:
-    # The echo of the request is evidence, not a condition: without one the record still counts.
+    # A record is valid without the echo of its request.
     return value if isinstance(value, dict) else {}
 
 
 def _moment(value: object, _: object) -> datetime | None:
     """
-    Read a time in any documented form; one that cannot be read is None, since no video depends on it.
+    Read a time in any documented form. An unreadable time becomes None, since no video depends on it.
     """
     try:
         if isinstance(value, str):
@@ -105,10 +105,10 @@ _inward.register_structure_hook(datetime | None, _moment)
 
 def task_record(raw: Mapping[str, Any]) -> TaskRecord:
     """
-    Make a `TaskRecord` of a raw record.
+    Make a `TaskRecord` from a raw record.
 
     Raises:
-        ProtocolError: a field that matters is missing or of the wrong type.
+        ProtocolError: a required field is missing or has the wrong type.
     """
     known = _structure(raw, _Record)
     state = classify(raw)
@@ -129,10 +129,10 @@ def task_record(raw: Mapping[str, Any]) -> TaskRecord:
 
 def video_result(task_id: str, raw: Mapping[str, Any], request: Request | None) -> VideoResult:
     """
-    Make the result of a task that succeeded, from its record.
+    Make the result of a succeeded task from its record.
 
     Raises:
-        ProtocolError: a field that matters is missing or of the wrong type.
+        ProtocolError: a required field is missing or has the wrong type.
     """
     response = _response(raw)
     return VideoResult(
@@ -146,7 +146,7 @@ def video_result(task_id: str, raw: Mapping[str, Any], request: Request | None) 
 
 def failure_of(task_id: str, raw: Mapping[str, Any]) -> JobFailed:
     """
-    Make the error of a task that failed, from its record.
+    Make the error of a failed task from its record.
     """
     response = _response(raw)
     error = _task_error(response)
@@ -171,7 +171,7 @@ def _videos(task_id: str, response: Mapping[str, Any]) -> tuple[Video, ...]:
 
 
 def _video(task_id: str, raw: Mapping[str, Any]) -> Video:
-    # The link is what was paid for: an id or a word of the wrong type is no reason to withhold it.
+    # The caller has paid for the link, so an `id` or `state` of the wrong type must not withhold it.
     texts = {name: raw[name] for name in ("id", "state") if _is_text(raw.get(name))}
     rest = {name: value for name, value in raw.items() if name not in ("id", "state")}
     item = _structure(rest | texts, _Item)
@@ -200,12 +200,12 @@ def _task_error(response: Mapping[str, Any]) -> TaskError:
     return TaskError(code=code, message=message)
 
 
-# --- answers that hold records -----------------------------------------------------------------------------
+# --- answers that hold records -------------------------------------------------------------------------
 
 
 def task_id_of(record: object) -> str | None:
     """
-    Read the id of a raw record; None where it has no usable one.
+    Read the id of a raw record; None if it has no usable one.
     """
     value = record.get("id") if isinstance(record, dict) else None
     return value if is_id(value) else None
@@ -213,7 +213,7 @@ def task_id_of(record: object) -> str | None:
 
 def read_items(data: object) -> list[object]:
     """
-    Find what is listed in a `retrieve_batch` reply, `{"items": [...], "count": n}` [D].
+    Return the list in a `retrieve_batch` reply, `{"items": [...], "count": n}` [D].
 
     Raises:
         ProtocolError: it has no list of items.
@@ -234,15 +234,15 @@ def read_batch(data: object) -> list[dict[str, Any]]:
     return [item for item in read_items(data) if isinstance(item, dict) and task_id_of(item)]
 
 
-class Standings(NamedTuple):
+class BatchStates(NamedTuple):
     """
-    How the tasks that were asked about stand; a task that the answer leaves out is in none of these.
+    The states of the polled tasks; a task that the answer left out is in none of the attributes.
 
     Attributes:
-        pending: their ids.
-        ended: their records.
-        unreadable: the ids of those that have ended with a record nested deeper than `MAX_DEPTH`.
-        linkless: which of the pending have succeeded, and have no link that can be used.
+        pending: ids of pending tasks.
+        ended: records of ended tasks, by id.
+        unreadable: ids of ended tasks whose record is nested deeper than `MAX_DEPTH`.
+        linkless: ids of those pending tasks that succeeded without a usable link.
     """
 
     pending: Collection[str]
@@ -251,11 +251,11 @@ class Standings(NamedTuple):
     linkless: Collection[str] = ()
 
 
-def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
+def batch_states(items: Iterable[object], asked: Iterable[str]) -> BatchStates:
     """
-    Tell from raw records how the tasks asked about stand; records of other tasks are ignored.
+    Sort the polled tasks by the state in their raw records; records of other tasks are ignored.
 
-    Where a task has two records, an end outranks a pending one, and a video outranks a failure.
+    If a task has two records, a terminal one outranks a pending one, and a video outranks a failure.
     """
     waiting = frozenset(asked)
     pending: dict[str, None] = {}
@@ -268,7 +268,7 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
         task_id = item.get("id")
         if not isinstance(task_id, str) or task_id not in waiting:
             continue
-        # Most are pending, and say so by having no answer: that is seen without a call.
+        # Most tasks are pending and have no response yet; this test saves them the call of `classify`.
         if item.get("response") is None:
             pending[task_id] = None
         elif classify(item) is TaskState.PENDING:
@@ -284,15 +284,15 @@ def standings(items: Iterable[object], asked: Iterable[str]) -> Standings:
         unreadable.pop(task_id, None)
     for task_id in unreadable:
         pending.pop(task_id, None)
-    return Standings([*pending], ended, [*unreadable], tuple(linkless.keys() & pending.keys()))
+    return BatchStates([*pending], ended, [*unreadable], tuple(linkless.keys() & pending.keys()))
 
 
 def read_record(data: object) -> dict[str, Any] | None:
     """
-    Read the record of a `retrieve` reply; an unknown id is answered with `{}` or `null` [C].
+    Read the record of a `retrieve` reply; None for `{}` or `null`, the answers about an unknown id [C].
 
     Raises:
-        ProtocolError: it is something else altogether.
+        ProtocolError: it is neither a record nor one of these.
     """
     if data is None or data == {}:
         return None

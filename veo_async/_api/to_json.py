@@ -1,5 +1,5 @@
 """
-Records as plain values, which JSON can hold.
+Turns records into plain values for JSON.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ __all__ = ["plain"]
 
 def plain(value: Any) -> Any:
     """
-    Turn a record, or what is in one, into dicts, lists, strings and numbers; times are written in ISO 8601.
+    Turn a record or one of its values into dicts, lists, strings and numbers, with times in ISO 8601.
 
-    What a record keeps as `raw` is left out: it says the same again, at greater length.
+    `raw` is left out, because it repeats the record at greater length.
     """
     match value:
         case Enum():

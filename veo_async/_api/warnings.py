@@ -1,5 +1,5 @@
 """
-What a request is warned of: it goes out as it is, but the server may refuse it, or nobody has documented it.
+Warnings about requests that are sent unchanged, although the server may refuse them or no document describes them.
 """
 
 from __future__ import annotations
@@ -19,60 +19,60 @@ __all__ = ["RequestWarning", "model_cautions", "ratio_cautions", "warn_of"]
 
 class RequestWarning(UserWarning):
     """
-    The request is sent, but the newest documents say it may not do what was asked.
+    The request is sent, but by the newest documents it may be refused or do something else.
     """
 
 
 def warn_of(cautions: Iterable[str]) -> None:
     """
-    Warn the caller's own line of each of them.
+    Issue each caution as a warning on the caller's line.
     """
     for caution in cautions:
         warnings.warn(caution, RequestWarning, stacklevel=_levels_to_the_caller())
 
 
-_PASSED_BY: Final = frozenset({__name__.partition(".")[0], "asyncio", "attr", "cattrs"})
+_SKIPPED: Final = frozenset({__name__.partition(".")[0], "asyncio", "attr", "cattrs"})
 
 
 def _levels_to_the_caller() -> int:
     """
-    Count the frames from where a warning is raised up to the line that is neither ours nor of what carries us.
+    Count the frames from the warning to the first line outside this package and the libraries that call it.
 
-    That line may have made the request itself, or called a short method, `submit_many` or `map`.
+    That line made the request itself, or called a short method, `submit_many` or `map`.
     """
     frame, levels = sys._getframe(1).f_back, 2
-    while frame is not None and _carries(frame):
+    while frame is not None and _is_skipped(frame):
         frame, levels = frame.f_back, levels + 1
     return levels
 
 
-def _carries(frame: FrameType) -> bool:
+def _is_skipped(frame: FrameType) -> bool:
     module = str(frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in _PASSED_BY or frame.f_code.co_filename.startswith("<attrs generated")
+    return module.partition(".")[0] in _SKIPPED or frame.f_code.co_filename.startswith("<attrs generated")
 
 
 def model_cautions(name: str) -> Iterator[str]:
     """
-    Say what is odd about a model's name.
+    Yield what may be wrong with a model's name.
     """
     model = MODELS.get(name)
     if model is None:
-        meant = _meant(name)
-        question = f" (did you mean {meant}?)" if meant else ""
-        yield f"model {name} is not in the table of models{question}; it is sent as it is"
+        similar = _similar_model(name)
+        question = f" (did you mean {similar}?)" if similar else ""
+        yield f"model {name} is not in the table of models{question}; it is sent unchanged"
     elif model.retired:
         yield f"model {name} may be refused: {model.retired}"
 
 
-ALIKE: Final = 0.75  # of difflib's measure: a slip or two of the fingers
+SIMILAR: Final = 0.75  # difflib's ratio; one or two typing errors
 
 
-def _meant(name: str) -> str | None:
+def _similar_model(name: str) -> str | None:
     """
-    Find the model that a name is a slip of; another number is another model, perhaps tomorrow's.
+    Find the model whose misspelling a name may be. The digits must agree: a new number may be a new model.
     """
     plain = {_plain(model): model for model in MODELS if _digits(model) == _digits(name)}
-    near = get_close_matches(_plain(name), plain, n=1, cutoff=ALIKE)
+    near = get_close_matches(_plain(name), plain, n=1, cutoff=SIMILAR)
     return plain[near[0]] if near else None
 
 
@@ -86,7 +86,7 @@ def _digits(name: str) -> str:
 
 def ratio_cautions(ratio: str | None) -> Iterator[str]:
     """
-    Say what is odd about an aspect ratio.
+    Yield what may be wrong with an aspect ratio.
     """
     if ratio in RETIRED_ASPECT_RATIOS:
         yield f"aspect_ratio {ratio} may be refused: the newest documents list only {', '.join(ASPECT_RATIOS)}"

@@ -1,7 +1,7 @@
 """
-JSON and bytes: the body that a request becomes, and what can be read of any body that comes back.
+JSON and bytes: makes the body of a request, and reads the body of any reply.
 
-The shapes of errors come from the vendor's documents [D], and from what its clients have seen [C].
+The shapes of errors come from the vendor's documents [D] and its clients [C].
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = [
     "trace_id_of",
 ]
 
-MAX_DEPTH: Final = 64  # a record nests six deep; anything far beyond is not the API's
+MAX_DEPTH: Final = 64  # a record nests six levels deep; a reply far beyond that does not come from the API
 _NESTS: Final = frozenset((dict, list))
-MAX_MESSAGE: Final = 500  # characters of somebody else's text that an error may carry
+MAX_MESSAGE: Final = 500  # characters of the server's text in an error
 
-# --- requests, outwards ----------------------------------------------------------------------------------
+# --- outgoing requests ---------------------------------------------------------------------------------
 
-# One table of renamed fields: `target` avoids calling two different things `action`.
+# `target` has another name on the wire: `action` already means something else in our requests.
 _RENAMED: Final = {"target": "action"}
 
 _outward: Final = cattrs.Converter(unstruct_collection_overrides={tuple: list})
@@ -57,17 +57,17 @@ for _kind in REQUEST_TYPES.values():
 
 def encode(request: Request) -> dict[str, Any]:
     """
-    Make the body of a submit: always asynchronous, with everything that was set.
+    Make the body of a submit: always asynchronous, with every field that was set.
     """
     body: dict[str, Any] = {"action": request.action} if request.action else {}
     body |= _outward.unstructure(request)
     if request.endpoint == Request.endpoint and body.get("resolution") == SMALLEST:
-        del body["resolution"]  # seed: 720p is what leaving it out gives, and no listed value
+        del body["resolution"]  # seed: 720p is the default, and not an accepted value
     body["async"] = True
     return body
 
 
-# --- bytes, inwards --------------------------------------------------------------------------------------
+# --- incoming bytes ------------------------------------------------------------------------------------
 
 
 def decode(body: bytes, *, any_depth: bool = False) -> Any:
@@ -75,7 +75,7 @@ def decode(body: bytes, *, any_depth: bool = False) -> Any:
     Read a reply's JSON.
 
     Args:
-        any_depth: do not check the depth; the caller does, for the parts that it keeps.
+        any_depth: skip the check of the nesting depth; the caller checks the parts that it keeps.
 
     Raises:
         ProtocolError: it is empty, not UTF-8, not JSON, cut off, or nested deeper than `MAX_DEPTH`.
@@ -86,7 +86,7 @@ def decode(body: bytes, *, any_depth: bool = False) -> Any:
         data = json.loads(body.removeprefix(BOM_UTF8).decode())
     except RecursionError:
         raise ProtocolError("the reply is nested too deep") from None
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, numbers of thousands of digits
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or a number with thousands of digits
         raise ProtocolError(f"the reply is not JSON: {glimpse(body)}") from error
     opened = 0 if any_depth else body.count(b"{") + body.count(b"[")
     if opened > MAX_DEPTH and deeper_than(data, MAX_DEPTH):
@@ -96,9 +96,9 @@ def decode(body: bytes, *, any_depth: bool = False) -> Any:
 
 def deeper_than(data: object, levels: int) -> bool:
     """
-    Tell whether something read from JSON nests deeper than so many levels.
+    Tell whether data read from JSON nests deeper than `levels`.
     """
-    # Much goes through this, so it makes no calls; and these two are all that JSON nests.
+    # A hot path: it makes no calls, and compares types, since JSON nests only dicts and lists.
     layer: list[Any] = [data] if type(data) in _NESTS else []
     while layer and levels:
         layer = [
@@ -113,7 +113,7 @@ def deeper_than(data: object, levels: int) -> bool:
 
 def glimpse(body: bytes) -> str:
     """
-    Show the beginning of a body, or the title of a page, in one line.
+    Describe a body in one line: the title of an HTML page, or the first 100 characters.
     """
     text = body[:2000].decode("utf-8", "replace")
     if title := re.search(r"<title[^>]*>([^<]{1,200})", text, re.IGNORECASE):
@@ -121,12 +121,12 @@ def glimpse(body: bytes) -> str:
     return repr(" ".join(text.split())[:100])
 
 
-# --- what records and errors have in common ----------------------------------------------------------------
+# --- shared by records and errors ----------------------------------------------------------------------
 
 
 def trace_id_of(holder: Mapping[str, Any]) -> str | None:
     """
-    Read what the vendor's support asks for; None where there is no usable one.
+    Read the trace id, which the vendor's support asks for; None if there is no usable one.
     """
     value = holder.get("trace_id")
     return value if is_id(value) else None
@@ -134,7 +134,7 @@ def trace_id_of(holder: Mapping[str, Any]) -> str | None:
 
 def code_and_message(data: object) -> tuple[str | None, str]:
     """
-    Find the code and the message in an error body of any shape seen: `error` as an object [D], a string,
+    Find the code and the message in an error body of any known shape: `error` as an object [D], a string,
     a list or null, `detail`, or plain text [C].
     """
     if not isinstance(data, dict):
@@ -148,7 +148,7 @@ def code_and_message(data: object) -> tuple[str | None, str]:
 
 def _flat(value: object) -> str:
     """
-    Turn whatever stands where a message should be into one line of bounded length.
+    Turn any value in place of a message into one line of at most `MAX_MESSAGE` characters.
     """
     if isinstance(value, list):
         return "; ".join(filter(None, map(_flat, value[:5])))[:MAX_MESSAGE]

@@ -1,7 +1,7 @@
 """
-From a video to a file: under its final name it is whole, or it is not there.
+Downloads videos to files. A file under its final name is always complete.
 
-Enter by `downloader`, which runs a bounded number of downloads; `transfer` is one of them, attempt after attempt.
-`responses` tells what an answer means for it, `destination` where the file goes.
-`part_file` is where bytes are gathered, and how a later attempt goes on; `file_io` makes the calls that block.
+Start with `downloader`, which runs a bounded number of downloads. `transfer` makes the attempts of one download.
+`responses` interprets an answer, `destination` chooses the file's path.
+`part_file` collects the bytes, so that a later attempt can resume; `file_io` makes the blocking calls.
 """

@@ -1,5 +1,5 @@
 """
-Where a video's file goes, and what it is called where the caller names a directory only.
+Chooses the path of a video's file, and its name if the caller gives only a directory.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from attrs import frozen
 
 from .._api.records import Video
 from ..errors import DownloadError
-from .file_io import beside, disk_errors
+from .file_io import disk_errors, with_suffix_appended
 
 __all__ = ["Place", "place_for"]
 
-NAME_LENGTH: Final = 64  # characters of one id in a file name: a dashed UUID has 36, file systems take 255
+NAME_LENGTH: Final = 64  # characters of an id in a file name; a UUID has 36, file systems allow 255 in all
 
 _EXTENSIONS: Final = {"video/mp4": ".mp4", "image/gif": ".gif"}
 _PLAIN_NAME: Final = re.compile(rf"[0-9a-z](?:[0-9a-z-]{{0,{NAME_LENGTH - 1}}})")
@@ -26,9 +26,9 @@ _PLAIN_NAME: Final = re.compile(rf"[0-9a-z](?:[0-9a-z-]{{0,{NAME_LENGTH - 1}}})"
 
 def _safe(text: str) -> str:
     """
-    Make one component of a file name: an ordinary id as it is, anything else cleaned and told apart by a digest.
+    Make a component of a file name: an ordinary id unchanged, any other cleaned, with a digest to keep it unique.
 
-    Capitals count as unusual, since some file systems do not tell them from small letters.
+    Capitals are not ordinary, since some file systems ignore case.
     """
     if _PLAIN_NAME.fullmatch(text):
         return text
@@ -38,8 +38,8 @@ def _safe(text: str) -> str:
 
 
 def _stem(video: Video) -> str:
-    # No component holds an underscore, so two pairs of ids never meet in one name;
-    # and no device of Windows (CON, NUL, COM1) has one in its name.
+    # No component has an underscore, so different pairs of ids give different names.
+    # The underscore also avoids the device names of Windows (CON, NUL, COM1).
     return f"{_safe(video.task_id)}_{_safe(video.id)}"
 
 
@@ -54,31 +54,38 @@ def _extension(head: bytes, content_type: str) -> str:
 @frozen(kw_only=True)
 class Place:
     """
-    Where the file is to go; `extend` says that its extension is still to be chosen.
+    The path of the file. If `needs_extension`, the extension is not chosen yet.
     """
 
     path: Path
-    extend: bool
+    needs_extension: bool
 
     def final(self, head: bytes, content_type: str) -> Path:
         """
-        Complete the name, by the file's first bytes or by what it was said to be.
+        Return the final path; a missing extension follows from the first bytes, or from the content type.
         """
-        return beside(self.path, _extension(head, content_type)) if self.extend else self.path
+        return (
+            with_suffix_appended(self.path, _extension(head, content_type))
+            if self.needs_extension
+            else self.path
+        )
 
 
 def place_for(destination: str | os.PathLike[str], video: Video) -> Place:
     """
-    Choose the file's place, and refuse a destination that could not hold it.
+    Choose the path of a video's file.
+
+    Raises:
+        DownloadError: the destination cannot hold a file.
     """
     text = os.fspath(destination)
     path = Path(text)
     with disk_errors(path):
         if path.is_dir():
-            return Place(path=path / _stem(video), extend=True)
+            return Place(path=path / _stem(video), needs_extension=True)
         if text.endswith(("/", os.sep)) or not path.parent.is_dir():
             missing = path if text.endswith(("/", os.sep)) else path.parent
             raise DownloadError(f"there is no directory {missing}")
         if path.exists() and not path.is_file():  # renaming onto a device would replace the device
             raise DownloadError(f"{path} is neither a file nor a directory")
-    return Place(path=path, extend=False)
+    return Place(path=path, needs_extension=False)

@@ -1,7 +1,7 @@
 """
-Downloads of videos, a bounded number of them at a time.
+Downloads videos, a bounded number of them at a time.
 
-Under its final name a file is whole, or it is not there.
+A file under its final name is always complete.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["Downloader"]
 @define(eq=False, kw_only=True)
 class Downloader:
     """
-    Fetches videos' files, a bounded number of them at a time.
+    Downloads videos, a bounded number of them at a time.
 
     Attributes:
-        open: begins a GET without token and cookies; redirects, time-outs and connections are its business.
-        look_up: asks for a task again, whose links are then fresh; None: a link that is refused is final.
-        retry: the delays after drops, stalls and errors of the server.
-        at_once: downloads under way at a time; more of them wait.
+        open: begins a GET without token and cookies; handles redirects, time-outs and connections.
+        look_up: retrieves a task again, with fresh links; None: a refused link ends the download.
+        retry: the delays after broken connections, stalls and server errors.
+        at_once: how many downloads run at a time; others wait.
     """
 
     _open: Open
@@ -51,17 +51,17 @@ class Downloader:
         self, video: Video, destination: str | os.PathLike[str], *, progress: Progress | None = None
     ) -> Path:
         """
-        Put a video's file where it is wanted, whole, and return its path; a file that is there is replaced.
+        Download a video's file, and return its path; an existing file is replaced.
 
         Args:
-            video: which one.
-            destination: a file, or an existing directory; the name in a directory is made from the ids.
-            progress: called in the event loop with the bytes that are there and the total, or None where it
-                is not known. The first number falls when a download has to start again. What it raises ends
-                the download, comes out unchanged, and leaves what can be resumed.
+            video: the video to download.
+            destination: a file, or an existing directory; in a directory the name is made from the ids.
+            progress: called in the event loop with the number of bytes so far and the total, or None if the total
+                is unknown. The first number falls if the download starts again. An exception from it ends the
+                download and propagates unchanged; the part is kept if it can be resumed.
 
         Raises:
-            DownloadError: the file could not be fetched whole, or not be written.
+            DownloadError: the file could not be downloaded completely, or could not be written.
         """
         try:
             checked_link(video.url)

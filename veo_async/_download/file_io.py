@@ -1,5 +1,5 @@
 """
-Calls to the disk: made in threads, and with errors of ours.
+Disk calls in threads, with errors translated to `DownloadError`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ..errors import DownloadError
 
-__all__ = ["beside", "disk_errors", "on_disk"]
+__all__ = ["disk_errors", "on_disk", "with_suffix_appended"]
 
 _T = TypeVar("_T")
 
@@ -20,7 +20,10 @@ _T = TypeVar("_T")
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """
-    Raise what the disk refuses as a `DownloadError` that names the path.
+    Translate disk errors.
+
+    Raises:
+        DownloadError: the disk call failed; names the path.
     """
     try:
         yield
@@ -31,7 +34,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 async def on_disk(call: Callable[..., _T], *arguments: Any) -> _T:
     """
-    Run a call in a thread and see it through, also when cancelled: a file still being written cannot be closed.
+    Run a call in a thread. On cancellation, wait for its end first, so that no file is closed during a write.
     """
     future = asyncio.get_running_loop().run_in_executor(None, call, *arguments)
     cancelled: asyncio.CancelledError | None = None
@@ -42,12 +45,12 @@ async def on_disk(call: Callable[..., _T], *arguments: Any) -> _T:
             cancelled = error
     if cancelled is None:
         return future.result()
-    future.exception()  # looked at, so that asyncio does not complain about it
+    future.exception()  # retrieved, so that asyncio does not log it
     raise cancelled
 
 
-def beside(path: Path, suffix: str) -> Path:
+def with_suffix_appended(path: Path, suffix: str) -> Path:
     """
-    Return the path of a file in the same directory, whose name has this suffix.
+    Return the path with a suffix added to the file's name.
     """
     return path.with_name(path.name + suffix)

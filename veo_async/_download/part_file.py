@@ -1,15 +1,14 @@
 """
-The file that a download's bytes are gathered in, until it gets its final name.
+The file that collects a download's bytes until it gets its final name.
 
-Bytes are gathered in `<target>.part`, beside the target, which is renamed when its length is right.
-What can be resumed is kept after a failure, a cancellation or a crash, together with `<target>.part.json`,
-which says what it is a part of; a strong `ETag` is the condition, since without one nobody can tell
-whether the rest still belongs to the beginning.
+The bytes go to `<target>.part`, in the same directory, which is renamed to the target once its length is right.
+A part that can be resumed is kept after a failure, a cancellation or a crash. `<target>.part.json` says which video
+it belongs to. Resuming needs a strong `ETag`: without one, the rest may come from another version of the file.
 
-Kept: after a drop, a cancellation, an error of the server, a check that found too little space.
-Removed: what cannot be resumed, and everything after a write that filled the disk.
+Kept: after a broken connection, a cancellation, a server error, or a check that found too little space.
+Removed: if it cannot be resumed, and after a write that filled the disk.
 
-The file is only ever appended to, so a crash leaves a beginning of the right bytes, never a hole.
+Bytes are only appended, so after a crash the file is a correct beginning without holes.
 """
 
 from __future__ import annotations
@@ -30,28 +29,28 @@ from typing import Final
 from attrs import asdict, define, evolve, field, frozen
 
 from ..errors import DownloadError
-from .file_io import beside, disk_errors
+from .file_io import disk_errors, with_suffix_appended
 
-__all__ = ["STRONG_ETAG", "Mark", "Part"]
+__all__ = ["STRONG_ETAG", "PartInfo", "Part"]
 
-SIDECAR_LENGTH: Final = 16384  # bytes: anything longer is not ours
+SIDECAR_LENGTH: Final = 16384  # bytes; a longer file is not ours
 STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{1,1024}"')  # RFC 9110 8.8.3, ASCII only
 
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-# --- what the bytes belong to --------------------------------------------------------------------------
+# --- what a part belongs to ----------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
-class Mark:
+class PartInfo:
     """
-    What the bytes of a part belong to.
+    What a part belongs to.
 
     Attributes:
-        task_id, video_id, link: whose bytes they are; the link without its query.
-        etag: the strong validator, or None where there was none: then they cannot be continued.
-        total: the length of the whole in bytes, or None where it was not said.
+        task_id, video_id, link: the video, and its link without the query.
+        etag: the strong `ETag`, or None; without one the part cannot be resumed.
+        total: the length of the complete file in bytes, or None if unknown.
     """
 
     task_id: str
@@ -60,26 +59,26 @@ class Mark:
     etag: str | None = None
     total: int | None = None
 
-    def same_file(self, other: Mark) -> bool:
+    def same_file(self, other: PartInfo) -> bool:
         """
-        Tell whether two marks are of the same video by the same link; its content may have changed.
+        Tell whether both have the same video and link; the content may still have changed.
         """
         return evolve(self, etag=None, total=None) == evolve(other, etag=None, total=None)
 
 
-def _mark_from(text: bytes) -> Mark | None:
+def _info_from(text: bytes) -> PartInfo | None:
     """
-    Read a sidecar back; anything odd makes it None, and the download starts from zero.
+    Read a sidecar; None if anything in it is invalid, and then the download starts from zero.
     """
     try:
         known = json.loads(text)
-        mark = Mark(**known)
+        info = PartInfo(**known)
     except (ValueError, TypeError, RecursionError):
         return None
-    strings = (mark.task_id, mark.video_id, mark.link, mark.etag)
-    sound = all(isinstance(value, str) for value in strings) and STRONG_ETAG.fullmatch(mark.etag or "")
-    measured = mark.total is None or (type(mark.total) is int and mark.total > 0)
-    return mark if sound and measured else None
+    strings = (info.task_id, info.video_id, info.link, info.etag)
+    sound = all(isinstance(value, str) for value in strings) and STRONG_ETAG.fullmatch(info.etag or "")
+    measured = info.total is None or (type(info.total) is int and info.total > 0)
+    return info if sound and measured else None
 
 
 # --- the part ------------------------------------------------------------------------------------------
@@ -95,30 +94,28 @@ if sys.platform == "win32":  # pragma: no cover
 
     def _locked(path: Path) -> FileIO | None:
         """
-        Lock nothing: an open file cannot be renamed there, so parts are private, and are not resumed.
+        Return None: Windows cannot rename an open file, so parts are private and not resumed.
         """
         return None
 
     def _sync_directory(directory: Path) -> None:
         """
-        Do nothing: directories cannot be synced there.
+        Do nothing: Windows cannot sync directories.
         """
 
 else:
     import fcntl
 
     def _open_or_make(path: str, flags: int) -> int:
-        # O_NOFOLLOW: in a directory that others write to, a link could lead anywhere.
+        # O_NOFOLLOW: in a shared directory, another user's symbolic link could lead anywhere.
         return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
     def _locked(path: Path) -> FileIO | None:
         """
-        Open a file and lock it for as long as it stays open, or None where another has it.
-
-        Also None on a file system without locks.
+        Open a file and lock it while it is open; None if it is locked already, or the file system has no locks.
         """
         file = FileIO(path, "r+", opener=_open_or_make)
-        with suppress(OSError):  # held, renamed meanwhile, or no locks
+        with suppress(OSError):  # locked, just renamed, or no locks
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
@@ -127,7 +124,7 @@ else:
 
     def _sync_directory(directory: Path) -> None:
         """
-        Make a renaming outlive a power failure, where directories can be synced.
+        Make a rename survive a power failure, if the file system can sync directories.
         """
         with suppress(OSError):
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -140,55 +137,55 @@ else:
 @define(eq=False)
 class Part:
     """
-    The file that the bytes are gathered in. Its methods block, and run in threads, one at a time.
+    The file that collects the bytes. Its methods block, and run in threads, one at a time.
 
-    Whoever holds the lock of `<target>.part` goes on with it; anybody else who wants the same target meanwhile
-    gathers in a private file, so that both end up whole and the last one stays.
+    Only the holder of the lock resumes `<target>.part`. A concurrent download to the same target uses a private
+    file, so both complete, and the later one replaces the other.
     """
 
     _target: Path
     size: int = field(init=False, default=0)
-    mark: Mark | None = field(init=False, default=None)
+    info: PartInfo | None = field(init=False, default=None)
     _path: Path = field(init=False)
     _sidecar: Path | None = field(init=False, default=None)
     _file: FileIO | None = field(init=False, default=None)
 
     def claim(self) -> None:
         """
-        Take up the part that is there, or make one.
+        Open the existing part to resume it, or make a new one.
         """
         with disk_errors(self._target):
-            self._path = beside(self._target, ".part")
+            self._path = with_suffix_appended(self._target, ".part")
             self._file = _locked(self._path)
             if self._file is None:
-                self._path = beside(self._target, f".{secrets.token_hex(4)}.part")
+                self._path = with_suffix_appended(self._target, f".{secrets.token_hex(4)}.part")
                 self._file = FileIO(self._path, "x+")
                 return
-            self._sidecar = beside(self._target, ".part.json")
+            self._sidecar = with_suffix_appended(self._target, ".part.json")
             self.size = self._file.seek(0, os.SEEK_END)
-            self.mark = self._read_mark()
+            self.info = self._read_info()
 
-    def restart(self, mark: Mark | None) -> None:
+    def restart(self, info: PartInfo | None) -> None:
         """
-        Throw the bytes away, and say what the next ones will belong to.
+        Discard the bytes, and note what the next ones belong to.
         """
         with disk_errors(self._path):
-            # In this order, a crash between leaves no old bytes under a new mark.
+            # In this order, a crash in between leaves no old bytes under a new sidecar.
             self._open.truncate(0)
             self._open.seek(0)
             self.size = 0
-            self.note(mark)
+            self.note(info)
 
-    def note(self, mark: Mark | None) -> None:
+    def note(self, info: PartInfo | None) -> None:
         """
-        Remember what the bytes belong to, for another process too if they can be continued at all.
+        Note what the bytes belong to; if they can be resumed, also in the sidecar for other processes.
         """
-        if self._sidecar is not None and mark != self.mark:
+        if self._sidecar is not None and info != self.info:
             with disk_errors(self._sidecar):
                 self._sidecar.unlink(missing_ok=True)
-                if mark is not None and mark.etag is not None:
-                    self._sidecar.write_text(json.dumps(asdict(mark)))
-        self.mark = mark
+                if info is not None and info.etag is not None:
+                    self._sidecar.write_text(json.dumps(asdict(info)))
+        self.info = info
 
     def append(self, chunks: Sequence[bytes]) -> None:
         """
@@ -201,12 +198,12 @@ class Part:
                     self.size += len(chunk)
             except OSError as error:
                 if error.errno in _DISK_FULL:
-                    self.mark = None  # what fills a disk is not left lying on it
+                    self.info = None  # a part that has filled the disk is removed
                 raise
 
     def head(self) -> bytes:
         """
-        Read the first bytes, by which a format is known.
+        Read the first 16 bytes, which tell the format.
         """
         with disk_errors(self._path):
             self._open.seek(0)
@@ -214,13 +211,13 @@ class Part:
 
     def finish(self, target: Path) -> None:
         """
-        Give the file its final name, once it has reached the disk.
+        Sync the file to disk, then give it its final name.
         """
         with disk_errors(target):
             os.fsync(self._open.fileno())
             if sys.platform == "win32":  # pragma: no cover
                 self._open.close()  # an open file cannot be renamed there
-            os.replace(self._path, target)  # still locked: nobody takes up a part that is about to go
+            os.replace(self._path, target)  # still locked, so that no other process resumes this part
             self._open.close()
             self._file = None
             if self._sidecar is not None:
@@ -229,19 +226,22 @@ class Part:
 
     def close(self) -> None:
         """
-        Let go of the part: keep it for another time if it can be resumed, else remove it.
+        Close the part; keep it if it can be resumed, else remove it.
         """
         if self._file is None:
             return
-        with suppress(OSError), self._file:  # the download has failed already, and that is what counts
-            if not (self._sidecar and self.size and self.mark and self.mark.etag):
+        with suppress(OSError), self._file:  # the download has already failed; that error counts
+            if not (self._sidecar and self.size and self.info and self.info.etag):
                 self._path.unlink(missing_ok=True)
                 if self._sidecar is not None:
                     self._sidecar.unlink(missing_ok=True)
 
     def raise_if_short_of_space(self, needed: int) -> None:
         """
-        Refuse to begin what cannot be finished.
+        Check that the disk has enough space.
+
+        Raises:
+            DownloadError: fewer than `needed` bytes are free.
         """
         with disk_errors(self._path):
             free = shutil.disk_usage(self._path.parent).free
@@ -253,10 +253,10 @@ class Part:
         assert self._file is not None
         return self._file
 
-    def _read_mark(self) -> Mark | None:
+    def _read_info(self) -> PartInfo | None:
         assert self._sidecar is not None
         try:
             with self._sidecar.open("rb") as file:
-                return _mark_from(file.read(SIDECAR_LENGTH))
+                return _info_from(file.read(SIDECAR_LENGTH))
         except OSError:
             return None

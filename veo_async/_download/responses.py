@@ -1,5 +1,5 @@
 """
-What the answer of a file's host means: a file from its beginning, the rest of one, or none.
+Interprets the answer of a file's host: a whole file, the rest of one, or an error.
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ from attrs import evolve
 
 from .._api.replies import retry_after
 from ..errors import DownloadError
-from .part_file import STRONG_ETAG, Mark
+from .part_file import STRONG_ETAG, PartInfo
 
-__all__ = ["Interrupted", "LinkRefused", "begun", "content_type_of", "continued", "raise_for_status"]
+__all__ = [
+    "Interrupted",
+    "LinkRefused",
+    "info_from_200",
+    "content_type_of",
+    "info_from_206",
+    "raise_for_status",
+]
 
-_LINK_GONE: Final = frozenset({403, 404, 410})  # what links that expired are seen to answer
+_LINK_GONE: Final = frozenset({403, 404, 410})  # seen from expired links
 _WORTH_REPEATING: Final = frozenset({408, 425, 429})  # and every 5xx
 _NEVER_A_VIDEO: Final = frozenset(
     {"text/html", "application/xhtml+xml", "text/xml", "application/xml", "application/json"}
@@ -26,18 +33,22 @@ _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,
 
 class Interrupted(Exception):
     """
-    This attempt is over, another may do better: not before `floor` seconds, and from zero if `afresh`.
+    This attempt has failed, but another may succeed.
+
+    Attributes:
+        min_delay: seconds until the next attempt, at least.
+        from_zero: the next attempt starts with an empty part.
     """
 
-    def __init__(self, reason: str, *, floor: float = 0.0, afresh: bool = False) -> None:
+    def __init__(self, reason: str, *, min_delay: float = 0.0, from_zero: bool = False) -> None:
         super().__init__(reason)
-        self.floor = floor
-        self.afresh = afresh
+        self.min_delay = min_delay
+        self.from_zero = from_zero
 
 
 class LinkRefused(Interrupted):
     """
-    The link may have expired.
+    The link is refused, perhaps because it has expired.
     """
 
 
@@ -46,20 +57,30 @@ def _number(text: str) -> int | None:
 
 
 def raise_for_status(status: int, headers: Mapping[str, str], have: int) -> None:
+    """
+    Check the status of an answer, with `have` bytes already in the part.
+
+    Raises:
+        Interrupted: another attempt may succeed.
+        DownloadError: no attempt can succeed.
+    """
     if status == 200 or (status == 206 and have):
         return
     if status in _LINK_GONE:
         raise LinkRefused(f"the link answered {status}")
     if status == 416 and have:
-        raise Interrupted("the server does not have the range that is missing", afresh=True)
+        raise Interrupted("the server does not have the range that is missing", from_zero=True)
     if status in _WORTH_REPEATING or status >= 500:
-        raise Interrupted(f"the link answered {status}", floor=retry_after(headers) or 0.0)
+        raise Interrupted(f"the link answered {status}", min_delay=retry_after(headers) or 0.0)
     raise DownloadError(f"the link answered {status}")
 
 
 def content_type_of(headers: Mapping[str, str]) -> str:
     """
-    Read what a body is said to be; a page that says what went wrong is refused.
+    Read the content type of an answer.
+
+    Raises:
+        DownloadError: it is no video, or it is encoded.
     """
     content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content_type in _NEVER_A_VIDEO:
@@ -71,26 +92,29 @@ def content_type_of(headers: Mapping[str, str]) -> str:
     return content_type
 
 
-def begun(headers: Mapping[str, str], mark: Mark) -> Mark:
+def info_from_200(headers: Mapping[str, str], info: PartInfo) -> PartInfo:
     """
-    Read a 200: the whole file, from its first byte.
+    Read the headers of a 200, which has the whole file.
     """
     etag = headers.get("ETag", "")
     strong = etag if STRONG_ETAG.fullmatch(etag) else None
     total = _number(headers.get("Content-Length", ""))
     if total == 0:
         raise DownloadError("the link answered with an empty file")
-    return evolve(mark, etag=strong, total=total)
+    return evolve(info, etag=strong, total=total)
 
 
-def continued(headers: Mapping[str, str], mark: Mark, have: int) -> Mark:
+def info_from_206(headers: Mapping[str, str], info: PartInfo, have: int) -> PartInfo:
     """
-    Read a 206: the rest of the very file that the part is a part of, or nothing that may be used.
+    Read the headers of a 206, which has the rest of the file.
+
+    Raises:
+        Interrupted: it is not the rest of this part.
     """
     found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-    if found is None or int(found[1]) != have or headers.get("ETag") != mark.etag:
-        raise Interrupted("the server sent another range than it was asked for", afresh=True)
-    total = _number(found[3]) or mark.total  # an asterisk: the server does not say
-    if total is None or total != (mark.total or total) or not have <= int(found[2]) < total:
-        raise Interrupted("the server sent a range of another length", afresh=True)
-    return evolve(mark, total=total)
+    if found is None or int(found[1]) != have or headers.get("ETag") != info.etag:
+        raise Interrupted("the server sent another range than it was asked for", from_zero=True)
+    total = _number(found[3]) or info.total  # `*`: the server does not tell the total
+    if total is None or total != (info.total or total) or not have <= int(found[2]) < total:
+        raise Interrupted("the server sent a range of another length", from_zero=True)
+    return evolve(info, total=total)

@@ -1,5 +1,5 @@
 """
-One download: attempt follows attempt, each going on where the last one stopped, as long as each gets further.
+One download: attempts follow each other, and each resumes where the last one stopped.
 """
 
 from __future__ import annotations
@@ -20,8 +20,15 @@ from .._api.records import TaskRecord, Video
 from .._policies import RetryPolicy
 from ..errors import DownloadError, TransportError, VeoError
 from .file_io import on_disk
-from .part_file import Mark, Part
-from .responses import Interrupted, LinkRefused, begun, content_type_of, continued, raise_for_status
+from .part_file import Part, PartInfo
+from .responses import (
+    Interrupted,
+    LinkRefused,
+    content_type_of,
+    info_from_200,
+    info_from_206,
+    raise_for_status,
+)
 
 __all__ = ["LookUp", "Open", "Progress", "Transfer", "checked_link"]
 
@@ -31,19 +38,19 @@ Open = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[aiohttp.Cl
 LookUp = Callable[[str], Awaitable[TaskRecord]]
 Progress = Callable[[int, int | None], object]
 
-BATCH: Final = 1 << 20  # bytes per trip to a thread: a trip costs about 0.1 ms, a MiB about 2 ms
-FLUSH_EVERY: Final = 0.25  # seconds: on a slow line, how old unwritten bytes and the last progress may get
-FRUITLESS: Final = 8  # attempts in a row without a new byte: about a minute with the default delays
-LOOK_UPS: Final = 3  # in a row without a new byte: fresh links that do not work either
+BATCH: Final = 1 << 20  # bytes per call in a thread; a call costs about 0.1 ms, and writing a MiB about 2 ms
+FLUSH_EVERY: Final = 0.25  # seconds; on a slow line, the longest time between writes and progress calls
+MAX_FRUITLESS: Final = 8  # attempts in a row without a new byte; about a minute with the default delays
+MAX_LOOK_UPS: Final = 3  # in a row without a new byte
 
-_DROPS: Final = (aiohttp.ClientError, TransportError, OSError)  # a TimeoutError is an OSError too
-_HOPELESS: Final = (
+_CONNECTION_ERRORS: Final = (aiohttp.ClientError, TransportError, OSError)  # a TimeoutError is an OSError too
+_FINAL_ERRORS: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
     aiohttp.TooManyRedirects,
     aiohttp.ClientConnectorCertificateError,
-    RuntimeError,  # the session was closed
-    ValueError,  # a host or a port that nobody can have
+    RuntimeError,  # the aiohttp session is closed
+    ValueError,  # an impossible host or port
 )
 
 
@@ -52,21 +59,24 @@ _HOPELESS: Final = (
 
 def checked_link(url: str) -> str:
     """
-    Return a video's link, or refuse one that is not an http or https URL.
+    Return a video's link.
+
+    Raises:
+        DownloadError: it is not an http or https URL.
     """
     try:
         parts = urlsplit(url)
         fine = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:  # urlsplit's own word for a malformed host
+    except ValueError:  # urlsplit raises it for a malformed host
         fine = False
     if not fine:
         raise DownloadError("the video's link is not an http or https URL")
     return url
 
 
-def _bare(url: str) -> str:
+def _without_secrets(url: str) -> str:
     """
-    Strip what may be secret: a signed link carries its signature in the query.
+    Remove the query, where a signed link has its signature, and the user and password.
     """
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -77,14 +87,17 @@ def _bare(url: str) -> str:
 
 async def _batches(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes], None]:
     """
-    Yield a body in pieces worth a trip to the disk; what came before a drop is yielded before it is raised.
+    Yield a body in pieces large enough for a disk call. If the connection breaks, the bytes so far are yielded first.
 
-    The last hundred kilobytes or so are lost: when a connection breaks, aiohttp forgets what it had not handed over.
+    About the last 100 kB are lost, because aiohttp then discards what it has not delivered.
+
+    Raises:
+        Interrupted: the connection broke.
     """
     now = asyncio.get_running_loop().time
     batch: list[bytes] = []
     size, flushed_at = 0, now()
-    drop: Exception | None = None
+    broken_by: Exception | None = None
     try:
         async for chunk in content.iter_any():
             batch.append(chunk)
@@ -92,12 +105,12 @@ async def _batches(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes],
             if size >= BATCH or now() - flushed_at >= FLUSH_EVERY:
                 yield batch
                 batch, size, flushed_at = [], 0, now()
-    except _DROPS as error:
-        drop = error
+    except _CONNECTION_ERRORS as error:
+        broken_by = error
     if batch:
         yield batch
-    if drop is not None:
-        raise Interrupted("the connection broke") from drop
+    if broken_by is not None:
+        raise Interrupted("the connection broke") from broken_by
 
 
 # --- attempts ------------------------------------------------------------------------------------------
@@ -106,7 +119,7 @@ async def _batches(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes],
 @define(eq=False, kw_only=True)
 class Transfer:
     """
-    Makes attempts until the part is whole, or there is no more hope.
+    Makes attempts until the part is complete, or no attempt can succeed.
     """
 
     open: Open
@@ -124,25 +137,28 @@ class Transfer:
 
     async def run(self) -> None:
         """
-        Fetch until the part is whole.
+        Download until the part is complete.
+
+        Raises:
+            DownloadError: no attempt can succeed.
         """
-        if self._whole():  # the last process came this far, and died before the renaming
-            self._tell()
-        self._furthest = self._have()
-        self._count(progress=True)
-        while not self._whole():
+        if self._is_whole():  # an earlier process died before it renamed the part
+            self._report_progress()
+        self._furthest = self._bytes_kept()
+        self._count_attempt(progress=True)
+        while not self._is_whole():
             before = self._furthest
             try:
                 await self._attempt()
             except Interrupted as stop:
-                self._count(progress=self._furthest > before)
+                self._count_attempt(progress=self._furthest > before)
                 await self._prepare_another(stop)
 
-    def _count(self, *, progress: bool) -> None:
+    def _count_attempt(self, *, progress: bool) -> None:
         """
-        Count the attempts in a row that got no further than one before them.
+        Count the attempts in a row that got no new byte.
 
-        A server that breaks off at the same place each time is given up, one that gets further each time is not.
+        So a download that breaks at the same byte each time ends, and one that gets further each time goes on.
         """
         self._fruitless = 0 if progress else self._fruitless + 1
         if progress:
@@ -150,22 +166,22 @@ class Transfer:
             self._delays = self.retry.delays(self.random)
 
     async def _prepare_another(self, stop: Interrupted) -> None:
-        if stop.afresh:
+        if stop.from_zero:
             await on_disk(self.part.restart, None)
         if isinstance(stop, LinkRefused) and await self._renew_link(stop):
             return
-        if self._fruitless == FRUITLESS:
-            tries = f"{FRUITLESS} attempts in a row without a new byte"
+        if self._fruitless == MAX_FRUITLESS:
+            tries = f"{MAX_FRUITLESS} attempts in a row without a new byte"
             raise DownloadError(f"gave up after {tries}: {stop}") from stop.__cause__
-        delay = self.retry.pause(next(self._delays), retry_after=stop.floor)
+        delay = self.retry.pause(next(self._delays), retry_after=stop.min_delay)
         log.info("download of task %s: %s; again in %.1f s", self.video.task_id, stop, delay)
         await asyncio.sleep(delay)
 
     async def _renew_link(self, stop: LinkRefused) -> bool:
         """
-        Ask for the task again; True if that gave a link worth trying at once.
+        Retrieve the task again; returns whether its link should be tried at once.
         """
-        if self.look_up is None or self._look_ups == LOOK_UPS:
+        if self.look_up is None or self._look_ups == MAX_LOOK_UPS:
             raise DownloadError(str(stop)) from stop.__cause__
         self._look_ups += 1
         try:
@@ -180,85 +196,87 @@ class Transfer:
         return changed and self._look_ups == 1
 
     async def _attempt(self) -> None:
-        have = self._have()
+        have = self._bytes_kept()
         async with AsyncExitStack() as stack:
             response = await self._ask(stack, have)
             await self._accept(response, have)
             await self._take(response.content)
 
     async def _ask(self, stack: AsyncExitStack, have: int) -> aiohttp.ClientResponse:
-        headers = {"accept-encoding": "identity"}  # a range of something compressed would be of no use
+        headers = {"accept-encoding": "identity"}  # ranges of a compressed body cannot be joined
         if have:
-            headers |= {"range": f"bytes={have}-", "if-range": str(self._mark.etag)}
+            headers |= {"range": f"bytes={have}-", "if-range": str(self._info.etag)}
         try:
             return await stack.enter_async_context(self.open(self.video.url, headers))
-        except _HOPELESS as error:
+        except _FINAL_ERRORS as error:
             raise DownloadError("the link cannot be followed") from error
-        except _DROPS as error:
+        except _CONNECTION_ERRORS as error:
             raise Interrupted("no answer came") from error
 
     async def _accept(self, response: aiohttp.ClientResponse, have: int) -> None:
         """
-        Make the part ready for the body of a reply, or refuse the reply.
+        Check a reply, and prepare the part for its body.
         """
         headers = response.headers
         raise_for_status(response.status, headers, have)
         self.content_type = content_type_of(headers)
         if response.status == 206:
-            mark = continued(headers, self._mark, have)
-            await on_disk(self.part.note, mark)
+            info = info_from_206(headers, self._info, have)
+            await on_disk(self.part.note, info)
         else:
-            mark = begun(headers, self._unread())
-            await on_disk(self.part.restart, mark)
-        if mark.total is not None:
-            await on_disk(self.part.raise_if_short_of_space, mark.total - self.part.size)
-        self._tell()
+            info = info_from_200(headers, self._new_info())
+            await on_disk(self.part.restart, info)
+        if info.total is not None:
+            await on_disk(self.part.raise_if_short_of_space, info.total - self.part.size)
+        self._report_progress()
 
     async def _take(self, content: aiohttp.StreamReader) -> None:
         """
-        Write a body to the part, and check that its length is right.
+        Write a body to the part, and check its length.
         """
         async with aclosing(_batches(content)) as batches:
             async for batch in batches:
                 await self._append(batch)
         if self.part.size == 0:
             raise DownloadError("the link answered with an empty file")
-        if self._mark.total is None:  # nobody said how long it is, and the body ended as it should
-            await on_disk(self.part.note, evolve(self._mark, total=self.part.size))
-        if not self._whole():
+        if self._info.total is None:  # no length was announced, and the body ended regularly
+            await on_disk(self.part.note, evolve(self._info, total=self.part.size))
+        if not self._is_whole():
             raise Interrupted("the server sent less than it announced")
 
     async def _append(self, batch: Sequence[bytes]) -> None:
-        total = self._mark.total
+        total = self._info.total
         if total is not None and self.part.size + sum(map(len, batch)) > total:
-            raise Interrupted("the server sent more than it announced", afresh=True)
+            raise Interrupted("the server sent more than it announced", from_zero=True)
         await on_disk(self.part.append, batch)
         self._furthest = max(self._furthest, self.part.size)
-        self._tell()
+        self._report_progress()
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         if self.progress is not None:
-            self.progress(self.part.size, self._mark.total)
+            self.progress(self.part.size, self._info.total)
 
-    def _unread(self) -> Mark:
-        return Mark(task_id=self.video.task_id, video_id=self.video.id, link=_bare(self.video.url))
+    def _new_info(self) -> PartInfo:
+        return PartInfo(
+            task_id=self.video.task_id, video_id=self.video.id, link=_without_secrets(self.video.url)
+        )
 
     @property
-    def _mark(self) -> Mark:
+    def _info(self) -> PartInfo:
         """
-        What the part belongs to, if that is this video by this link; else a mark without validator and length.
+        What the part belongs to, if it is this video and link; else a new one without `ETag` and length.
         """
-        unread = self._unread()
-        mark = self.part.mark
-        return mark if mark is not None and mark.same_file(unread) else unread
+        new = self._new_info()
+        info = self.part.info
+        return info if info is not None and info.same_file(new) else new
 
-    def _have(self) -> int:
+    def _bytes_kept(self) -> int:
         """
-        How many bytes need not be fetched again.
+        Return how many bytes of the part can be kept.
         """
-        mark = self._mark
-        usable = mark.etag is not None and self.part.size <= (mark.total or sys.maxsize)
+        info = self._info
+        usable = info.etag is not None and self.part.size <= (info.total or sys.maxsize)
         return self.part.size if usable else 0
 
-    def _whole(self) -> bool:
-        return self.part.size == self._mark.total
+    def _is_whole(self) -> bool:
+        return self.part.size == self._info.total

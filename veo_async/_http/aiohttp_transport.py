@@ -1,7 +1,7 @@
 """
-The transport over aiohttp, on the caller's session or on one of its own.
+The transport over aiohttp, with the caller's session or its own.
 
-Whatever a caller's own `aiohttp.ClientSession` might do differently is said explicitly with each request.
+Each request sets every option for which a caller's `aiohttp.ClientSession` may have another default.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from .transport import HEADERS, Outgoing, Reply
 
 __all__ = ["AiohttpTransport"]
 
-OVER: Final = "the session ended before an answer came"
-DOWNLOAD_REDIRECTS: Final = 5  # a link may lead to a CDN, and from there to its nearest copy
+CLOSED_MESSAGE: Final = "the session ended before an answer came"
+DOWNLOAD_REDIRECTS: Final = 5  # a link may redirect to a CDN, and the CDN to its nearest copy
 
 
 class _Payload(aiohttp.BytesPayload):
     """
-    Records the moment when aiohttp begins to write it, and is written only to a server that is silent.
+    A body that records when aiohttp begins to write it, and refuses a connection with unread data.
 
-    That moment is never guessed from an exception: a time-out in the pool looks just like one in flight.
-    The request's head leaves with the body, not before it.
+    An exception cannot tell that moment: a time-out in the pool looks like one in flight.
+    aiohttp sends the request's head together with the body, not before it.
     """
 
     def __init__(self, outgoing: Outgoing) -> None:
-        # Past the initialiser of `BytesPayload`, which warns of a body of a megabyte: an image has that.
+        # Skip the initialiser of `BytesPayload`: it warns about bodies over 1 MiB, and images are that large.
         aiohttp.Payload.__init__(self, outgoing.data, content_type="application/json")
         self._size = len(outgoing.data)
         self._outgoing = outgoing
@@ -48,34 +48,39 @@ class _Payload(aiohttp.BytesPayload):
         await self.write_with_length(writer, None)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        await _hear_out(writer)
+        await _raise_unless_idle(writer)
         self._outgoing.leave()
         await super().write_with_length(writer, content_length)
 
 
-async def _hear_out(writer: AbstractStreamWriter) -> None:
+async def _raise_unless_idle(writer: AbstractStreamWriter) -> None:
     """
-    Raise if the server has said something on this connection already, or has closed it.
+    Raise if the server has already sent data on this connection, or has closed it.
 
-    What lies there before the question is the answer to another one, or a proxy's farewell to an idle connection
-    (408). aiohttp would send the question nevertheless, and take that for its answer.
+    Such data answers another request, or is a proxy's 408 for an idle connection. aiohttp would send our request
+    anyway, and take that data for its answer.
+
+    Raises:
+        ConnectionResetError: the connection cannot be used; nothing was sent.
     """
-    protocol: ResponseHandler = getattr(writer, "protocol")  # noqa: B009 - the one writer there is has it
-    if _may_be_read(protocol):
-        for _ in range(2):  # in one turn of the loop the socket is read, in the next one the protocol has it
+    protocol: ResponseHandler = getattr(writer, "protocol")  # noqa: B009 - aiohttp's only writer has it
+    if _may_have_data(protocol):
+        for _ in range(
+            2
+        ):  # the loop reads the socket in one turn, and the protocol gets the data in the next
             await asyncio.sleep(0)
     if protocol.should_close or not protocol.is_connected():
         raise ConnectionResetError("the connection was answered or closed before anything was sent")
 
 
-def _may_be_read(protocol: ResponseHandler) -> bool:
+def _may_have_data(protocol: ResponseHandler) -> bool:
     """
-    Ask the system whether something lies in the socket: mostly nothing does, and then there is nothing to wait for.
+    Ask the system whether the socket has data to read. Usually it has none, and then the caller need not wait.
     """
     socket: Any = protocol.transport.get_extra_info("socket") if protocol.transport else None
     try:
         return bool(select.select([socket], [], [], 0)[0])
-    except (OSError, TypeError, ValueError):  # closed, none, or with a number too large for `select`
+    except (OSError, TypeError, ValueError):  # closed, missing, or its number is too large for `select`
         return True
 
 
@@ -85,7 +90,7 @@ def _too_large(most: int) -> ProtocolError:
 
 def _cancelling() -> int:
     """
-    Return how many requests to cancel the running task has that it has not taken back.
+    Return how many cancellation requests the current asyncio task has pending.
     """
     task = asyncio.current_task()
     return task.cancelling() if task else 0
@@ -94,7 +99,7 @@ def _cancelling() -> int:
 @define(eq=False)
 class AiohttpTransport:
     """
-    Sends through an aiohttp session: the caller's, or one of its own.
+    Sends requests through an aiohttp session: the caller's or its own.
     """
 
     session: aiohttp.ClientSession
@@ -112,12 +117,12 @@ class AiohttpTransport:
         self._headers = {
             "authorization": f"Bearer {self._token}",
             "accept": "application/json",
-            "content-type": "application/json",  # else a default of the caller's session would come first
-            # An answer is a few kilobytes: spare both sides the compression, and us a bomb.
+            "content-type": "application/json",  # overrides a default of the caller's session
+            # Answers are a few kilobytes: compression gains little, and could hide a decompression bomb.
             "accept-encoding": "identity",
         }
         self._timeout = aiohttp.ClientTimeout(
-            # A server that drips bytes never trips the read time-out, so the whole is bounded too.
+            # A server that sends bytes slowly never exceeds the read time-out, so the total is bounded too.
             total=limits.connect + 2 * limits.read,
             connect=limits.connect,
             sock_connect=limits.connect,
@@ -130,15 +135,15 @@ class AiohttpTransport:
         Use the caller's session, or open one that `close` will close.
 
         Raises:
-            ConfigurationError: the caller's session has default `auth`, which aiohttp puts before our token, or a
-                default `Expect`, with which a request's head leaves alone, and may be answered alone.
+            ConfigurationError: the caller's session has default `auth`, which would replace our token, or a default
+                `Expect` header, which sends the head of a request before its body.
             UsageError: the caller's session is closed.
         """
         if session is not None and session.auth is not None:
             raise ConfigurationError("the aiohttp session has default auth, which would replace the token")
         if session is not None and "expect" in session.headers:
             raise ConfigurationError(
-                "the aiohttp session has a default Expect header: requests are sent whole here"
+                "the aiohttp session has a default Expect header, but requests must be sent whole"
             )
         if session is not None and session.closed:
             raise UsageError("the aiohttp session is closed")
@@ -148,7 +153,7 @@ class AiohttpTransport:
 
     async def close(self) -> None:
         """
-        Close what was opened here, and nothing else.
+        Close the sessions that this transport opened; the caller's session stays open.
         """
         if self._files is not None:
             await self._files.close()
@@ -157,7 +162,7 @@ class AiohttpTransport:
 
     async def send(self, method: str, url: str, outgoing: Outgoing) -> Reply:
         """
-        Send a request once and read the answer whole, bounded in size and time.
+        Send a request once and read the whole answer, within the limits of size and time.
         """
         if self._is_over():
             raise self._closed()
@@ -176,36 +181,36 @@ class AiohttpTransport:
                 if not outgoing.left:
                     response.close()
                     raise ProtocolError(
-                        f"an answer ({response.status}) from {url} came before the question: it is another's"
+                        f"{url} answered ({response.status}) before the request was sent: it answered another request"
                     )
                 body = await self._read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = translated(error, url, token=self._token)
         except asyncio.CancelledError:
-            # Closing an aiohttp session cancels the wait for a connection, though nobody has cancelled this task.
+            # Closing an aiohttp session cancels the wait for a connection, although nobody cancelled our task.
             if not self._is_over() or _cancelling() > cancelled:
                 raise
             raise self._closed() from None
         else:
             return self._reply(response, body)
-        raise failure  # out here, or the error that it hides would become its context
+        raise failure  # outside of `except`: there the original error would become its context
 
     def _is_over(self) -> bool:
         """
-        Tell whether the session is closed, which may change with each await.
+        Tell whether the session is closed; this may change at each await.
         """
         return self.session.closed
 
     def _closed(self) -> VeoError:
-        return SessionClosed(OVER) if self._owned else UsageError("the aiohttp session is closed")
+        return SessionClosed(CLOSED_MESSAGE) if self._owned else UsageError("the aiohttp session is closed")
 
     def _reply(self, response: aiohttp.ClientResponse, body: bytes) -> Reply:
         headers = {
-            name: self._secret.out_of(value)
+            name: self._secret.redact(value)
             for name in HEADERS
             if (value := response.headers.get(name)) is not None
         }
-        return Reply(response.status, headers, self._secret.out_of_body(body))
+        return Reply(response.status, headers, self._secret.redact_body(body))
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         most = self._limits.max_reply
@@ -225,10 +230,10 @@ class AiohttpTransport:
         self, url: str, headers: Mapping[str, str]
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """
-        Begin a download: neither the token nor cookies go along, and a few redirects are followed.
+        Begin a download, without token and cookies; follows up to `DOWNLOAD_REDIRECTS` redirects.
         """
         if self._files is None:
-            # Default headers and cookies of the caller's session are for other hosts; its connections serve.
+            # The caller's default headers and cookies are not for this host, but its connector can be shared.
             self._files = aiohttp.ClientSession(
                 connector=self.session.connector,
                 connector_owner=False,
@@ -242,7 +247,7 @@ class AiohttpTransport:
             total=None, connect=None, sock_connect=limits.connect, sock_read=limits.read
         )
         return self._files.get(
-            # A signed link must travel as it was signed: yarl would write some of its escapes anew.
+            # A signed link must be sent unchanged: yarl would re-encode some of its escapes.
             yarl.URL(url, encoded=True) if url.isascii() and " " not in url else url,
             headers={"accept-encoding": "identity", **headers},
             timeout=timeout,

@@ -1,5 +1,5 @@
 """
-The API's HTTP: submits go once, questions are asked again until there is an answer.
+The API's HTTP: a submit is sent once, a query is repeated after failures.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from .._api.replies import read_answer, server_time
 from .._policies import RetryPolicy
 from ..errors import RateLimited, ServerError, TransportError
 from .clock import ServerClock
-from .limiter import Limiter, tell
+from .limiter import Limiter, report
 from .outage import Outage
 from .transport import Outgoing, Reply, Transport
 
 __all__ = ["Http"]
 
 TASKS_PATH: Final = "/veo/tasks"
-READ_TRIES: Final = 6  # with the default policy about half a minute, as long as a gateway's restart
+READ_TRIES: Final = 6  # about half a minute with the default policy, enough for a gateway to restart
 
 
 @define(eq=False)
 class Http:
     """
-    The API at one address: submits go once, questions are asked again until there is an answer.
+    The API at one base URL.
     """
 
     transport: Transport
@@ -42,14 +42,14 @@ class Http:
     clock: ServerClock = field(factory=ServerClock)
     outage: Outage = field(init=False, factory=Outage)
     requests: Counter[str] = field(init=False, factory=Counter)
-    answered: int = field(init=False, default=0)  # questions
+    answered: int = field(init=False, default=0)  # queries
     admitted: bool = field(init=False, default=False)  # whether the token is good, as far as is known
     retries: int = field(init=False, default=0)
     random: Random = field(factory=Random, repr=False)
 
     async def post(self, path: str, outgoing: Outgoing, *, kind: str) -> Reply:
         """
-        Send a body once.
+        Send a POST once.
 
         Raises:
             TransportError: no answer came.
@@ -75,11 +75,11 @@ class Http:
 
     async def ask(self, question: Mapping[str, Any]) -> Any:
         """
-        Ask `/veo/tasks` once, as soon as the gate of the polls is open.
+        Query `/veo/tasks` once, as soon as the poll lane's gate is open.
 
         Raises:
             ApiError: the server answered with an error.
-            TransportError: no answer came, or none of the API's.
+            TransportError: no answer came, or it was not the API's.
         """
         return await self.exchange(question, entered_at=await self.polls.enter())
 
@@ -87,10 +87,15 @@ class Http:
         self, question: Mapping[str, Any], *, entered_at: float, any_depth: bool = False
     ) -> Any:
         """
-        Ask `/veo/tasks` once for somebody whom the gate has let through, and tell it what came of that.
+        Query `/veo/tasks` once, after the gate was entered, and report the outcome to the gate.
 
         Args:
-            any_depth: do not check the depth; the caller does, for the parts that it keeps.
+            entered_at: when the gate was entered, on the event loop's clock.
+            any_depth: skip the check of the nesting depth; the caller checks the parts that it keeps.
+
+        Raises:
+            ApiError: the server answered with an error.
+            TransportError: no answer came, or it was not the API's.
         """
         outgoing = Outgoing(json.dumps(question).encode())
         error: BaseException | None = None
@@ -103,21 +108,21 @@ class Http:
             error = caught
             raise
         finally:
-            tell(self.polls, error, left=outgoing.left, sent_at=entered_at)
+            report(self.polls, error, left=outgoing.left, sent_at=entered_at)
 
     async def read(self, question: Mapping[str, Any]) -> Any:
         """
-        Ask `/veo/tasks`, up to `READ_TRIES` times where the network or the server fails.
+        Query `/veo/tasks`, up to `READ_TRIES` times if the network or the server fails.
 
         Raises:
             ApiError: the server answered with an error.
-            TransportError: no answer came, or none of the API's.
+            TransportError: no answer came, or it was not the API's.
         """
         for delay in islice(self.retry.delays(self.random), READ_TRIES - 1):
             try:
                 return await self.ask(question)
             except RateLimited:
-                pass  # the gate knows, and makes the next one wait
+                pass  # the gate makes the next attempt wait
             except (ServerError, TransportError):
                 await asyncio.sleep(delay)
             self.retries += 1

@@ -1,5 +1,5 @@
 """
-What aiohttp's errors are in our words, and nothing in them that tells the token.
+Translates aiohttp's errors into ours, without revealing the token.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ import aiohttp
 
 from ..errors import ConnectionFailed, ProtocolError, TransportError, TransportTimedOut
 
-__all__ = ["SHORTEST_SOUGHT", "WITHHELD", "translated"]
+__all__ = ["SHORTEST_REDACTED", "WITHHELD", "translated"]
 
-SHORTEST_SOUGHT: Final = 12  # characters of a token; a shorter one may be a word, or a part of one
-TELLING: Final = 8  # characters of the token, in a row, that are too many to be shown
-WITHHELD: Final = "what was received repeats the token, and is not shown"
+SHORTEST_REDACTED: Final = 12  # characters; a shorter token may be an ordinary word, or a part of one
+REVEALING: Final = 8  # consecutive characters of the token that must not be shown
+WITHHELD: Final = "the reply repeats the token, so it is not shown"
 
-# From the special to the general: the first that fits counts.
+# From special to general: the first match counts.
 _KINDS: Final[Mapping[type[Exception], tuple[type[TransportError], str]]] = {
     TimeoutError: (TransportTimedOut, "no answer from {} in time: {}"),
-    aiohttp.ClientPayloadError: (ProtocolError, "the answer from {} is not whole: {}"),
-    aiohttp.ClientResponseError: (ProtocolError, "the answer from {} is not whole: {}"),
+    aiohttp.ClientPayloadError: (ProtocolError, "the answer from {} is incomplete: {}"),
+    aiohttp.ClientResponseError: (ProtocolError, "the answer from {} is incomplete: {}"),
     Exception: (ConnectionFailed, "the connection to {} failed: {}"),
 }
 
 
 def translated(error: Exception, url: str, *, token: str) -> TransportError:
     """
-    Say in our words what went wrong, with the cause chained unless that would tell the token.
+    Translate an error of aiohttp; the original is chained unless it reveals the token.
 
-    aiohttp quotes an answer that it cannot read, and some servers and proxies repeat in it what they were sent.
+    aiohttp quotes an answer that it cannot read, and some servers and proxies repeat the request in it.
     """
-    _forget_the_request(error)
+    _drop_authorization(error)
     kind, words = next(_KINDS[each] for each in _KINDS if isinstance(error, each))
-    if len(token) >= SHORTEST_SOUGHT and _tells(error, token):
+    if len(token) >= SHORTEST_REDACTED and _reveals(error, token):
         return kind(words.format(url, WITHHELD))
     failure = kind(words.format(url, str(error) or type(error).__name__))
     failure.__cause__ = error
     return failure
 
 
-def _forget_the_request(error: Exception) -> None:
+def _drop_authorization(error: Exception) -> None:
     """
-    Take the request's headers, where the token is, out of what aiohttp raised: it will be chained, and shown.
+    Remove the header with the token from aiohttp's error, which will be chained and shown.
     """
     if isinstance(error, aiohttp.ClientResponseError):
         asked = error.request_info
@@ -54,17 +54,17 @@ def _forget_the_request(error: Exception) -> None:
         error.request_info, error.args = bare, (bare, error.history)
 
 
-def _tells(error: Exception, token: str) -> bool:
+def _reveals(error: Exception, token: str) -> bool:
     """
-    Tell whether a part of the token stands anywhere in an error, or in those behind it.
+    Tell whether an error, its causes or its contexts contain a part of the token.
     """
-    text, secret = _bare("\n".join(_words(error))), _bare(token)
-    # What came in two packets is quoted by halves.
-    length = min(len(secret), TELLING)
+    text, secret = _unquoted("\n".join(_texts(error))), _unquoted(token)
+    # A part is enough: aiohttp quotes only one half of what came in two packets.
+    length = min(len(secret), REVEALING)
     return any(secret[start : start + length] in text for start in range(len(secret) - length + 1))
 
 
-def _words(error: BaseException) -> Iterator[str]:
+def _texts(error: BaseException) -> Iterator[str]:
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -75,9 +75,9 @@ def _words(error: BaseException) -> Iterator[str]:
             waiting += each.__cause__, each.__context__
 
 
-def _bare(text: str) -> str:
+def _unquoted(text: str) -> str:
     """
-    Undo the escapes of `repr`, of JSON and of URLs, one inside the other too, and drop quotes and backslashes.
+    Undo the escapes of `repr`, JSON and URLs, nested ones too, and drop quotes and backslashes.
     """
     text = re.sub(r"\\+(?:x|u00)([0-9a-fA-F]{2})|%([0-9a-fA-F]{2})", _unescaped, text)
     return re.sub(r"[\\'\"]", "", text)

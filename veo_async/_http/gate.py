@@ -1,31 +1,29 @@
 """
-When a lane may send: pauses, probes, the cap in flight, and rates.
+Decides when a lane may send: pauses, probes, the cap of tasks in flight, and rates.
 
-One gate stands before each lane, submits and polls, in place of one back-off per job: a thousand jobs that
-each back off alone still are a thousand requests at a server that asked for quiet. A gate reads no clock and
-waits for nothing. It is asked `opens_at(now)`, told `take(now)` when a request goes, and told once how that
-request ended.
+Each lane (submits and polls) has one gate, instead of a back-off per job: a thousand jobs that back off one by one
+still send a thousand requests to an overloaded server. A gate reads no clock and never waits. Its caller asks
+`opens_at(now)`, calls `take(now)` when a request goes, and reports the outcome of each request once.
 
-*Pauses.* A 429, a `Retry-After`, a connection that cannot be made, or five failures in a row close the lane
-for the next back-off delay. Then one request, the probe, goes alone. Where it fails, a longer pause begins;
-where it succeeds, two may be out, then four, until the lane is as wide as ever. After a 429 the probe is the
-next request itself: if it is refused, it has cost nothing. After an outage a request may end in doubt, so a
-lane whose requests buy something (`paid`) sends a free read first.
+*Pauses.* A 429, a `Retry-After`, a failed connection, or five failures in a row pause the lane for the next back-off
+delay. Then one request goes alone, as a probe. If it fails, a longer pause begins. If it succeeds, two requests may
+be out, then four, until the limit is lifted. After a 429 the next request is the probe, since a refused request costs
+nothing. After an outage the outcome of a request may stay unknown, so a lane whose requests are billed (`paid`)
+probes with a free read.
 
-*Late answers.* Fifty polls in flight bring fifty 429s and mean one. An answer to a request that was sent
-before the pause began belongs to its cause: it neither ends the pause nor begins another. Only its
-`Retry-After` counts, as it may ask for more.
+*Late answers.* Fifty polls in flight can return fifty 429s for one overload. An answer to a request that was sent
+before the pause neither ends the pause nor begins another. Only its `Retry-After` counts, as it may be longer.
 
-*The cap in flight.* A 429 while k accepted tasks are unsettled suggests that the server allows k at once.
-The gate then holds at k, and goes on as soon as one settles. That is a suspicion: another limit may have
-spoken, and a task may have ended unnoticed. So, some time after the last 429, one request goes beyond the
-cap, with no other out. What confirms the cap (that one is refused too) makes the time longer, up to
-`max_pause`; what contradicts it (that one is accepted, or one below the cap is refused) makes it shorter,
-down to `first`. One accepted after the other raises the cap by 1, 2, 4, and so on.
+*The cap in flight.* A 429 while k accepted tasks are unsettled suggests that the server allows k at once. The gate
+then holds at k until a task settles. This may be wrong: the 429 may come from another limit, or a task may have ended
+unnoticed. So, some time after the last 429, a trial request goes beyond the cap while no other is out. That time
+grows, up to `max_pause`, if the cap is confirmed (the trial is refused). It shrinks, down to `first`, if the cap is
+contradicted (the trial is accepted, or a request below the cap is refused). Trials accepted in a row raise the cap by
+1, 2, 4, and so on.
 
-*Rates.* A pause alone says nothing against the rate: the server may have been ill. A 429 within `max_delay`
-seconds of the end of the last pause, which no cap explains, does: the rate is halved, and climbs back
-evenly, by its full height in `max_pause` seconds.
+*Rates.* A pause alone does not mean that the rate is too high: the server may have failed. A 429 within `max_delay`
+seconds after the last pause, which no cap explains, halves the rate. It rises again linearly, at a speed of the full
+rate per `max_pause` seconds.
 """
 
 from __future__ import annotations
@@ -48,32 +46,30 @@ __all__ = ["Gate", "Probe"]
 
 Probe = Literal["read", "request"]
 
-FAILURES: Final = (
-    5  # in a row: fewer may be one bad batch of jobs, and an isolated one is its own job's matter
-)
-WIDE: Final = 128  # requests out: past the 100 connections of `Limits` a window would limit nothing
-SLOWEST: Final = 1 / 32  # of the full rate: slow enough for any server, and still quick to notice a change
+FAILURES: Final = 5  # in a row; fewer may concern only the jobs that failed
+WIDE: Final = 128  # requests out; a window above the 100 connections of `Limits` limits nothing
+SLOWEST: Final = 1 / 32  # of the full rate; slow enough for any server, fast enough to see its recovery
 
 
 @define(eq=False)
 class _Rate:
     """
-    Spaces requests evenly, after a burst, and more widely once the server has objected.
+    Allows a burst of requests and then spaces them evenly, more widely after the rate was halved.
 
-    Within the time in which the full rate allows a burst, no more than a burst goes: one after a quiet time must not
-    come on top of what the rate allows right after it.
+    Any period of `burst / full` seconds has at most `burst` requests: those that the rate allows right after a burst
+    must wait.
 
     Attributes:
-        full: requests a second that were asked for; None for no limit.
-        burst: how many may go at once after a quiet time.
-        climb: seconds in which a lowered rate would rise by the full one.
+        full: the configured rate, in requests a second; None for no limit.
+        burst: how many requests may go at once after a quiet time.
+        climb: seconds in which a lowered rate rises by the full rate.
     """
 
     full: float | None
     burst: int
     climb: float
-    _due_at: float = field(default=-math.inf, init=False)  # when the next would go, were there no burst
-    _last: deque[float] = field(init=False)  # when those went that would make a burst with the next one
+    _due_at: float = field(default=-math.inf, init=False)  # when the next would go without a burst
+    _last: deque[float] = field(init=False)  # times of the last `burst` requests
     _lowered: float | None = field(default=None, init=False)
     _lowered_at: float = field(default=-math.inf, init=False)
 
@@ -83,7 +79,7 @@ class _Rate:
     def opens_at(self) -> float:
         if self.full is None:
             return self._due_at
-        # The slack is one of the full rate, so that a lowered rate allows smaller bursts as well.
+        # The slack is computed with the full rate, so a lowered rate also allows smaller bursts only.
         spaced_at = self._due_at - (self.burst - 1) / self.full
         if len(self._last) < self.burst:
             return spaced_at
@@ -110,18 +106,18 @@ class _Rate:
 @define(eq=False)
 class _Cap:
     """
-    What the server's answers suggest about how many tasks it allows at once.
+    Estimates from the server's answers how many tasks it allows at once.
 
     Attributes:
-        places: how many; None without a suspicion.
-        trial_at: when one more may be tried.
+        places: how many tasks; None without evidence of a cap.
+        trial_at: when a request may go beyond the cap.
     """
 
     retry: RetryPolicy
     places: int | None = field(default=None, init=False)
     trial_at: float = field(default=-math.inf, init=False)
     _patience: float = field(default=0.0, init=False)  # seconds from a 429 to a trial
-    _step: int = field(default=1, init=False)  # how far the next trial that succeeds raises the cap
+    _step: int = field(default=1, init=False)  # by how much the next accepted trial raises the cap
 
     def accepted(self, unsettled: int) -> None:
         if self.places is not None and unsettled >= self.places:
@@ -131,12 +127,12 @@ class _Cap:
 
     def refused(self, now: float, unsettled: int) -> bool:
         """
-        Learn from a 429 while so many tasks were unsettled; tell whether the cap explains it.
+        Learn from a 429 while `unsettled` tasks were unsettled; returns whether the cap explains it.
         """
         explained = self.places is not None and unsettled >= self.places
         if explained:
             self._patience = min(self._patience * self.retry.factor, self.retry.max_pause)
-        elif unsettled:  # with none, other processes' tasks are in the way, or it is no matter of tasks
+        elif unsettled:  # with none, the reason is other processes' tasks, or not the number of tasks
             self.places = unsettled
             self._doubt()
         self._step = 1
@@ -145,7 +141,7 @@ class _Cap:
 
     def held(self, unsettled: int) -> None:
         """
-        Learn that the server holds so many tasks, however they came to be there.
+        Learn that the server holds `unsettled` tasks at once.
         """
         if self.places is not None:
             self.places = max(self.places, unsettled)
@@ -160,23 +156,23 @@ class Gate:
     Decides when one lane may send.
 
     All times are float seconds on one monotonic clock, given by the caller.
-    Once `opens_at(now)` is not later than `now`, call `take(now)`, and send a request, or a free read where
-    `probe` is `read`. The request ends in exactly one of `succeeded`, `throttled`, `unreachable`, `failed`
-    and `withdrawn`, with `sent_at` the time it was taken at; the read ends in `probed` or `withdrawn`.
+    Once `opens_at(now)` is not later than `now`, call `take(now)`, and send a request, or a free read if `probe` is
+    `read`. Report a request by exactly one of `succeeded`, `throttled`, `unreachable`, `failed` and `withdrawn`;
+    `sent_at` is the time of its `take`. Report a read by `probed` or `withdrawn`.
 
     Args:
         retry: how long the pauses are.
         rate: requests a second; None for no limit.
         burst: how many requests may go at once after a quiet time, before the rate spaces them.
-        max_in_flight: accepted tasks unsettled and requests out, together; None for no limit of our own.
-        paid: a request may buy something, so a free read probes after an outage.
+        max_in_flight: the limit of unsettled tasks plus requests out; None for no limit of our own.
+        paid: requests may be billed, so a free read probes after an outage.
         random: the source of the jitter.
 
     Attributes:
-        probe: what opens the lane once its pause is over; None where it is not paused.
+        probe: what is sent first after the pause; None if the lane is not paused.
         unsettled: accepted tasks that have not settled.
-        pauses: how often the lane has been paused, failed probes included.
-        probes: how many probes went.
+        pauses: how often the lane was paused, failed probes included.
+        probes: how many probes were sent.
     """
 
     retry: RetryPolicy
@@ -193,11 +189,11 @@ class Gate:
 
     _rate: _Rate = field(init=False)
     _cap: _Cap = field(init=False)
-    _out: int = field(default=0, init=False)  # sent since the last pause began, and not answered
-    _late: int = field(default=0, init=False)  # sent before, and not answered
+    _out: int = field(default=0, init=False)  # sent after the last pause began, and not answered
+    _late: int = field(default=0, init=False)  # sent before that, and not answered
     _window: int | None = field(default=None, init=False)  # how many may be out; None: any number
     _failures: int = field(default=0, init=False)  # in a row
-    _delays: Iterator[float] | None = field(default=None, init=False)  # None: the next pause is a first one
+    _delays: Iterator[float] | None = field(default=None, init=False)  # None: begin the back-off again
     _paused_at: float = field(default=-math.inf, init=False)
     _pause_ends_at: float = field(default=-math.inf, init=False)
     _opened_at: float = field(default=-math.inf, init=False)
@@ -216,7 +212,7 @@ class Gate:
     @property
     def state(self) -> Literal["open", "widening", "paused", "probing"]:
         """
-        How the lane stands, in a word.
+        The state of the lane, in a word.
         """
         if self.probe is not None:
             return "probing" if self._out else "paused"
@@ -225,31 +221,31 @@ class Gate:
     @property
     def requests_out(self) -> int:
         """
-        Requests that were taken and have not ended.
+        How many requests were taken and have not ended.
         """
         return self._out + self._late
 
     @property
     def cap(self) -> int | None:
         """
-        How many tasks in flight the server seems to allow; None without a suspicion.
+        How many tasks in flight the server seems to allow; None without evidence of a cap.
         """
         return self._cap.places
 
     def rate_at(self, now: float) -> float | None:
         """
-        Requests a second that the lane allows itself now; None for no limit.
+        Return the lane's rate now, in requests a second; None for no limit.
         """
         return self._rate.at(now)
 
-    # Asked
+    # --- queries ---
 
     def opens_at(self, now: float) -> float | None:
         """
-        When a request may go: `now` for at once, a later time, or None where only an event can tell.
+        Return when a request may go: `now`, a later time, or None if that depends on an event.
 
-        Such an event is an answer, or a task that settles. Where `probe` is `read`, the answer is about
-        that read, and the request asks again after it.
+        The event is an answer, or a task that settles. If `probe` is `read`, the time is that of the read, and the
+        request must ask again after it.
         """
         if self._window is not None and self._out >= self._window:
             return None
@@ -266,14 +262,14 @@ class Gate:
             return None
         if self._cap.places is None or self.unsettled + out < self._cap.places:
             return -math.inf
-        # Beyond the cap one goes alone, so that there is no doubt which request the answer is about.
+        # A request beyond the cap goes alone, so that its answer is certainly about the cap.
         return None if out else self._cap.trial_at
 
-    # Told: a request goes, and ends
+    # --- requests go and end ---
 
     def take(self, now: float) -> None:
         """
-        Let one request go now, or the read that `probe` asks for.
+        Note that a request goes now, or the read if `probe` is `read`.
         """
         self._out += 1
         if self.probe is not None:
@@ -283,7 +279,7 @@ class Gate:
 
     def succeeded(self, now: float, *, sent_at: float) -> None:
         """
-        The server answered, be it with a refusal that concerns this one request, such as a 400.
+        The server answered; an error that concerns this request alone, such as a 400, counts as well.
         """
         if not self._ended(sent_at):
             return
@@ -302,12 +298,12 @@ class Gate:
         The server answered with 429, and perhaps asked to wait for `retry_after` seconds.
 
         Args:
-            in_flight: accepted tasks unsettled at that moment; None for the gate's own count.
+            in_flight: how many accepted tasks were unsettled then; None uses the gate's own count.
         """
         if not self._ended(sent_at):
             self._wait_longer(now, retry_after)
         elif self._cap.refused(now, self.unsettled if in_flight is None else in_flight):
-            # A place was not free yet, that is all: the lane must be ready when the next one is.
+            # Only the cap was reached: the delay stays short, so that the lane is ready when a task settles.
             delay = next(self.retry.delays(self.random))
             self._pause(now, delay, probe="request", retry_after=retry_after)
         else:
@@ -324,9 +320,9 @@ class Gate:
 
     def failed(self, now: float, *, sent_at: float, retry_after: float | None = None) -> None:
         """
-        The request failed in any other way, and the server perhaps asked to wait for `retry_after` seconds.
+        The request failed in another way, and the server perhaps asked to wait for `retry_after` seconds.
 
-        One failure concerns its own job alone, unless it was the probe or came with a `Retry-After`.
+        A single failure pauses the lane only if it was the probe or came with a `Retry-After`.
         """
         if not self._ended(sent_at):
             self._wait_longer(now, retry_after)
@@ -337,52 +333,52 @@ class Gate:
 
     def overdue(self, now: float) -> None:
         """
-        The answer to a request is long in coming: where nothing may go before it, the lane is paused, and probed anew.
+        An answer is late. If the window lets nothing else go before it, pause the lane, and probe again.
 
-        The request is still out, and ends as any other. To be told of no read that probes.
+        The request is still out, and ends like any other. Do not call this for a probing read.
         """
         if self._window is not None and self._out >= self._window:
             self._pause(now, self._next_delay(), probe="read")
 
     def withdrawn(self, now: float, *, sent_at: float) -> None:
         """
-        A request that was taken, or the read that probes, was never made: its place is free again.
+        A request that was taken, or the probing read, was not sent: its place is free again.
 
-        Its share of the rate stays spent, so that the rate holds whatever happens.
+        It still counts against the rate, so that the rate is never exceeded.
         """
         self._ended(sent_at)
 
     def probed(self, now: float, *, ok: bool, retry_after: float | None = None) -> None:
         """
-        The read that probes was answered: `ok` opens the lane for one request, anything else pauses again.
+        The probing read has ended: if `ok`, the lane opens for one request, else it pauses again.
         """
         self._out -= 1
         if ok:
-            # The delays go on growing until a request succeeds: that reads work does not prove that these do.
+            # The delays keep growing until a request succeeds: a working read does not prove that requests work.
             self._open(now)
         else:
             self._pause(now, self._next_delay(), probe="read", retry_after=retry_after)
 
-    # Told: tasks come and go
+    # --- tasks come and go ---
 
     def entered(self, count: int = 1) -> None:
         """
-        So many tasks were accepted, or taken up again, and are unsettled.
+        `count` tasks were accepted, or are watched again, and are unsettled.
         """
         self.unsettled += count
         self._cap.held(self.unsettled)
 
     def left(self, count: int = 1) -> None:
         """
-        So many tasks settled, or are no longer watched.
+        `count` tasks have settled, or are no longer watched.
         """
         self.unsettled -= count
 
-    # How the state changes
+    # --- state changes ---
 
     def _ended(self, sent_at: float) -> bool:
         """
-        Give the place back; tell whether the request went after the last pause began.
+        Free the place of a request; returns whether it was sent after the last pause began.
         """
         late = sent_at <= self._paused_at
         assert (self._late if late else self._out) > 0, "a request ends once"

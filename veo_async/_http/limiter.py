@@ -1,5 +1,5 @@
 """
-The event loop's side of a gate: waiting for it to open, in order of arrival.
+Lets coroutines wait until a gate opens, in order of arrival.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from .._api.replies import is_dead_token
 from ..errors import ApiError, RateLimited, ServerError, TransportError, VeoError
 from .gate import Gate
 
-__all__ = ["TROUBLE", "Limiter", "sleep", "tell"]
+__all__ = ["TROUBLE", "Limiter", "report", "sleep"]
 
-TROUBLE: Final = (RateLimited, ServerError, TransportError)  # what may be why nothing goes
+TROUBLE: Final = (RateLimited, ServerError, TransportError)  # errors that may explain why nothing is sent
 
 
 @define(eq=False)
@@ -23,10 +23,10 @@ class Limiter:
     """
     Lets coroutines through a gate one after the other.
 
-    Whoever was let through tells the gate what came of it, by `tell`; or tells it directly, and calls `changed`.
+    Each of them must report its outcome: by `report`, or to the gate itself, followed by `changed`.
 
     Attributes:
-        trouble: what the last request ended with, in words, where that may be why nothing goes; else None.
+        trouble: the message of the last request's error if it is one of `TROUBLE`, else None.
     """
 
     gate: Gate
@@ -36,23 +36,23 @@ class Limiter:
 
     def now(self) -> float:
         """
-        The clock that all gates and schedules run on, in seconds.
+        Return the time in seconds on the event loop's clock, which all gates and schedules use.
         """
         return asyncio.get_running_loop().time()
 
     async def enter(self) -> float:
         """
-        Wait until a request may go, and count it as gone; returns when that was.
+        Wait until a request may go and count it as sent; returns the time, in seconds on the loop's clock.
         """
-        async with self._turn:  # a lock is fair: who came first goes first
+        async with self._turn:  # an asyncio lock is fair: first come, first served
             while (now := self.open_now()) is None:
                 await self.wait_for_change()
             self.gate.take(now)
             return now
 
-    def enter_at_once(self) -> float | None:
+    def try_enter(self) -> float | None:
         """
-        Count a request as gone if it may go now and nobody waits before it; returns when that was, else None.
+        Count a request as sent if it may go now and none waits before it; returns the time, else None.
         """
         now = None if self._turn.locked() else self.open_now()
         if now is not None:
@@ -61,7 +61,7 @@ class Limiter:
 
     def open_now(self) -> float | None:
         """
-        Return what time it is if a request may go at once, else None.
+        Return the time if a request may go now, else None.
         """
         now = self.now()
         opens_at = self.gate.opens_at(now)
@@ -69,26 +69,26 @@ class Limiter:
 
     async def wait_for_change(self, until: float | None = None) -> None:
         """
-        Wait until the gate may have opened, or `until` has come.
+        Wait until the gate may have opened, but not past `until`.
         """
         times = [at for at in (self.gate.opens_at(self.now()), until) if at is not None]
         await sleep(self._change, until=min(times, default=None))
 
     def changed(self) -> None:
         """
-        Have those who wait look at the gate again.
+        Wake the waiting coroutines, so that they check the gate again.
         """
         self._change.set()
 
 
-def tell(limiter: Limiter, error: BaseException | None, *, left: bool, sent_at: float) -> None:
+def report(limiter: Limiter, error: BaseException | None, *, left: bool, sent_at: float) -> None:
     """
-    Tell the gate what came of a request: the one table of what each outcome means for those that follow.
+    Report the outcome of a request to the gate. Only this table tells what an outcome means for later requests.
 
     Args:
-        error: what the request ended with, or None.
-        left: whether it had begun to leave this machine.
-        sent_at: when it was let through.
+        error: the error that ended the request, or None.
+        left: whether the request had begun to leave this machine.
+        sent_at: when the request entered the gate.
     """
     now, gate = limiter.now(), limiter.gate
     if not isinstance(error, asyncio.CancelledError):
@@ -105,20 +105,22 @@ def tell(limiter: Limiter, error: BaseException | None, *, left: bool, sent_at: 
         case TransportError():
             gate.failed(now, sent_at=sent_at)
         case VeoError() if not gate.paid and is_dead_token(error):
-            gate.unreachable(now, sent_at=sent_at)  # one probe at a time, ever more rarely
+            gate.unreachable(now, sent_at=sent_at)  # probe one at a time, with growing delays
         case ApiError():
-            gate.succeeded(now, sent_at=sent_at)  # the lane works, whatever it said of this one
+            gate.succeeded(now, sent_at=sent_at)  # the lane works; the error concerns this request alone
         case _:
-            gate.withdrawn(now, sent_at=sent_at)  # cancelled, or a fault of ours: nothing was learned
+            gate.withdrawn(
+                now, sent_at=sent_at
+            )  # cancelled, or our own bug: it says nothing about the server
     limiter.changed()
 
 
 async def sleep(woken: asyncio.Event, *, until: float | None) -> None:
     """
-    Sleep until the event is set, or the time has come and sets it; None: for as long as that takes.
+    Sleep until the event is set, or until a time on the event loop's clock; None means no time limit.
 
-    No cancellation is at work here, as in `asyncio.timeout`: up to Python 3.11.3 that ends in a `CancelledError`
-    in a task which was cancelled before, and goes on to clean up.
+    `asyncio.timeout` is not used: it works by cancellation, and up to Python 3.11.3 it raises `CancelledError` in a
+    task that was cancelled before and is cleaning up.
     """
     woken.clear()
     timer = None if until is None else asyncio.get_running_loop().call_at(until, woken.set)

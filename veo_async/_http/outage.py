@@ -1,5 +1,5 @@
 """
-An outage, told once: while the API cannot be reached, jobs wait without end, and somebody should know why.
+Logs an outage once: while the API cannot be reached, jobs wait, and the log should say why.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from attrs import define, field
 
 __all__ = ["Outage"]
 
-PATIENCE: Final = 3.0  # seconds without an answer; what is shorter than that, nobody needs to hear of
+PATIENCE: Final = 3.0  # seconds without an answer; shorter outages are not logged
 
 log = logging.getLogger("veo_async")
 
@@ -20,35 +20,35 @@ log = logging.getLogger("veo_async")
 @define(eq=False)
 class Outage:
     """
-    Says in the log when nothing has come through for a while, and why, and when that is over.
+    Logs the beginning of an outage, with its reason, and its end.
 
     All times are seconds on the event loop's clock.
     """
 
-    _heard_at: float = field(init=False, default=-math.inf)  # the last answer
+    _heard_at: float = field(init=False, default=-math.inf)  # time of the last answer
     _out_since: float | None = field(init=False, default=None)
-    _told: bool = field(init=False, default=False)
+    _is_logged: bool = field(init=False, default=False)
 
     def failed(self, reason: str, *, sent_at: float, now: float) -> None:
         """
-        Take note of a request that nobody answered, or a gateway without a server behind it.
+        Note a request without an answer, or with a 5xx answer.
         """
-        # A request that hung while others were answered is no outage.
+        # A request that hangs while others are answered is no outage.
         began_at = max(sent_at, self._heard_at)
         self._out_since = began_at if self._out_since is None else self._out_since
         out_for = now - self._out_since
-        if out_for >= PATIENCE and not self._told:
-            self._told = True
+        if out_for >= PATIENCE and not self._is_logged:
+            self._is_logged = True
             log.warning(
-                "no answer of the API for %.0f s, trying on; check the network and the base URL: %s",
+                "no answer from the API for %.0f s, still trying; check the network and the base URL: %s",
                 out_for,
                 reason,
             )
 
     def answered(self, now: float) -> None:
         """
-        Take note of an answer.
+        Note an answer.
         """
-        if self._told and self._out_since is not None:
+        if self._is_logged and self._out_since is not None:
             log.info("the API answers again, after %.0f s", now - self._out_since)
-        self._heard_at, self._out_since, self._told = now, None, False
+        self._heard_at, self._out_since, self._is_logged = now, None, False

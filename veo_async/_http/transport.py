@@ -1,8 +1,8 @@
 """
-The seam to the network: what carries a request to the API, and what comes back.
+The interface to the network: sends a request to the API and returns its reply.
 
-`Transport.send(method, url, outgoing)` gives a `Reply`, or raises one of our `TransportError`s.
-In the package `aiohttp_transport` stands behind it, in tests a simulator in memory.
+`Transport.send(method, url, outgoing)` returns a `Reply`, or raises a `TransportError`.
+The package implements it in `aiohttp_transport`; tests use a simulator in memory.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADERS", "Outgoing", "Reply", "Transport"]
 
-HEADERS: Final = ("date", "retry-after", "x-trace-id")  # of an answer; nobody reads another one
+HEADERS: Final = ("date", "retry-after", "x-trace-id")  # the only headers of an answer that are read
 
 
 class Reply(NamedTuple):
     """
-    An answer, whole, with those of `HEADERS` that it has.
+    A whole answer, with the headers named in `HEADERS` that it has.
     """
 
     status: int
@@ -34,10 +34,10 @@ class Reply(NamedTuple):
 @define(eq=False)
 class Outgoing:
     """
-    A request's body, which knows whether it has begun to leave this machine.
+    A request's body, which records whether it has begun to leave this machine.
 
     Attributes:
-        may_leave: asked as the body begins to leave, with nothing awaited in between.
+        may_leave: called when the body begins to leave, with no await in between; False forbids it.
     """
 
     data: bytes
@@ -46,10 +46,10 @@ class Outgoing:
 
     def leave(self) -> None:
         """
-        Begin to leave; from now on the request may arrive.
+        Note that the body begins to leave; from now on the server may get the request.
 
         Raises:
-            ConnectionAbortedError: it may not leave any more.
+            ConnectionAbortedError: `may_leave` forbids it.
         """
         if not self.may_leave():
             raise ConnectionAbortedError(
@@ -60,12 +60,12 @@ class Outgoing:
 
 class Transport(Protocol):
     """
-    What carries a request to the API.
+    Sends requests to the API.
     """
 
     async def send(self, method: str, url: str, outgoing: Outgoing) -> Reply:
         """
-        Send a request once and read the answer whole.
+        Send a request once and read the whole answer.
 
         Raises:
             TransportError: no answer came; `outgoing.left` tells whether the request may have arrived.
@@ -82,6 +82,6 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """
-        Give back what was opened.
+        Close what was opened.
         """
         ...

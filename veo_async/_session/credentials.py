@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from .._http.failures import SHORTEST_SOUGHT
+from .._http.failures import SHORTEST_REDACTED
 from ..errors import ConfigurationError
 
 __all__ = ["PUBLIC_ADDRESS", "base_url_from", "check_placeholder", "token_from"]
@@ -42,13 +42,13 @@ def token_from(token: str | None) -> str:
         words = f"{source} holds a space, a line break or another character that no token has"
         hint = ": was it read from a file, with the line's end?" if token[-1] in "\r\n" else ""
         raise ConfigurationError(words + hint)
-    if len(token) < SHORTEST_SOUGHT:
+    if len(token) < SHORTEST_REDACTED:
         # In the log: a program whose warnings are errors may well use a short token in its own tests.
         log.warning(
             "%s has less than %d characters: where the server repeats it, nobody can tell it from other words,"
             " so it may show in errors, logs and journals",
             source,
-            SHORTEST_SOUGHT,
+            SHORTEST_REDACTED,
         )
     return token
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from attrs import define, field, frozen
 
-from .._api.marks import marks_in, marks_of, plainly, url_in
+from .._api.marks import marks_in, marks_of, unescaped, url_in
 from .._api.records import TaskState
 from .._api.states import classify
 from .._api.tasks import task_id_of
@@ -86,7 +86,7 @@ class ShownTasks:
         return task_id
 
     def _list(self, task_id: str, record: Mapping[str, Any], created_at: float) -> None:
-        url, _, fragment = plainly(url_in(record)).partition("#")
+        url, _, fragment = unescaped(url_in(record)).partition("#")
         if marks_in(record):
             self.marked.add(task_id)
             self._unmarked.pop(task_id, None)
@@ -163,7 +163,7 @@ class ShownTasks:
 
         Where a fragment was ever shown behind it, it would show there.
         """
-        whole, since = plainly(own_url), self._now() - seconds
+        whole, since = unescaped(own_url), self._now() - seconds
         if whole in self._whole:
             return False
         return any(at >= since and whole.startswith(url) for url, at in self._bare.items())

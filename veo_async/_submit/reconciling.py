@@ -18,7 +18,7 @@ from .._api.replies import is_dead_token
 from .._api.tasks import task_record
 from .._http.client import Http
 from .._http.limiter import sleep
-from .._http.task_listing import or_none, read_all
+from .._http.task_listing import read_all, record_or_none
 from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, BadRequest, ProtocolError, SubmissionUnknown, TaskNotFound, TransportError
 from .acceptance import Acceptance
@@ -144,7 +144,7 @@ class Reconciling:
         Ask for one task, once: the listing will tell, too.
         """
         try:
-            record = await or_none(self.http.ask({"action": "retrieve", **by}))
+            record = await record_or_none(self.http.ask({"action": "retrieve", **by}))
         except (ApiError, TransportError) as error:
             log.info("a look-up failed: %s", error)
         else:

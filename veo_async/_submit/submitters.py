@@ -20,7 +20,7 @@ from .._api.marks import Mark, label, mark_of, marked_url
 from .._api.replies import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
 from .._api.wire import encode
 from .._http.client import Http
-from .._http.limiter import tell
+from .._http.limiter import report
 from .._http.transport import Outgoing
 from .._jobs.job import JobState, advance, stop
 from .._journal.facts import Fenced
@@ -172,7 +172,7 @@ class Submitters:
                 self.attempt_log.close_soon(attempt, "not_sent")
             raise
         finally:
-            tell(self.queue.lane, error, left=outgoing.left, sent_at=entered_at)
+            report(self.queue.lane, error, left=outgoing.left, sent_at=entered_at)
             if error is None:
                 self.queue.lane.gate.entered()
 

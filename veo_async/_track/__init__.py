@@ -1,10 +1,10 @@
 """
-From a task to its end: one coroutine asks about all of them.
+Polls tasks until they end: one coroutine polls all of them.
 
-Enter by `tracker`, which asks; `schedule` decides about whom and when.
-What it decides by: `poll_intervals` tells how long to wait until the next look, `batches` who shares a request,
-`durations` how long tasks take, as far as that has been seen. `missing_tasks` doubts what a reply left out, and
-`callback_hints` believes a little of what callbacks say. `waiting_tasks` is the record of a task that waits.
+Start with `tracker`, which sends the polls; `schedule` decides which tasks to poll, and when.
+The schedule uses `poll_intervals` (how long to wait until the next look), `batches` (which tasks share a request),
+`durations` (how long tasks take, learned from past ones), `missing_tasks` (tasks that a reply left out) and
+`callback_hints` (what callbacks say). `waiting_tasks` holds the record of each waiting task.
 
-All but the tracker is pure: time is an argument.
+Everything except the tracker is pure: time is an argument.
 """

@@ -1,20 +1,20 @@
 """
-Who shares a request, and when it goes.
+Decides which tasks share a request, and when it goes.
 
-A *look* is one task asked about once; a *request* carries up to `size` looks.
+A *look* is one query about one task; a *request* carries up to `size` looks.
 
-Looks that fall due together become a *group*; the groups are a heap by due time.
-The next request is made of the groups at the top, as many as fill it.
-It goes when its looks are due on average: some a little late, some early, so that one request does the work of
-two half-empty ones. None waits longer than the patience for that.
-In a crowd the groups of one patience fill several requests. These go together as a *volley*, when all their looks
-are due on average: to wake up ten times as rarely for ten times as much halves the CPU that a request costs.
-A request that goes anyway is filled up with the looks that come next.
+Looks that are due together form a *group*; the groups are a heap by due time.
+The next request takes as many groups from the top as fill it.
+It goes at the average due time of its looks. Some are then a little late and some early, but one request replaces
+two half-empty ones. No look waits for this longer than the patience.
+With many tasks, the groups of one patience fill several requests. These go together as a *volley*, at the average
+due time of all their looks: a tenth of the wake-ups halves the CPU time per request.
+A request that goes anyway is filled with the looks that are due next.
 
-Under a tight budget all groups are late, and the longest overdue go first. That starves nobody, and in
-simulated backlogs it comes within a tenth of the lag that sorting every waiting task by its gain would give.
+Under a tight budget all groups are late, and the longest overdue go first. So no task starves, and in simulated
+backlogs the lag is within a tenth of that of sorting every waiting task by its gain.
 
-How many tasks fit into a request is learned from what the server refuses, and from what it answers.
+How many tasks fit into a request is learned from what the server refuses and answers.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ from .waiting_tasks import Group, Task
 
 __all__ = ["Batches"]
 
-ALIKE: Final = 0.25  # intervals; gaps that differ by less share a group
-LEAST_ALIKE: Final = 1e-3  # seconds of an unscaled policy
-SURELY_FITS: Final = 12  # [D] the default of `limit`: a question about no more is not refused for its size
+GAP_STEP: Final = 0.25  # intervals; gaps within one step share a group
+LEAST_GAP_STEP: Final = 1e-3  # seconds of an unscaled policy
+SURELY_FITS: Final = 12  # [D] the default of `limit`: a query about so many is not refused for its size
 
 
 @define(eq=False)
 class Batches:
     """
-    Gathers tasks by when their next look is due, and makes requests of them.
+    Groups tasks by the due time of their next look, and makes requests from the groups.
 
     Attributes:
-        patience: how long a due look may wait for company, in seconds.
-        size: how many tasks one request may ask about: what the policy says, or what the server takes.
+        patience: how long a due look may wait for others, in seconds.
+        size: the most tasks in one request, by the policy or by what the server accepts.
     """
 
     _policy: PollPolicy
     patience: float
     size: int = field(init=False)
     _volley_size: int = field(init=False)  # requests at most
-    _fits: int = field(init=False, default=SURELY_FITS)  # so many at once were answered
-    _alike: float = field(init=False)  # seconds
+    _fits: int = field(init=False, default=SURELY_FITS)  # the largest request that was answered
+    _gap_step: float = field(init=False)  # seconds
     _groups: list[Group] = field(init=False, factory=list)  # a heap
-    _newest: dict[str, Group] = field(init=False, factory=dict)  # group of each queue
-    _request_at: float | None = field(init=False, default=None)  # None: to be worked out
-    _volley: int = field(init=False, default=0)  # requests left that go at `_request_at`
-    _horizon: float = field(init=False, default=-math.inf)  # what is due later leaves `_request_at` alone
+    _newest: dict[str, Group] = field(init=False, factory=dict)  # the newest group of each queue
+    _request_at: float | None = field(init=False, default=None)  # None: not computed
+    _volley: int = field(init=False, default=0)  # how many requests still go at `_request_at`
+    _horizon: float = field(init=False, default=-math.inf)  # groups due later do not affect `_request_at`
 
     def __attrs_post_init__(self) -> None:
         policy, scale = self._policy, scale_of(self._policy)
         self.size, self._volley_size = policy.batch_size, at_once(policy)
-        self._alike = max(ALIKE * policy.interval / scale, LEAST_ALIKE) * scale
+        self._gap_step = max(GAP_STEP * policy.interval / scale, LEAST_GAP_STEP) * scale
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -72,11 +72,11 @@ class Batches:
         self, tasks: list[Task], due_at: float, *, latest_at: float = math.inf, apart: bool = False
     ) -> Group:
         """
-        Let tasks wait together for a look that is due at this time, wherever they have waited so far.
+        Put tasks into a new group with this due time; they leave their earlier groups.
 
         Args:
-            latest_at: they wait for company no longer than this.
-            apart: they share a request with no others.
+            latest_at: the latest time until which they wait for others.
+            apart: they share a request with no other group.
         """
         group = Group(due_at, tasks, latest_at, apart)
         for task in tasks:
@@ -90,12 +90,12 @@ class Batches:
 
     def queue(self, task: Task, due_at: float, *, among: str) -> None:
         """
-        Let a task wait together with those that came just before it in the queue of this name.
+        Add a task to the newest group of the named queue, or to a new one if that does not fit.
         """
         task.leave()
         group = self._newest.get(among)
         if group:
-            group.drop_moved()  # the task itself, perhaps
+            group.drop_moved()  # it may hold the task itself
         if group and 0 < len(group.tasks) < self.size and 0 <= due_at - group.due_at <= self.patience:
             group.tasks.append(task)
             task.group = group
@@ -104,34 +104,34 @@ class Batches:
 
     def put_by_gap(self, gaps: Iterable[tuple[float, list[Task]]], now: float, *, latest: float) -> None:
         """
-        Let tasks wait as long as their gaps, those together whose gaps are nearly the same.
+        Put tasks into groups by their gaps; tasks with nearly the same gap share a group.
 
         Args:
-            latest: for so many seconds they may wait for company, or for their gap if that is longer.
+            latest: for how many seconds they may wait for others, if that is longer than their gap.
         """
-        alike: dict[int, tuple[float, list[Task]]] = {}
+        by_step: dict[int, tuple[float, list[Task]]] = {}
         for gap, tasks in gaps:
-            same = int(gap / self._alike)
-            if same in alike:
-                alike[same][1].extend(tasks)
+            step = int(gap / self._gap_step)
+            if step in by_step:
+                by_step[step][1].extend(tasks)
             else:
-                alike[same] = (gap, tasks)
-        for gap, group in alike.values():
+                by_step[step] = (gap, tasks)
+        for gap, group in by_step.values():
             self.put(group, now + gap, latest_at=now + max(gap, latest))
 
     def remove(self, task: Task) -> None:
         """
-        Let a task wait no more.
+        Remove a task from its group.
         """
         if task.group is not None and (self._horizon == -math.inf or task.group.due_at <= self._horizon):
-            self._request_at = None  # what is left of a volley may not be worth it without the task
+            self._request_at = None  # the rest of the volley may be too small without the task
         task.leave()
 
     # --- going -----------------------------------------------------------------------------------------
 
     def next_at(self) -> float | None:
         """
-        Return when the looks of the next full requests are due on average; None when no task waits.
+        Return the average due time of the looks in the next requests; None if no task waits.
         """
         if self._request_at is None and self._groups:
             top = self._top()
@@ -148,7 +148,7 @@ class Batches:
 
     def _top(self) -> list[Group]:
         """
-        Pop the groups that the next requests should wait for.
+        Pop the groups that belong to the next requests.
         """
         top: list[Group] = []
         room, self._horizon = self._volley_size * self.size, math.inf
@@ -162,7 +162,7 @@ class Batches:
 
     def take(self, horizon: float) -> list[Task]:
         """
-        Take a request's worth of the tasks that are due by the horizon, the earliest first.
+        Take the tasks for one request from those due by the horizon, the earliest first.
         """
         taken: list[Task] = []
         while self._groups and len(taken) < self.size and self._groups[0].due_at <= horizon:
@@ -184,7 +184,7 @@ class Batches:
     def _count_request(self) -> None:
         self._volley -= 1
         if self._volley > 0:
-            self._horizon = -math.inf  # the rest follows at once, whatever becomes due meanwhile
+            self._horizon = -math.inf  # the rest follows at once, whatever becomes due in between
         else:
             self._request_at = None
 
@@ -192,31 +192,31 @@ class Batches:
 
     def answered(self, size: int) -> None:
         """
-        Take note that the server answers so many at once.
+        Note that the server answered a request about `size` tasks.
         """
         self._fits = max(self._fits, size)
 
     def refused(self, size: int) -> bool:
         """
-        Take note that the server refused a question about so many; tell whether their number may be why.
+        Note that the server refused a request about `size` tasks; returns whether their number may be the reason.
 
-        More at once than it has ever answered are too many, and from now on half as many are asked about.
+        It may be if no request of this size was ever answered; from now on requests have half that size.
         """
         self._request_at = None
         if size > max(self._fits, 1):
             self.size = max(1, min(self.size, size // 2))
             return True
-        self._fits = size // 2  # should it be a matter of size after all
+        self._fits = size // 2  # in case the size was the reason after all
         return False
 
     def shrink(self, size: int) -> None:
         """
-        Ask about half of so many at once from now on: the answer about them was too large.
+        Limit requests to half of `size`: the answer about `size` tasks was too large.
         """
         self.size = min(self.size, (size + 1) // 2)
 
     def restore(self) -> None:
         """
-        Ask about as many at once as the policy says: their number was not why the server refused.
+        Return to the policy's size: the server did not refuse because of the number.
         """
         self.size = self._policy.batch_size

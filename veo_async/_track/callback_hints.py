@@ -1,14 +1,13 @@
 """
-What callbacks say of tasks, and how much of that is believed.
+Collects what callbacks say about tasks.
 
-A callback carries no signature, so it is a hint: a reason to look now, and never more.
-Hints that come within a window share a request.
-After a hint about a task, further ones change nothing until somebody has looked, and no more than `MOST_HINTS`
-about one task count. So a sender that repeats itself, or makes things up, costs a few looks.
+A callback has no signature, so it is only a hint: a reason to look at the task now.
+Hints within a window share a request.
+After a hint about a task, further ones are ignored until the next look at it, and at most `MOST_HINTS` hints about
+a task count. So repeated or false callbacks cost only a few looks.
 
-Whether callbacks work is told by the share of the tasks that were announced before they were seen to end.
-As long as that is nearly all of them, looks without a hint may come more rarely. Once callbacks get lost they may
-not, since a task that is not announced must be noticed no later than by polling alone.
+Callbacks work if they announce nearly all tasks before a look shows their end. Then looks without a hint are less
+frequent. If callbacks get lost they are not, since an unannounced task must be noticed as early as by polling alone.
 """
 
 from __future__ import annotations
@@ -19,29 +18,31 @@ from attrs import define, field
 
 __all__ = ["Hints"]
 
-MOST_HINTS: Final = 5  # of one task: a server that delivers twice, or early, is right in the end
-RARER: Final = 3.0  # times longer gaps between looks while callbacks are seen to work
-WORKING: Final = 0.9  # of the tasks that end are announced then
-WEIGHT: Final = 0.05  # of the newest end in that share, so the last twenty or so count; the first weigh more
+MOST_HINTS: Final = 5  # of one task; allows for a server that sends a callback twice, or too early
+GAP_FACTOR: Final = 3.0  # how much longer the gaps between looks are while callbacks work
+WORKING_SHARE: Final = 0.9  # callbacks work if they announce more than this share of the ends
+NEWEST_WEIGHT: Final = (
+    0.05  # of the newest end in that share: about the last 20 count; the first few weigh more
+)
 
 
 @define(eq=False)
 class Hints:
     """
-    Gathers what callbacks say until it is time to ask.
+    Collects hints until it is time to poll their tasks.
 
     Attributes:
-        enough: hints that fill a request, and so need not wait for others.
-        ask_at: when to ask about those that wait; None where none do.
+        enough: how many hints fill a request; then they need not wait for more.
+        ask_at: when to poll the tasks with waiting hints; None if none waits.
     """
 
     enough: int
     ask_at: float | None = field(init=False, default=None)
     _waiting: dict[str, None] = field(init=False, factory=dict)
-    _unchecked: set[str] = field(init=False, factory=set)  # hinted at, and not looked at since
-    _counts: dict[str, int] = field(init=False, factory=dict)  # of tasks that were ever hinted at
-    _ends: int = field(init=False, default=1)  # as if one had come unannounced
-    _announced: float = field(init=False, default=0.0)  # share of the ends, the newest weighing most
+    _unchecked: set[str] = field(init=False, factory=set)  # tasks without a look since their hint
+    _counts: dict[str, int] = field(init=False, factory=dict)  # hints per task
+    _ends: int = field(init=False, default=1)  # starts with one unannounced end
+    _announced: float = field(init=False, default=0.0)  # share of the ends; newer ones weigh more
 
     def __bool__(self) -> bool:
         return bool(self._unchecked)
@@ -49,13 +50,13 @@ class Hints:
     @property
     def working(self) -> bool:
         """
-        Whether callbacks announce nearly every end.
+        True if callbacks announce nearly every end.
         """
-        return self._announced > WORKING
+        return self._announced > WORKING_SHARE
 
     def add(self, task_id: str, now: float, window: float) -> bool:
         """
-        Take a hint about a task, to be asked about within `window` seconds; tell whether it changes anything.
+        Add a hint about a task, to be polled within `window` seconds; returns whether it changes anything.
         """
         count = self._counts.get(task_id, 0)
         if task_id in self._unchecked or count == MOST_HINTS:
@@ -69,7 +70,7 @@ class Hints:
 
     def take(self) -> list[str]:
         """
-        Hand over the tasks that wait to be asked about, in the order of the hints.
+        Return the tasks with waiting hints, in the order of the hints; they wait no longer.
         """
         taken = list(self._waiting)
         self._waiting.clear()
@@ -78,23 +79,25 @@ class Hints:
 
     def checked(self, task_id: str) -> bool:
         """
-        Take note that a look has shown the task pending; tell whether a hint had led to it.
+        Note that a look has shown the task pending; returns whether a hint caused the look.
         """
-        if task_id not in self._unchecked or task_id in self._waiting:  # that hint is newer than the look
+        if task_id not in self._unchecked or task_id in self._waiting:  # none, or newer than the look
             return False
         self._unchecked.discard(task_id)
         return True
 
     def ended(self, task_id: str) -> None:
         """
-        Learn from a task that was seen to have ended whether callbacks work.
+        Learn from the end of a task whether callbacks work.
         """
         self._ends += 1
-        self._announced += max(WEIGHT, 1 / self._ends) * ((task_id in self._unchecked) - self._announced)
+        self._announced += max(NEWEST_WEIGHT, 1 / self._ends) * (
+            (task_id in self._unchecked) - self._announced
+        )
 
     def forget(self, task_id: str) -> None:
         """
-        Forget what was said of a task.
+        Forget the hints about a task.
         """
         if self._counts.pop(task_id, None) is None:
             return

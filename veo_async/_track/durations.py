@@ -1,15 +1,13 @@
 """
-How long tasks take, learned per kind of request, and when a look at one is therefore worth its price.
+Learns how long tasks take, per kind of request, and so when a look at a task is worth its price.
 
-What is learned is a *life table*, as actuaries keep it: for each bin of age, how many tasks were seen to enter
-it and how many ended within it.
-The ratio of the two is the chance that a task which has come this far ends before the bin does, whatever the
-shape of the distribution.
-Tasks that are still pending count for the bins they have outlived.
-Without them a session that has just begun would learn from its quickest tasks alone, and take the others for late.
+It keeps a *life table*, as actuaries do: for each bin of age, how many tasks entered it and how many ended in it.
+The ratio of the two is the chance that a task that reaches the bin ends in it, for any shape of the distribution.
+Pending tasks count for the bins that they have outlived. Without them a new session would learn only from its
+quickest tasks, and take the others for late.
 
-The table starts as if `PRIOR_WEIGHT` tasks had been seen to end as the documents say, and a kind that is new
-borrows the experience of the others.
+The table starts as if `PRIOR_WEIGHT` tasks had ended as the documents say. A new kind uses what was learned about
+the other kinds.
 """
 
 from __future__ import annotations
@@ -23,26 +21,26 @@ from attrs import define, field
 
 __all__ = ["EDGES", "ENDS", "LAST_BIN", "Durations", "Outlook", "bin_of"]
 
-FIRST_EDGE: Final = 4.0  # seconds; shorter lives need no telling apart
-RATIO: Final = 1.15  # each bin is longer than the one before by this: narrower ones learn more slowly
-BINS: Final = 48  # the last begins at 41 minutes, past the default deadline
+FIRST_EDGE: Final = 4.0  # seconds; shorter durations share one bin
+RATIO: Final = 1.15  # of the lengths of neighbouring bins; narrower bins would learn more slowly
+BINS: Final = 48  # the last begins at 41 minutes, after the default deadline
 LAST_BIN: Final = BINS - 1
-MOST: Final = 2.0**53  # lives; from there on one more makes no difference to a float
+MAX_COUNT: Final = 2.0**53  # lives; above that a float cannot count one more
 EDGES: Final = (0.0, *(FIRST_EDGE * RATIO**power for power in range(BINS - 1)))
 WIDTHS: Final = (*(after - before for before, after in pairwise(EDGES)), EDGES[-1] * (RATIO - 1))
 ENDS: Final = (*EDGES[1:], math.inf)  # of the bins
 _PER_LOG: Final = 1 / math.log(RATIO)
 
 PRIOR_MEDIAN: Final = 108.0  # seconds; the documents' examples took 66, 68, 90, 99, 145, 165 and 185
-PRIOR_SPREAD: Final = 0.45  # of the logarithm; the examples' own is 0.40, and they are few
-PRIOR_WEIGHT: Final = 5.0  # lives; so many completions count as much as the documents
-OUTGROWN: Final = 20.0  # lives; so many halve the weight of what came before them
-LEAST_ALIVE: Final = 0.01  # share of the prior's lives that stays in bins which hardly any task reaches
-SMOOTHINGS: Final = 2  # each spreads a count by less than a bin
-MEMORY: Final = 500.0  # lives; older ones fade, so that the table follows a server that changes
-REFRESH: Final = 0.1  # of what the table holds: so much must be new before the outlook is worked out again
+PRIOR_SPREAD: Final = 0.45  # standard deviation of the logarithm; the few examples have 0.40
+PRIOR_WEIGHT: Final = 5.0  # lives; as many completed tasks weigh as much as the documents
+PRIOR_HALVED_BY: Final = 20.0  # lives; as many completed tasks halve the weight of the prior
+LEAST_REACHED: Final = 0.01  # least share of the prior's lives in a bin, however few tasks reach it
+SMOOTHINGS: Final = 2  # passes; each spreads a count by less than a bin
+MEMORY: Final = 500.0  # lives; older ones fade, so that the table adapts to a server that changes
+REFRESH: Final = 0.1  # share of the table's counts that must be new before the outlook is computed again
 MOSTLY: Final = 0.8  # of the tasks
-CERTAIN: Final = 0.95  # the largest chance to end within a bin that is believed
+MAX_CHANCE: Final = 0.95  # of an end within a bin
 
 
 def bin_of(age: float) -> int:
@@ -57,18 +55,18 @@ def bin_of(age: float) -> int:
 @define
 class Outlook:
     """
-    What is expected of tasks of one kind, in seconds.
+    The expected durations of tasks of one kind, in seconds.
 
     Attributes:
-        price: the lag that a look must be expected to end.
+        price: the expected lag from which on a look is worth it.
         median: the age by which half of them have ended.
-        mostly: the age by which `MOSTLY` of them have.
+        mostly: the age by which the share `MOSTLY` of them has ended.
     """
 
     price: float
     median: float
     mostly: float
-    _hazards: Sequence[float]  # a second, for each bin
+    _hazards: Sequence[float]  # ends per second, for each bin
     _gaps: dict[int, float] = field(init=False, factory=dict, eq=False, repr=False)
 
     @property
@@ -80,7 +78,7 @@ class Outlook:
 
     def gap(self, index: int) -> float:
         """
-        Return how long after a look in this bin of age the next one is worth its price.
+        Return how long after a look in this bin of age the next look is worth its price.
         """
         if index not in self._gaps:
             self._gaps[index] = _wait(index, self._hazards, self.price)
@@ -92,8 +90,8 @@ class _LifeTable:
     entered: list[float] = field(factory=lambda: [0.0] * BINS)
     ended: list[float] = field(factory=lambda: [0.0] * BINS)
     outlook: Outlook | None = field(default=None, init=False)
-    news: float = field(default=0.0, init=False)  # counted since the outlook was worked out
-    stale: float = field(default=0.0, init=False)  # so much news makes it worth working out again
+    news: float = field(default=0.0, init=False)  # counts since the outlook was computed
+    stale_from: float = field(default=0.0, init=False)  # how much news makes the outlook stale
 
     def fade(self) -> None:
         if self.entered[0] > MEMORY:
@@ -104,20 +102,20 @@ class _LifeTable:
 @define(eq=False)
 class Durations:
     """
-    What is known of how long tasks take, per kind of request, in seconds of an unscaled policy.
+    The learned durations of tasks per kind of request, in seconds of an unscaled policy.
     """
 
     _tables: dict[str, _LifeTable] = field(init=False, factory=dict)
 
     def observe(self, kind: str, seconds: float) -> None:
         """
-        Learn that a task of this kind took so many seconds from acceptance to its end.
+        Learn that a task of this kind took `seconds` from acceptance to its end.
         """
         self.died(kind, 0, bin_of(seconds))
 
     def survived(self, kind: str, start: int, stop: int, *, count: int = 1) -> None:
         """
-        Learn that so many tasks of this kind, alive at the beginning of bin `start`, reached bin `stop`.
+        Learn that `count` tasks of this kind, pending at the beginning of bin `start`, reached bin `stop`.
         """
         table = self._table(kind)
         for index in range(start, stop):
@@ -126,7 +124,7 @@ class Durations:
 
     def died(self, kind: str, start: int, stop: int) -> None:
         """
-        Learn that a task of this kind, alive at the beginning of bin `start`, ended within bin `stop`.
+        Learn that a task of this kind, pending at the beginning of bin `start`, ended in bin `stop`.
         """
         self.survived(kind, start, stop + 1)
         table = self._table(kind)
@@ -135,13 +133,13 @@ class Durations:
 
     def dump(self) -> dict[str, list[list[float]]]:
         """
-        Return what was learned as plain lists, ready for JSON.
+        Return what was learned as plain lists for JSON.
         """
         return {kind: [list(table.entered), list(table.ended)] for kind, table in self._tables.items()}
 
     def load(self, dumped: Mapping[str, Sequence[Sequence[float]]]) -> None:
         """
-        Take up what an earlier session learned, as `dump` gave it; what has another shape is left out.
+        Load what an earlier session learned, as returned by `dump`; entries of another shape are ignored.
         """
         for kind, counts in dumped.items():
             if _well_formed(counts):
@@ -149,12 +147,12 @@ class Durations:
 
     def outlook(self, kind: str, price: float) -> Outlook:
         """
-        Return when a look at this kind is worth its price: the seconds of lag that it must be expected to end.
+        Return when looks at tasks of this kind are worth their price, in seconds of expected lag.
         """
         table = self._table(kind)
-        if table.outlook is None or table.outlook.price != price or table.news > table.stale:
+        if table.outlook is None or table.outlook.price != price or table.news > table.stale_from:
             table.outlook = _outlook(self._chances(kind), price)
-            table.news, table.stale = 0.0, REFRESH * sum(table.entered)
+            table.news, table.stale_from = 0.0, REFRESH * sum(table.entered)
         return table.outlook
 
     def _table(self, kind: str) -> _LifeTable:
@@ -183,22 +181,22 @@ def _well_formed(counts: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value < MOST
+    return isinstance(value, int | float) and 0 <= value < MAX_COUNT
 
 
 def _prior() -> list[float]:
     """
-    Return for each bin the chance to end within it that the documents suggest.
+    Return the chance of an end in each bin, by the documents' examples.
     """
     scores = [math.log(edge / PRIOR_MEDIAN) / PRIOR_SPREAD for edge in EDGES[1:]]
     alive = [1.0, *(math.erfc(score / math.sqrt(2)) / 2 for score in scores)]
-    chances = [1 - after / before if after > 1e-9 else CERTAIN for before, after in pairwise(alive)]
-    return [*chances, CERTAIN]
+    chances = [1 - after / before if after > 1e-9 else MAX_CHANCE for before, after in pairwise(alive)]
+    return [*chances, MAX_CHANCE]
 
 
 def _survival(chances: Sequence[float]) -> list[float]:
     """
-    Return for each bin the share of tasks that outlive it.
+    Return the share of tasks that outlive each bin.
     """
     alive, shares = 1.0, []
     for chance in chances:
@@ -213,18 +211,18 @@ def _total(rows: Sequence[Sequence[float]]) -> list[float]:
 
 def _updated(prior: Sequence[float], entered: Sequence[float], ended: Sequence[float]) -> list[float]:
     """
-    Return the chances of the prior, moved towards what was counted.
+    Return the chances of the prior, updated with the counts.
     """
-    lives_before = PRIOR_WEIGHT / (1 + sum(ended) / OUTGROWN)
+    lives_before = PRIOR_WEIGHT / (1 + sum(ended) / PRIOR_HALVED_BY)
     reached = [1.0, *_survival(prior)[:-1]]
-    weights = [lives_before * max(share, LEAST_ALIVE) for share in reached]
+    weights = [lives_before * max(share, LEAST_REACHED) for share in reached]
     rows = zip(weights, prior, _smooth(entered), _smooth(ended), strict=True)
     return [(weight * chance + died) / (weight + lives) for weight, chance, lives, died in rows]
 
 
 def _smooth(counts: Sequence[float]) -> Sequence[float]:
     """
-    Share each count with its neighbours: a few completions leave gaps between them that mean nothing.
+    Share each count with its neighbours, since few completed tasks leave random gaps between bins.
     """
     for _ in range(SMOOTHINGS):
         padded = [counts[0], *counts, counts[-1]]
@@ -235,27 +233,27 @@ def _smooth(counts: Sequence[float]) -> Sequence[float]:
 
 def _outlook(chances: Sequence[float], price: float) -> Outlook:
     hazards = [
-        -math.log(1 - min(chance, CERTAIN)) / width for chance, width in zip(chances, WIDTHS, strict=True)
+        -math.log(1 - min(chance, MAX_CHANCE)) / width for chance, width in zip(chances, WIDTHS, strict=True)
     ]
     alive = _survival(chances)
     half = sum(share > 0.5 for share in alive)
-    # The median falls into that bin. Lateness is measured by it, so it is not 0: of the first bin, the end serves.
+    # The median lies in bin `half`. Ages are divided by it, so it must not be 0: the first bin gives its end.
     median = max(EDGES[min(half, BINS - 1)], FIRST_EDGE)
-    mostly = EDGES[min(sum(share > 1 - MOSTLY for share in alive) + 1, BINS - 1)]  # the end of its bin
+    mostly = EDGES[min(sum(share > 1 - MOSTLY for share in alive) + 1, BINS - 1)]  # the end of the bin
     return Outlook(price, median, mostly, hazards)
 
 
 def _wait(start: int, hazards: Sequence[float], price: float) -> float:
     """
-    Return how long after a look at the beginning of a bin the lag expected since then has grown to the price.
+    Return how long after a look at the beginning of a bin the expected lag has grown to the price.
     """
     waited = hazard_so_far = lag = chance = 0.0
     for hazard, width in zip(hazards[start:], WIDTHS[start:], strict=True):
         hazard_so_far += hazard * width
-        after = 1 - math.exp(-hazard_so_far)  # the chance that it has ended by the bin's end
+        after = 1 - math.exp(-hazard_so_far)  # the chance of an end by the end of the bin
         grown = width * (chance + after) / 2
         if lag + grown >= price:
-            # The chance grows about evenly within the bin, so the rest is a square equation.
+            # The chance grows about linearly within the bin, so the rest is a quadratic equation.
             rest, slope = price - lag, (after - chance) / width
             return waited + 2 * rest / (chance + math.sqrt(chance * chance + 2 * slope * rest))
         waited, lag, chance = waited + width, lag + grown, after

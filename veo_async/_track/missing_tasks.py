@@ -1,9 +1,9 @@
 """
-Tasks that a reply left out. Each is asked about alone, until an answer names it or it has been missing for long.
+Tasks that a reply left out. Each is polled alone, until an answer has it or it has been missing for long.
 
-That a batch leaves out a task proves nothing, since a replica may lag, or a reply may be cut.
-One answer to a question about it alone proves nothing either, so there must be several, over a span of time.
-A task whose record cannot be read is asked about alone as well, so that it does not spoil the answers about others.
+A batch that leaves out a task proves nothing, since a replica may lag, or the reply may be cut.
+One answer to a query about the task alone proves nothing either, so several over a span of time are needed.
+A task whose record cannot be read is polled alone as well, so that it does not spoil the answers about others.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from attrs import define, field
 __all__ = ["Suspects"]
 
 # Seconds here are those of an unscaled policy.
-LONE_FIRST: Final = 10.0  # seconds until an id that a reply left out is asked alone: a replica may lag
-LONE_SOON: Final = 1.0  # seconds until an answer that cannot be read is asked for again
-LONE_GAP: Final = 41.0  # seconds between lone looks: four of them span just over two minutes
+LONE_FIRST: Final = (
+    10.0  # seconds until a task that a reply left out is polled alone, since a replica may lag
+)
+LONE_SOON: Final = 1.0  # seconds until a task with an unreadable answer is polled again
+LONE_GAP: Final = 41.0  # seconds between lone looks; four of them span just over two minutes
 LONE_MISSES: Final = 4
 LONE_SPAN: Final = 120.0  # seconds
 
@@ -27,28 +29,28 @@ LONE_SPAN: Final = 120.0  # seconds
 @define(eq=False, weakref_slot=False)
 class _Suspect:
     """
-    A task that a reply left out.
+    A task that is polled alone.
     """
 
-    due_at: float = math.inf  # infinite while it is being asked about
-    misses: int = -1  # lone ones: the miss in a batch, which raised the suspicion, does not count
+    due_at: float = math.inf  # infinite while it is being polled
+    misses: int = -1  # in lone looks: the first miss, in a batch, does not count
     first_miss_at: float = math.inf
-    blamed: bool = False  # a question about it alone was refused
+    was_refused: bool = False  # a query about it alone was refused
 
 
 @define(eq=False)
 class Suspects:
     """
-    Knows when to ask about each of them next, and which the server no longer knows.
+    Knows when each suspect is polled next, and which of them the server no longer knows.
 
     Attributes:
-        scale: of the policy.
+        scale: the policy's scale.
     """
 
     scale: float
     _suspects: dict[str, _Suspect] = field(init=False, factory=dict)
     _heap: list[tuple[float, str]] = field(init=False, factory=list)  # of (due_at, id), some of them outdated
-    _missed: list[str] = field(init=False, factory=list)  # those with enough misses
+    _missed: list[str] = field(init=False, factory=list)  # ids with enough misses
 
     def __len__(self) -> int:
         return len(self._suspects)
@@ -58,13 +60,13 @@ class Suspects:
 
     def forget(self, task_id: str) -> None:
         """
-        Suspect a task no longer, if it was.
+        Stop polling a task alone, if it was a suspect.
         """
         self._suspects.pop(task_id, None)
 
     def missed(self, task_id: str, now: float) -> None:
         """
-        Ask about a task again, later: a well-formed reply left it out.
+        Poll a task alone later: a well-formed reply left it out.
         """
         suspect = self._suspects.setdefault(task_id, _Suspect())
         suspect.misses += 1
@@ -76,23 +78,23 @@ class Suspects:
 
     def refused(self, task_id: str, now: float) -> bool:
         """
-        Ask about a task alone, since a question about it was refused; tell whether that was the first about it alone.
+        Poll a task alone: a query about it was refused. Returns whether this was the first refused lone query.
 
-        That is no miss: the server has not said that it knows no such task.
+        This is no miss: the server did not say that the task is unknown.
         """
         suspect = self._suspects.get(task_id)
         if suspect is None:
             self.missed(task_id, now)
             return False
         self.ask_at(task_id, now + LONE_GAP * self.scale)
-        first, suspect.blamed = not suspect.blamed, True
+        first, suspect.was_refused = not suspect.was_refused, True
         return first
 
     def unreadable(self, task_id: str, now: float) -> None:
         """
-        Ask about a task alone: an answer about it cannot be read, and may spoil that about others.
+        Poll a task alone: an answer about it cannot be read, and may spoil the answers about others.
 
-        That is no miss. At first it is asked for again soon, as the trouble may be over.
+        This is no miss. The first repeat comes soon, since the fault may be gone by then.
         """
         known = task_id in self._suspects
         self._suspects.setdefault(task_id, _Suspect())
@@ -100,7 +102,7 @@ class Suspects:
 
     def unanswered(self, task_id: str, now: float) -> None:
         """
-        Ask about a suspect again: the question failed.
+        Poll a suspect again: the query failed.
         """
         self.ask_at(task_id, now + LONE_FIRST * self.scale)
 
@@ -108,14 +110,14 @@ class Suspects:
 
     def ask_at(self, task_id: str, due_at: float) -> None:
         """
-        Ask about a suspect at this time.
+        Poll a suspect at this time.
         """
         self._suspects[task_id].due_at = due_at
         heappush(self._heap, (due_at, task_id))
 
     def hurry(self, task_id: str, due_at: float) -> bool:
         """
-        Ask about a task by this time if it waits here to be asked about; tell whether it does.
+        Poll a task by this time if it is a suspect that waits; returns whether it is.
         """
         suspect = self._suspects.get(task_id)
         waits = suspect is not None and suspect.due_at < math.inf
@@ -125,7 +127,7 @@ class Suspects:
 
     def next_at(self) -> float | None:
         """
-        Return when the next of them is due; None when none waits.
+        Return when the next suspect is due; None if none waits.
         """
         while self._heap:
             due_at, task_id = self._heap[0]
@@ -137,7 +139,7 @@ class Suspects:
 
     def take(self) -> str:
         """
-        Return the one to ask about now; to be called where `next_at` has told of one.
+        Return the suspect to poll now; call it only after `next_at` has returned a time.
         """
         _, task_id = heappop(self._heap)
         self._suspects[task_id].due_at = math.inf
@@ -147,14 +149,14 @@ class Suspects:
 
     def next_vanished_at(self) -> float | None:
         """
-        Return when the silence about one with enough misses has lasted for long enough.
+        Return when the next suspect with enough misses has been missing for long enough; None if there is none.
         """
         self._missed = [task_id for task_id in self._missed if task_id in self._suspects]
         return min(map(self._vanished_at, self._missed), default=None)
 
     def vanished(self, now: float) -> list[str]:
         """
-        Return those that the server has not known for long enough.
+        Return the tasks that the server has not known for long enough.
         """
         vanished_at = self.next_vanished_at()
         if vanished_at is None or vanished_at > now:

@@ -1,25 +1,24 @@
 """
-Whom to ask about, and when: the schedule of looks.
+The schedule of looks: which tasks to poll, and when.
 
-A *look* is one task asked about once; a *request* carries a batch of looks.
-Requests are what the server counts and what the budget limits; lag, the time from a task's end until
-somebody notices, is what the caller feels.
-Everything here trades the one for the other.
-How long to wait until the next look is told by `poll_intervals`, who shares a request by `batches`; what a reply, a failure
-or a callback means for them is decided here.
+A *look* is one query about one task; a *request* carries a batch of looks.
+The server counts requests, and the budget limits them. The caller notices the lag: the time from a task's end until
+a look shows it. The schedule trades requests for lag.
+`poll_intervals` tells how long to wait until the next look, and `batches` which tasks share a request. This module
+decides what a reply, a failure or a callback means for them.
 
-**When an answer cannot be read**, one of those asked about may be to blame, or their number. They are asked about
-again by halves, each in a request of its own (*apart*), until it is found or all is well. From then on, whoever is
-to blame is asked about alone, and so is whoever is left out of a reply (`missing_tasks`).
+**If an answer cannot be read**, the cause may be one of its tasks, or their number. The tasks are polled again in
+halves, each in its own request (*apart*), until the cause is found or every answer can be read. From then on that
+task is polled alone, as is a task that a reply left out (`missing_tasks`).
 
-**When an answer is long in coming**, those asked about must not wait for it. They are asked about again, by halves
-as well, so that a task that makes answers long is soon alone; the answer still counts when it comes.
+**If an answer is late**, its tasks do not wait for it. They are polled again, in halves as well, so that a task that
+makes answers late is soon alone. The late answer still counts when it comes.
 
-**When callbacks come** (`callback_hints`), each is a reason to look at its task at once, or when its window closes, or
-with the next request that goes anyway. What room there is in that request is filled as always, so it does the work
-of polling as well; and as long as callbacks announce nearly every end, gaps are longer, up to `Gaps.even`.
-A record that is still pending then may lag behind its callback, so the next look comes soon.
-A task that a callback speaks of gets a head start of fixed length, which starves nobody.
+**Callbacks** (`callback_hints`) are reasons to look at a task: at once, when the window closes, or with the next
+request that goes anyway. The rest of that request is filled as usual, so it replaces a poll. As long as callbacks
+announce nearly every end, gaps are longer, up to `Gaps.normal_max`.
+A record that is still pending after a callback may lag behind it, so the next look comes soon.
+A task with a callback gets a fixed head start, so no other task starves.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from attrs import define, evolve, field
 
 from .._policies import PollPolicy
 from .batches import Batches
-from .callback_hints import RARER, Hints
+from .callback_hints import GAP_FACTOR, Hints
 from .durations import Durations
 from .missing_tasks import Suspects
 from .poll_intervals import Gaps
@@ -41,17 +40,16 @@ from .waiting_tasks import Task
 
 __all__ = ["Schedule"]
 
-NUDGED: Final = "nudged"  # no kind of request is called so
-HEAD_START: Final = (
-    60.0  # seconds of an unscaled policy; a task known to have ended passes looks that are overdue by less
-)
-FORGOTTEN: Final = 1000  # forgotten tasks that the heap of deadlines may hold besides as many as are known
+NUDGED: Final = "nudged"  # a queue's name; no kind of request has this name
+# A nudged task goes before looks that are overdue by less; in seconds of an unscaled policy.
+HEAD_START: Final = 60.0
+MAX_FORGOTTEN: Final = 1000  # forgotten tasks in the heap of deadlines, in addition to as many as are known
 
 
 @define(eq=False)
 class Schedule:
     """
-    Knows for every waiting task when the next look at it is due, and which tasks share a request.
+    Knows when the next look at each waiting task is due, and which tasks share a request.
     """
 
     _policy: PollPolicy
@@ -61,8 +59,8 @@ class Schedule:
     _hints: Hints = field(init=False)
     _suspects: Suspects = field(init=False)
     _tasks: dict[str, Task] = field(init=False, factory=dict)
-    _declined: int = field(init=False, default=0)  # questions in a row
-    _nudged: set[str] = field(init=False, factory=set)  # while they were being asked about
+    _declined: int = field(init=False, default=0)  # queries in a row
+    _nudged: set[str] = field(init=False, factory=set)  # nudged while they were being polled
     _deadlines: list[Task] = field(init=False, factory=list)  # a heap; holds forgotten tasks for a while
 
     def __attrs_post_init__(self) -> None:
@@ -86,27 +84,27 @@ class Schedule:
     @property
     def batch_size(self) -> int:
         """
-        How many tasks one request may ask about: what the policy says, or what the server takes.
+        The most tasks in one request, by the policy or by what the server accepts.
         """
         return self._batches.size
 
     @property
     def slow_after(self) -> float:
         """
-        After how many seconds an answer is long in coming, from a server that is quick as a rule.
+        The number of seconds after which an answer is late, if the server is usually fast.
         """
         return self._gaps.slow_after
 
     def looks(self, task_id: str) -> int:
         """
-        Return how often the task was seen pending; 0 for an unknown one.
+        Return how many looks have shown the task pending; 0 for an unknown task.
         """
         task = self._tasks.get(task_id)
         return task.looks if task else 0
 
     def expected_at(self, task_id: str) -> float | None:
         """
-        Return when tasks of its kind that began with it have mostly ended; None where its beginning is not known.
+        Return when most tasks of its kind that started with it have ended; None if its start is unknown.
         """
         task = self._tasks.get(task_id)
         return self._gaps.expected_at(task) if task else None
@@ -117,15 +115,15 @@ class Schedule:
         self, task_id: str, *, kind: str, started_at: float, deadline_at: float | None, found: bool = False
     ) -> float:
         """
-        Watch the task from now on; of a known one, the earlier start and the earlier deadline hold.
+        Watch a task from now on; a known task keeps the earlier start and the earlier deadline.
 
-        Returns when anything is due on its account at the earliest.
+        Returns the earliest time at which something is due for it.
 
         Args:
-            kind: what its duration is learned under (action, model, resolution).
+            kind: the key under which its duration is learned (`Request.kind`).
             started_at: when it was accepted, on the monotonic clock; may lie in the past.
             deadline_at: when to give up, or None.
-            found: it was accepted some time before `started_at`, nobody knows when.
+            found: it was accepted at an unknown time before `started_at`.
         """
         known = self._tasks.get(task_id)
         if known is not None:
@@ -134,12 +132,12 @@ class Schedule:
         task = self._tasks[task_id] = Task(task_id, kind, started_at, deadline_at, found=found)
         due_at = started_at + self._gaps.first(kind)
         self._batches.queue(task, due_at, among=kind)
-        self._expect(task)
+        self._push_deadline(task)
         return due_at if deadline_at is None else min(due_at, deadline_at)
 
     def discard(self, task_id: str) -> None:
         """
-        Forget the task, known or not.
+        Forget a task, known or not.
         """
         task = self._tasks.pop(task_id, None)
         if task is not None:
@@ -150,10 +148,10 @@ class Schedule:
 
     def ended(self, task_id: str, now: float, *, duration: float | None = None) -> None:
         """
-        Forget the task, whose terminal record was seen, and learn how long it took.
+        Forget a task that has ended, and learn how long it took.
 
         Args:
-            duration: seconds by the record's own times; None where they do not tell.
+            duration: seconds by the times in the record; None if it has none.
         """
         task = self._tasks.get(task_id)
         if task is None:
@@ -174,7 +172,7 @@ class Schedule:
 
     def next_deadline_at(self) -> float | None:
         """
-        Return when the next deadline passes; None when there is none.
+        Return when the next deadline passes; None if there is none.
         """
         heap = self._deadlines
         while heap and self._tasks.get(heap[0].id) is not heap[0]:
@@ -185,27 +183,27 @@ class Schedule:
         task.started_at = min(task.started_at, started_at)
         if deadline_at is None or (task.deadline_at is not None and task.deadline_at <= deadline_at):
             return
-        # A key inside a heap must not change: the task gets a new record, and the old one is forgotten.
+        # The sort key of an entry in a heap must not change, so the task gets a new record.
         group = task.group
         task.leave()
         changed = self._tasks[task.id] = evolve(task, deadline_at=deadline_at)
         if group is not None:
             self._batches.put([changed], group.due_at, latest_at=group.latest_at)
-        self._expect(changed)
+        self._push_deadline(changed)
 
-    def _expect(self, task: Task) -> None:
+    def _push_deadline(self, task: Task) -> None:
         if task.deadline_at is None:
             return
         heappush(self._deadlines, task)
-        if len(self._deadlines) > 2 * len(self._tasks) + FORGOTTEN:
+        if len(self._deadlines) > 2 * len(self._tasks) + MAX_FORGOTTEN:
             self._deadlines = [kept for kept in self._deadlines if self._tasks.get(kept.id) is kept]
             heapify(self._deadlines)
 
-    # --- whom to ask about, and when -------------------------------------------------------------------
+    # --- which tasks to poll, and when -----------------------------------------------------------------
 
     def next_due_at(self) -> float | None:
         """
-        Return when the next request should go, a deadline passes or a task has vanished; None when nothing waits.
+        Return when the next request should go, a deadline passes or a task vanishes; None if nothing waits.
         """
         times = [self._batches.next_at(), self._hints.ask_at, self.next_deadline_at()]
         if self._suspects:
@@ -214,7 +212,7 @@ class Schedule:
 
     def take_batch(self, now: float) -> list[str]:
         """
-        Return the ids to ask about in one request now, none if none is due; each is taken until reported on.
+        Take the ids for one request now, none if none is due. Report each of them before it can be taken again.
         """
         self._follow_hints(now)
         request_at, lone_at = self._batches.next_at(), self._suspects.next_at()
@@ -222,31 +220,31 @@ class Schedule:
             return [self._suspects.take()]
         if request_at is None or request_at > now:
             return []
-        return [task.id for task in self._batches.take(now + self._gaps.even)]
+        return [task.id for task in self._batches.take(now + self._gaps.normal_max)]
 
     def nudge(self, task_id: str, now: float) -> None:
         """
-        Make the task due at once: it may well have ended.
+        Make a task due at once: it has probably ended.
         """
         task, due_at = self._tasks.get(task_id), now - HEAD_START * self._gaps.scale
         if task is None or self._suspects.hurry(task_id, due_at):
             return
         if task.group is None:
-            self._nudged.add(task_id)  # the answer under way may have been written before the end
+            self._nudged.add(task_id)  # the answer in flight may be older than the end
         elif task.group.due_at > due_at:
             self._batches.queue(task, due_at, among=NUDGED)
 
     def hint(self, task_id: str, now: float, *, window: float = 0.0) -> bool:
         """
-        Make the task due within `window` seconds: a callback says that it has ended.
+        Make a task due within `window` seconds: a callback says that it has ended.
 
-        Those of which callbacks speak by then share a request. Tells whether the hint changes anything.
+        Tasks with callbacks in that window share a request. Returns whether the hint changes anything.
         """
         return task_id in self._tasks and self._hints.add(task_id, now, window)
 
     def _follow_hints(self, now: float) -> None:
         """
-        Make the tasks of which callbacks speak due, if their window is over or a request goes anyway.
+        Make the tasks with callbacks due, if their window is over or a request goes anyway.
         """
         ask_at, request_at = self._hints.ask_at, self._batches.next_at()
         if ask_at is None:
@@ -255,46 +253,48 @@ class Schedule:
             for task_id in self._hints.take():
                 self.nudge(task_id, now)
 
-    # --- what came of it -------------------------------------------------------------------------------
+    # --- outcomes --------------------------------------------------------------------------------------
 
     def looked(self, task_ids: Iterable[str], now: float) -> None:
         """
-        Take note that these are still pending, and plan the next look at them.
+        Note that these tasks are still pending, and plan the next look at them.
         """
         tasks = self._known(task_ids)
         if self._suspects:
             for task in tasks:
                 self._suspects.forget(task.id)
-        gaps = self._as_hinted(self._gaps.after_look(tasks, now))
-        self._batches.put_by_gap(gaps, now, latest=self._gaps.even)
+        gaps = self._adjusted_to_hints(self._gaps.after_look(tasks, now))
+        self._batches.put_by_gap(gaps, now, latest=self._gaps.normal_max)
         self._renew_nudges(tasks, now)
 
-    def _as_hinted(self, gaps: Iterable[tuple[float, list[Task]]]) -> Iterator[tuple[float, list[Task]]]:
+    def _adjusted_to_hints(
+        self, gaps: Iterable[tuple[float, list[Task]]]
+    ) -> Iterator[tuple[float, list[Task]]]:
         """
-        Change the gaps after a look, each given with whom it concerns, as callbacks ask for it.
+        Adjust the gaps after a look, each given with its tasks, to hints and to how well callbacks work.
         """
         hints, interval = self._hints, self._policy.interval
         for gap, tasks in gaps:
             if not hints and not hints.working:
                 yield gap, tasks
                 continue
-            rarer = max(gap, min(RARER * gap, self._gaps.even)) if hints.working else gap
+            longer = max(gap, min(GAP_FACTOR * gap, self._gaps.normal_max)) if hints.working else gap
             for task in tasks:
-                yield (min(gap, interval) if self._is_checked(task) else rarer), [task]
+                yield (min(gap, interval) if self._answers_hint(task) else longer), [task]
 
-    def _is_checked(self, task: Task) -> bool:
+    def _answers_hint(self, task: Task) -> bool:
         """
-        Tell whether this look was the answer to a hint, and take it as one.
+        Return whether a hint caused this look, and mark the hint as answered.
         """
         return bool(self._hints) and task.id not in self._nudged and self._hints.checked(task.id)
 
     def unanswered(self, task_ids: Iterable[str], now: float, *, declined: bool = False) -> None:
         """
-        Ask about these again soon: the poll itself failed, and no look is counted.
+        Poll these tasks again soon: the poll failed, and no look is counted.
 
         Args:
-            declined: the server is well and did not want to answer, which the gate lets pass; so it is asked
-                ever more rarely until it does.
+            declined: a healthy server declined to answer. The gate does not pause for that, so the delay grows here
+                until the server answers.
         """
         tasks = self._known(task_ids)
         again = [task for task in tasks if task.id not in self._suspects]
@@ -307,14 +307,14 @@ class Schedule:
                 self._suspects.unanswered(task.id, now)
         self._renew_nudges(tasks, now)
 
-    def spoilt(self, task_ids: Sequence[str], now: float, *, too_large: bool = False) -> None:
+    def answer_unreadable(self, task_ids: Sequence[str], now: float, *, too_large: bool = False) -> None:
         """
-        Ask about these again soon, in two halves: what came as an answer could not be read.
+        Poll these tasks again soon, in two halves: their answer could not be read.
 
-        One of them may be to blame, or their number; halves of halves find that out, at the cost of few.
+        The cause is one of them, or their number; halving finds it with few requests.
 
         Args:
-            too_large: it was their number, so fewer are asked about at once from now on.
+            too_large: the cause was their number, so later requests are smaller.
         """
         if len(task_ids) == 1:
             self.unreadable(task_ids, now)
@@ -326,9 +326,9 @@ class Schedule:
         self.unreadable([task_id for task_id in task_ids if task_id in self._suspects], now)
         self._renew_nudges(tasks, now)
 
-    def overlong(self, task_ids: Iterable[str], now: float) -> None:
+    def answer_late(self, task_ids: Iterable[str], now: float) -> None:
         """
-        Ask about these again at once, in two halves, beside the question whose answer is long in coming.
+        Poll these tasks again at once, in two halves: their answer is late, and may still come.
         """
         tasks = self._known(task_ids)
         self._halve(tasks, now)
@@ -338,7 +338,7 @@ class Schedule:
 
     def waiting(self, task_ids: Iterable[str]) -> list[str]:
         """
-        Return those of these that nobody is asking about right now.
+        Return those of these tasks that wait for a look and are not being polled now.
         """
         return [task.id for task in self._known(task_ids) if task.group is not None]
 
@@ -350,7 +350,7 @@ class Schedule:
 
     def unreadable(self, task_ids: Iterable[str], now: float) -> None:
         """
-        Ask about each of these alone: they are known, and what is said of them could not be read.
+        Poll each of these tasks alone: the server knows them, but its answer about them could not be read.
         """
         tasks = self._known(task_ids)
         for task in tasks:
@@ -360,13 +360,13 @@ class Schedule:
 
     def missing(self, task_ids: Iterable[str], now: float) -> None:
         """
-        Ask about these alone, later: a well-formed reply left them out.
+        Poll each of these tasks alone, later: a well-formed reply left them out.
         """
         tasks = self._known(task_ids)
         for task in tasks:
             task.leave()
             self._suspects.missed(task.id, now)
-            self._is_checked(task)
+            self._answers_hint(task)
         self._renew_nudges(tasks, now)
 
     def vanished(self, now: float) -> list[str]:
@@ -380,17 +380,17 @@ class Schedule:
 
     def answered(self, size: int) -> None:
         """
-        Take note that the server answers so many at once.
+        Note that the server answered a request about `size` tasks.
         """
         self._batches.answered(size)
         self._declined = 0
 
     def refused(self, task_ids: Sequence[str], now: float) -> None:
         """
-        Ask about these in another way: the server refused the question.
+        Poll these tasks in another way: the server refused the query.
 
-        More at once than it has ever answered are halved, for good; else one of them is to blame, and each is
-        asked alone. Where that shows which, it was no matter of size.
+        If no request of this size was ever answered, requests are half as large from now on. Else the cause is one of
+        the tasks, and each is polled alone. If that finds it, the size was not the cause, and is restored.
         """
         size = len(task_ids)
         if self._batches.refused(size):

@@ -1,14 +1,14 @@
 """
-The one long-lived coroutine that watches every task.
+One long-lived coroutine that watches all tasks.
 
-It asks the schedule when the next look is due and whom to ask about, sleeps until then, passes the gate of the
-polls, asks the API, and hands what the answer says to the session.
-It holds no job: tasks are known by their ids, and outcomes leave through `settle`.
+It gets from the schedule which tasks are due, and when. It sleeps until then, enters the gate of the poll lane, polls
+the API, and passes the outcomes to the session.
+It holds no jobs: it knows tasks by their ids, and outcomes leave through `settle`.
 
-One look is a short asyncio task of its own, so that a slow answer holds up nobody. The looks at other tasks go on,
-and those that the slow answer is about are asked about again meanwhile. The number of looks is bounded.
-What a look may end in, and what follows, stands in `_look`. A failed look never ends a task. Only the server's
-record, the deadline, lasting silence about an id, or a dead token do.
+Each poll runs in its own asyncio task, so that a slow answer delays no other task. The tasks of a slow answer are
+polled again while it is awaited. The number of polls at once is bounded.
+`_poll` shows how a poll may end, and what follows. A failed poll never ends a job. Only the server's record, the
+deadline, an id that is unknown for long, or a dead token do.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any, Final
 from attrs import Factory, define, field
 
 from .._api.replies import is_dead_token
-from .._api.tasks import read_items, standings, task_id_of
+from .._api.tasks import batch_states, read_items, task_id_of
 from .._http.client import Http
 from .._http.limiter import Limiter, sleep
-from .._http.task_listing import about_many, or_none
+from .._http.task_listing import batch_query, record_or_none
 from ..errors import (
     ApiError,
     BadRequest,
@@ -43,10 +43,10 @@ from .schedule import Schedule
 
 __all__ = ["Outcome", "Tracker"]
 
-AT_ONCE: Final = 16  # looks under way; a server that answers in a second is still asked ten times a second
-SLOW: Final = 3.0  # times the usual: an answer that takes longer is not waited for
-NEWEST: Final = 0.25  # weight of the newest answer in what is usual
-DEAD_PROBES: Final = 3  # a gateway that hiccups says 401 once or twice
+MAX_POLLS: Final = 16  # at once; enough for ten polls a second, even if each answer takes a second
+LATE: Final = 3.0  # times the usual duration; a later answer is not waited for
+NEWEST_WEIGHT: Final = 0.25  # of the newest answer in the usual duration
+DEAD_PROBES: Final = 3  # in a row; a gateway with a short fault may answer 401 once or twice
 
 Outcome = Mapping[str, Any] | JobError
 
@@ -59,10 +59,10 @@ class Tracker:
     Watches tasks until each has its outcome.
 
     Attributes:
-        schedule: who is due, and when.
-        settle: takes terminal records and errors, by task id.
-        looked: is told which ids were asked about and answered, and the records.
-        dead_after: for how many seconds the token must be called dead before tracking stops.
+        schedule: tells which tasks are due, and when.
+        settle: called with terminal records and errors, by task id.
+        looked: called after each answer with the polled ids and the records.
+        dead_after: for how many seconds the server must refuse the token before tracking stops.
     """
 
     schedule: Schedule
@@ -71,15 +71,15 @@ class Tracker:
     looked: Callable[[Sequence[str], Sequence[object]], Awaitable[None]]
     dead_after: float
     limiter: Limiter = field(init=False, default=Factory(lambda self: self.http.polls, takes_self=True))
-    _looks: set[asyncio.Task[None]] = field(init=False, factory=set)
+    _polls: set[asyncio.Task[None]] = field(init=False, factory=set)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
-    _sleeps_until: float = field(init=False, default=-math.inf)  # as now, while it is awake anyway
-    _patience: asyncio.Timeout | None = field(init=False, default=None)  # of the wait at the gate
+    _sleeps_until: float = field(init=False, default=-math.inf)  # -inf while it is awake
+    _gate_timeout: asyncio.Timeout | None = field(init=False, default=None)
     _failure: BaseException | None = field(init=False, default=None)
-    _was_refused: bool = field(init=False, default=False)
-    _usual: float = field(init=False, default=0.0)  # seconds that an answer takes
-    _twice: set[str] = field(init=False, factory=set)  # asked about alone, and again beside that
-    _linkless: set[str] = field(init=False, factory=set)  # successes by their last record, without a link
+    _has_warned_of_refusal: bool = field(init=False, default=False)
+    _usual_seconds: float = field(init=False, default=0.0)  # until an answer comes
+    _polled_twice: set[str] = field(init=False, factory=set)  # alone, and again while that answer is late
+    _linkless: set[str] = field(init=False, factory=set)  # succeeded, but without a usable link
     _dead_probes: int = field(init=False, default=0)
     _dead_since: float = field(init=False, default=0.0)
 
@@ -87,7 +87,7 @@ class Tracker:
         self, task_id: str, *, kind: str, started_at: float, deadline_at: float | None, found: bool = False
     ) -> None:
         """
-        Watch a task from now on; one that was found may have ended long ago, and is looked at at once.
+        Watch a task from now on. A found task may have ended long ago, so it is polled at once.
         """
         due_at = self.schedule.add(
             task_id, kind=kind, started_at=started_at, deadline_at=deadline_at, found=found
@@ -105,41 +105,41 @@ class Tracker:
 
     def nudge(self, task_id: str) -> None:
         """
-        Look at a task at once: it may well have ended.
+        Poll a task at once: it has probably ended.
         """
         self.schedule.nudge(task_id, self.limiter.now())
         self._wake_in_time()
 
     def hint(self, task_id: str, window: float) -> None:
         """
-        Look at a task within `window` seconds, together with others: a callback says that it has ended.
+        Poll a task within `window` seconds, together with others: a callback says that it has ended.
         """
         if self.schedule.hint(task_id, self.limiter.now(), window=window):
             self._wake_in_time()
 
     async def run(self) -> None:
         """
-        Watch until cancelled.
+        Watch until cancelled, or until a poll raises an unexpected error.
         """
         try:
             while self._failure is None:
                 await self._step()
             raise self._failure
         finally:
-            looks = list(self._looks)
-            for look in looks:
-                look.cancel()
-            await asyncio.gather(*looks, return_exceptions=True)
+            polls = list(self._polls)
+            for poll in polls:
+                poll.cancel()
+            await asyncio.gather(*polls, return_exceptions=True)
 
     async def _step(self) -> None:
         """
-        Do the one thing that is due now, or sleep until something is.
+        Do one thing that is due now, or sleep until something is due.
         """
         now = self.limiter.now()
-        await self._expire(now)
+        await self._end_overdue(now)
         due_at = self.schedule.next_due_at()
-        if len(self._looks) >= AT_ONCE:
-            await self._sleep(self.schedule.next_deadline_at())  # or until one has ended
+        if len(self._polls) >= MAX_POLLS:
+            await self._sleep(self.schedule.next_deadline_at())  # or until a poll ends
             return
         if due_at is None or due_at > now:
             await self._sleep(due_at)
@@ -161,32 +161,32 @@ class Tracker:
 
     def _wake_in_time(self) -> None:
         """
-        Wake up if something is due before the sleep ends; a thousand new tasks are no reason to wake so often.
+        Wake up if something is due before the sleep ends. Most new tasks are due later, and need no wake-up.
         """
         due_at = self.schedule.next_due_at()
         if due_at is not None and due_at < self._sleeps_until:
             self._woken.set()
-        if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(
+        if self._gate_timeout is not None and not self._gate_timeout.expired():
+            self._gate_timeout.reschedule(
                 self.limiter.now() if self._failure else self.schedule.next_deadline_at()
             )
 
     async def _enter(self) -> float | None:
         """
-        Pass the gate, but not at the cost of a deadline, even one that comes meanwhile.
+        Enter the gate; None if a deadline comes first, even one that is added during the wait.
         """
-        if (entered_at := self.limiter.enter_at_once()) is not None:
+        if (entered_at := self.limiter.try_enter()) is not None:
             return entered_at
         self._sleeps_until = math.inf
         try:
-            async with asyncio.timeout_at(self.schedule.next_deadline_at()) as self._patience:
+            async with asyncio.timeout_at(self.schedule.next_deadline_at()) as self._gate_timeout:
                 return await self.limiter.enter()
         except TimeoutError:
             return None
         finally:
-            self._sleeps_until, self._patience = -math.inf, None
+            self._sleeps_until, self._gate_timeout = -math.inf, None
 
-    async def _expire(self, now: float) -> None:
+    async def _end_overdue(self, now: float) -> None:
         late = [(task_id, self._timed_out(task_id)) for task_id in self.schedule.overdue(now)]
         words = "the server no longer knows the task"
         gone = [(task_id, JobVanished(words, task_id=task_id)) for task_id in self.schedule.vanished(now)]
@@ -198,102 +198,102 @@ class Tracker:
         words = "past the deadline; the task goes on: its key, resume() or attach() takes it up again"
         if task_id in self._linkless:
             words = (
-                "past the deadline: succeeded, and billed, without a usable link;"
+                "past the deadline: the task succeeded and is billed, but has no usable link yet;"
                 " its key, resume() or attach() looks for one again"
             )
         return JobTimedOut(words, task_id=task_id)
 
     def _begin(self, batch: list[str], entered_at: float) -> None:
-        look = asyncio.create_task(self._look(batch, entered_at), name="veo_async look")
-        self._looks.add(look)
-        look.add_done_callback(self._finished)
+        poll = asyncio.create_task(self._poll(batch, entered_at), name="veo_async poll")
+        self._polls.add(poll)
+        poll.add_done_callback(self._finished)
 
-    def _finished(self, look: asyncio.Task[None]) -> None:
-        if len(self._looks) >= AT_ONCE:  # there is a place again
+    def _finished(self, poll: asyncio.Task[None]) -> None:
+        if len(self._polls) >= MAX_POLLS:  # this one makes room
             self._woken.set()
-        self._looks.discard(look)
-        if not look.cancelled() and look.exception() is not None:
-            self._failure = look.exception()
+        self._polls.discard(poll)
+        if not poll.cancelled() and poll.exception() is not None:
+            self._failure = poll.exception()
             self._woken.set()
         self._wake_in_time()
 
-    async def _look(self, batch: list[str], entered_at: float) -> None:
-        held = list(batch)  # who waits for the answer; nobody, once it is too long in coming
+    async def _poll(self, batch: list[str], entered_at: float) -> None:
+        waiting = list(batch)  # the tasks that wait for the answer; none once it is late
         try:
-            records = await self._ask(batch, entered_at, held)
+            records = await self._ask(batch, entered_at, waiting)
         except UsageError:
-            raise  # the caller closed the aiohttp session: nobody can ask any more, and that is no secret
+            raise  # the caller closed the aiohttp session: no poll can work any more
         except asyncio.CancelledError:
-            # Not at the end only: what a caller's session is hooked up with may do it.
-            self.schedule.unanswered(held, self.limiter.now())
+            # This is not always the end of `run`: code in the caller's session may cancel as well.
+            self.schedule.unanswered(waiting, self.limiter.now())
             raise
         except VeoError as error:
-            log.debug("a look at %d tasks failed: %s", len(batch), error)
-            if held:
-                self._report(held, error)
+            log.debug("a poll of %d tasks failed: %s", len(batch), error)
+            if waiting:
+                self._report(waiting, error)
             if is_dead_token(error):
-                await self._suspect_the_token(error, entered_at)
+                await self._count_dead_token(error, entered_at)
         else:
             self._dead_probes = 0
-            self._usual += NEWEST * (self.limiter.now() - entered_at - self._usual)
+            self._usual_seconds += NEWEST_WEIGHT * (self.limiter.now() - entered_at - self._usual_seconds)
             self.schedule.answered(len(batch))
-            await self._learn(batch, records, is_late=not held)
+            await self._learn(batch, records, is_late=not waiting)
 
-    async def _ask(self, batch: list[str], entered_at: float, held: list[str]) -> Sequence[object]:
-        patience = max(self.schedule.slow_after, SLOW * self._usual)
-        timer = asyncio.get_running_loop().call_at(entered_at + patience, self._let_go, held)
+    async def _ask(self, batch: list[str], entered_at: float, waiting: list[str]) -> Sequence[object]:
+        patience = max(self.schedule.slow_after, LATE * self._usual_seconds)
+        timer = asyncio.get_running_loop().call_at(entered_at + patience, self._poll_again, waiting)
         try:
-            return await _poll(self.http, batch, entered_at=entered_at)
+            return await _query(self.http, batch, entered_at=entered_at)
         finally:
             timer.cancel()
-            if not held:
-                self._twice.difference_update(batch)
+            if not waiting:
+                self._polled_twice.difference_update(batch)
 
-    def _let_go(self, held: list[str]) -> None:
+    def _poll_again(self, waiting: list[str]) -> None:
         """
-        Ask again about those whose answer is long in coming; about one that is asked about alone, once more only.
+        Poll again the tasks whose answer is late; a task that is polled alone, only once more.
         """
         now, gate = self.limiter.now(), self.limiter.gate
-        if gate.opens_at(now) is None:  # nothing may go before that answer, so it is no fault of their number
+        if gate.opens_at(now) is None:  # nothing else may go, so halves would not help
             gate.overdue(now)
             self.limiter.changed()
-            self.schedule.unanswered(held, now)
-        elif len(held) > 1:
-            self.schedule.overlong(held, now)
-        elif self._twice.isdisjoint(held):
-            self._twice.update(held)
-            self.schedule.unreadable(held, now)
+            self.schedule.unanswered(waiting, now)
+        elif len(waiting) > 1:
+            self.schedule.answer_late(waiting, now)
+        elif self._polled_twice.isdisjoint(waiting):
+            self._polled_twice.update(waiting)
+            self.schedule.unreadable(waiting, now)
         else:
             return
-        held.clear()
+        waiting.clear()
         self._wake_in_time()
 
     def _report(self, batch: list[str], error: VeoError) -> None:
         """
-        Tell the schedule what a failed look means for those that were asked about.
+        Tell the schedule what a failed poll means for its tasks.
         """
         now = self.limiter.now()
         if isinstance(error, BadRequest):
             self._refused(batch, error)
         elif isinstance(error, ProtocolError):
-            self.schedule.spoilt(batch, now, too_large=error.too_large)
+            self.schedule.answer_unreadable(batch, now, too_large=error.too_large)
         else:
-            self.schedule.unanswered(batch, now, declined=_is_let_pass(error))
+            self.schedule.unanswered(batch, now, declined=_is_declined(error))
 
     def _refused(self, batch: list[str], error: BadRequest) -> None:
-        level = logging.DEBUG if self._was_refused else logging.WARNING  # once is enough to be seen
-        log.log(level, "the server refused to be asked about %d tasks: %s", len(batch), error)
-        self._was_refused = True
+        level = logging.DEBUG if self._has_warned_of_refusal else logging.WARNING  # warn only once
+        log.log(level, "the server refused a query about %d tasks: %s", len(batch), error)
+        self._has_warned_of_refusal = True
         self.schedule.refused(batch, self.limiter.now())
 
     async def _learn(self, batch: Sequence[str], records: Sequence[object], *, is_late: bool) -> None:
         """
-        Take in what a well-formed reply says of those asked about.
+        Apply what a well-formed reply says about the polled tasks.
 
-        If it is late, tasks that are being asked about again are left to that question: each answer plans the next
-        look, so from then on there would be two looks at a time.
+        If the reply is late, it plans no look for tasks that are being polled again: that poll plans one, and each
+        task must have only one next look.
         """
-        now, (pending, ended, unreadable, linkless) = self.limiter.now(), standings(records, batch)
+        now, (pending, ended, unreadable, linkless) = self.limiter.now(), batch_states(records, batch)
         if linkless or self._linkless:
             self._linkless.difference_update(batch)
             self._linkless.update(linkless)
@@ -314,14 +314,14 @@ class Tracker:
         if ended:
             await self._end([*ended.items()])
 
-    async def _suspect_the_token(self, error: VeoError, at: float) -> None:
+    async def _count_dead_token(self, error: VeoError, at: float) -> None:
         now = self.limiter.now()
         if not self._dead_probes:
             self._dead_since = at
         self._dead_probes += 1
         if self._dead_probes < DEAD_PROBES or now - self._dead_since < self.dead_after:
             return
-        words = f"the token no longer works, so nobody can ask about the task: {error}"
+        words = f"the token no longer works, so the task cannot be watched: {error}"
         lost = [(task_id, TrackingLost(words, task_id=task_id)) for task_id in self.schedule]
         for _, outcome in lost:
             outcome.__cause__ = error
@@ -334,39 +334,43 @@ class Tracker:
         await self.settle(ends)
 
 
-async def _poll(http: Http, task_ids: Sequence[str], *, entered_at: float) -> Sequence[object]:
+async def _query(http: Http, task_ids: Sequence[str], *, entered_at: float) -> Sequence[object]:
     """
-    Ask about tasks, once the lane of polls is entered; returns the records of the answer.
+    Poll tasks, after the gate was entered; returns the records in the answer.
+
+    Raises:
+        ApiError: the server answered with an error.
+        TransportError: no answer came, or it was not the API's.
     """
     if len(task_ids) == 1:
         question = {"action": "retrieve", "id": task_ids[0]}
-        record = await or_none(http.exchange(question, entered_at=entered_at))
+        record = await record_or_none(http.exchange(question, entered_at=entered_at))
         if record is not None and task_id_of(record) != task_ids[0]:
-            raise ProtocolError("asked about one task, answered about another")
+            raise ProtocolError("the answer is about another task than the query")
         if record is not None:
             return [record]
-        entered_at = await http.polls.enter()  # nothing vanishes on the word of one kind of question
-    # Most records are of pending tasks, of which nothing is kept.
-    return read_items(await http.exchange(about_many(task_ids), entered_at=entered_at, any_depth=True))
+        entered_at = await http.polls.enter()  # a task vanishes only if both kinds of query miss it
+    # The depth is not checked: most records are of pending tasks, and are not kept.
+    return read_items(await http.exchange(batch_query(task_ids), entered_at=entered_at, any_depth=True))
 
 
-def _is_let_pass(error: VeoError) -> bool:
+def _is_declined(error: VeoError) -> bool:
     """
-    Tell whether an answer is no reason for the gate to pause: the server is well, and did not want to answer.
+    Tell whether a healthy server declined to answer, which does not pause the gate.
     """
-    heeded = isinstance(error, RateLimited | ServerError) or is_dead_token(error)
-    return isinstance(error, ApiError) and not heeded
+    pauses_gate = isinstance(error, RateLimited | ServerError) or is_dead_token(error)
+    return isinstance(error, ApiError) and not pauses_gate
 
 
 def _duration(record: Mapping[str, Any]) -> float | None:
     """
-    How long the task took by its record's own times, in seconds; None where they do not tell.
+    Return how long the task took by the times in its record, in seconds; None if unknown.
     """
     begun, ended = record.get("created_at"), record.get("finished_at")
     if not isinstance(begun, int | float) or not isinstance(ended, int | float):
         return None
     try:
         seconds = float(ended - begun)
-    except OverflowError:  # JSON knows no bound on whole numbers
+    except OverflowError:  # JSON does not bound integers
         return None
     return seconds if 0 <= seconds < math.inf else None

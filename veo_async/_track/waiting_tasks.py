@@ -1,9 +1,9 @@
 """
-Tasks that wait for their next look, and the groups they wait in.
+Tasks that wait for their next look, and the groups in which they wait.
 
-What a waiting task costs is one small record, in one dict, in one group's list, in the heap of deadlines.
-A task that moves on is not searched for in the group it leaves: its record points to its new group, and the old
-one drops it when its turn comes.
+A waiting task costs one small record, which is in a dict, in the list of a group, and in the heap of deadlines.
+A task that leaves a group stays in its list: its record points to the new group, and the old group drops it later
+(`drop_moved`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["Group", "Task"]
 @define(eq=False, weakref_slot=False)
 class Task:
     """
-    One waiting task: all that it costs.
+    A waiting task.
 
     Attributes:
         id: the task's id.
-        kind: what its duration is learned under.
+        kind: the key under which its duration is learned.
         started_at: when it was accepted, or found.
         deadline_at: when to give up, or None.
-        looks: how often it was seen pending.
-        bin: of the life table; those before it are counted as outlived.
-        found: rather than accepted here: it is older than it was watched.
-        group: where it waits; None while it is being asked about, or suspected.
+        looks: how many looks have shown it pending.
+        bin: its bin of the life table; the bins before it are counted as outlived.
+        found: it was found, not accepted here, so it is older than `started_at` says.
+        group: where it waits; None while it is being polled, or is a suspect.
     """
 
     id: str
@@ -42,13 +42,13 @@ class Task:
 
     def __lt__(self, other: Task) -> bool:
         """
-        Order by deadline; the heap of deadlines holds nothing but tasks that have one.
+        Order by deadline; only the heap of deadlines compares tasks, and all tasks in it have one.
         """
         return self.deadline_at < other.deadline_at  # type: ignore[operator]
 
     def leave(self) -> None:
         """
-        Wait in no group any more; the one that is left drops the task when its turn comes.
+        Leave the group, which drops the task later.
         """
         if self.group is not None:
             self.group.was_left = True
@@ -58,14 +58,14 @@ class Task:
 @define(eq=False, weakref_slot=False)
 class Group:
     """
-    Tasks whose next look is due at the same time, among them some that have moved on.
+    Tasks whose next look is due at the same time; some of them may have left.
 
     Attributes:
         due_at: when the look is due.
         tasks: those that wait, and those that have left since the last `drop_moved`.
-        latest_at: they wait for company no longer than this.
+        latest_at: the latest time until which they wait for others.
         apart: it shares a request with no other group.
-        was_left: by tasks that have not been dropped yet.
+        was_left: it holds tasks that have left and are not dropped yet.
     """
 
     due_at: float
@@ -79,7 +79,7 @@ class Group:
 
     def drop_moved(self) -> bool:
         """
-        Drop the tasks that have moved on, and tell whether any is left.
+        Drop the tasks that have left; returns whether any remains.
         """
         if self.was_left:
             self.tasks = [task for task in self.tasks if task.group is self]
