@@ -1,5 +1,5 @@
 """
-The queue of jobs to be sent, and the gate that each passes when its turn has come.
+The queue of jobs to be sent, and the gate that lets them go.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger("veo_async")
 @define(eq=False)
 class Queue:
     """
-    Lets jobs go one after the other, as fast as the gate allows.
+    Releases jobs one at a time, as fast as the gate allows.
     """
 
     http: Http
@@ -46,7 +46,7 @@ class Queue:
 
     def put_again(self, submission: Submission, reason: BaseException | str) -> None:
         """
-        Queue a job once more, before all others, after an attempt that bought nothing.
+        Put a job back at the head of the queue, after an attempt that bought nothing.
         """
         submission.outgoing = submission.attempt = None
         if submission.attached:
@@ -63,7 +63,7 @@ class Queue:
 
     def close(self) -> None:
         """
-        Let no job go any more.
+        Release no more jobs.
         """
         self._closed = True
         self._woken.set()
@@ -71,7 +71,9 @@ class Queue:
 
     async def next(self) -> tuple[Submission, float] | None:
         """
-        Wait for the job whose turn it is, and for the gate to let it go; None once the queue is closed.
+        Wait for the next job and for the gate to open; None once the queue is closed.
+
+        Returns the submission, and when it passed the gate by the event loop's clock.
         """
         while not self._closed:
             self._drop_settled_and_late()
@@ -89,7 +91,7 @@ class Queue:
 
     def _drop_settled_and_late(self) -> None:
         """
-        Take from the head of the queue what was withdrawn, and what waited too long: the oldest come first.
+        Remove from the head of the queue, where the oldest jobs are, what was withdrawn or has waited too long.
         """
         while self._waiting:
             late_at = self._next_late_at()
@@ -107,7 +109,7 @@ class Queue:
 
     async def _probe(self) -> None:
         """
-        Find out with a free question whether the server is back, before money goes that way.
+        Find out with a free request whether the server is back, before a paid one is sent.
         """
         gate, sent_at = self.lane.gate, self.lane.now()
         gate.take(sent_at)
@@ -119,7 +121,7 @@ class Queue:
             error = caught
         except BaseException as caught:
             gate.withdrawn(self.lane.now(), sent_at=sent_at)
-            if not isinstance(caught, TimeoutError):  # else somebody's patience at the gate has ended
+            if not isinstance(caught, TimeoutError):  # a timeout means that the next job has waited too long
                 raise
             return
         finally:
