@@ -1,7 +1,7 @@
 """
-What several sessions have learned of one thing: numbers in lists, which add up.
+Adds up what several sessions have learned: JSON lists of numbers, element by element.
 
-Anything else is no count that could be added; of that the last one counts.
+If the texts do not have the same shape, or are no such lists, the last one is taken.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
-__all__ = ["beyond", "together"]
+__all__ = ["add_up", "subtract"]
 
 
-def together(texts: Iterable[str]) -> str:
+def add_up(texts: Iterable[str]) -> str:
     """
-    Add up what sessions have learned, each without the others.
+    Add up what separate sessions have learned.
     """
     several = [*texts]
     return several[0] if len(several) == 1 else reduce(_added, several)
 
 
-def beyond(text: str, before: str | None) -> str:
+def subtract(text: str, before: str | None) -> str:
     """
-    Take away what was known before.
+    Subtract what was known before.
     """
     return text if before is None else _joined(text, before, operator.sub)
 
@@ -45,7 +45,7 @@ def _cells(one: Any, other: Any, join: Callable[[float, float], float]) -> Any:
     if isinstance(one, list) and isinstance(other, list):
         return [_cells(*pair, join) for pair in zip(one, other, strict=True)]
     if isinstance(one, bool) or isinstance(other, bool):
-        raise TypeError("a truth is no count")
+        raise TypeError("a bool is not a count")
     if isinstance(one, int | float) and isinstance(other, int | float):
         return join(one, other)
-    raise TypeError("not of one shape")
+    raise TypeError("not of the same shape")
