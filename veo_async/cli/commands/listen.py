@@ -1,5 +1,5 @@
 """
-`veo-async listen`: see what arrives at a callback URL, while a tunnel or a reverse proxy is being set up.
+`veo-async listen`: shows what arrives at a callback URL, to set up a tunnel or a reverse proxy.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ async def _serve(host: str, port: int, ear: _Ear) -> int:
         name, number = runner.addresses[0][:2]
         name = f"[{name}]" if ":" in name else name
         click.echo(f"# Listening at http://{name}:{number}, on any path; Ctrl-C ends this.", err=True)
-        # Ctrl-C is how a server is meant to end, so it is no failure.
+        # Ctrl-C is the normal end of a server, so it is not a failure.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
     finally:
@@ -76,7 +76,7 @@ async def _serve(host: str, port: int, ear: _Ear) -> int:
 @define(eq=False)
 class _Ear:
     """
-    Answers as a receiver does, and tells what it heard.
+    Answers like a receiver, and prints each request.
     """
 
     as_json: bool
@@ -102,7 +102,7 @@ class _Ear:
 
 def _gist(payload: object) -> str:
     """
-    Tell what a callback says, in a line.
+    Describe a callback in one line.
     """
     if not isinstance(payload, Mapping):
         return "not a JSON object, so not a callback of the API"

@@ -1,5 +1,5 @@
 """
-`veo-async wait`, `status`, `list`, `download` and `resume`: what was asked for earlier.
+`veo-async wait`, `status`, `list`, `download` and `resume`: for tasks that exist already.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..words import plural, printable, shortened
 __all__ = ["download", "list_", "resume", "status", "wait"]
 
 PROMPT: Final = 60  # characters
-UNCUT: Final = 100_000  # characters of a line that nobody looks at on a screen
+UNCUT: Final = 100_000  # characters of a line that is not written to a terminal
 
 _json: Final = click.option("--json", "as_json", is_flag=True, help="Write one JSON object per task.")
 _ids: Final = click.argument("task_ids", metavar="TASK_ID...", nargs=-1, required=True)
@@ -76,10 +76,10 @@ def wait(
 @connecting
 def download(*, task_ids: tuple[str, ...], output: str, **options: Any) -> None:
     """
-    Save the videos of tasks that have ended; for those that have not, there is `wait`.
+    Save the videos of tasks that have ended; for those that have not, use `wait`.
 
-    The output is a file for one task, or a directory, where each file is named after its ids. A file that
-    exists is replaced in a directory, as it is the same video, and otherwise with --overwrite only.
+    The output is a file (for one task only), or a directory, where each file is named after its ids. In a directory,
+    an existing file is replaced, as it is the same video; otherwise only with --overwrite.
     """
     _see({f"task {task_id}": _attach_ended(task_id) for task_id in task_ids}, output, **options)
 
@@ -113,7 +113,7 @@ def _see(
 
 def _directory(output: str, why: str, violations: list[str]) -> str:
     """
-    Read an output as a directory, which is made where there is none; one that reads as a file's name is refused.
+    Return an output as a directory, which need not exist; a name that looks like a file's is a violation.
     """
     path = Path(output)
     if path.is_file() or (path.suffix and not path.is_dir() and not output.endswith(("/", os.sep))):
@@ -142,17 +142,15 @@ async def _fetch(
 
 async def _doubt(veo: VeoSession, task_ids: Sequence[str], board: Board) -> None:
     """
-    Tell at once which tasks the server does not know: a slip in an id would otherwise be waited for in silence.
+    Say at once which tasks the server does not know, so that nobody waits in silence for a mistyped id.
 
-    They are waited for all the same, since a new task may take a while to show.
+    They are still waited for, since a new task may take a while to show.
     """
-    with contextlib.suppress(VeoError):  # whatever it is, the waiting meets it too
+    with contextlib.suppress(VeoError):  # the wait itself meets the same error
         records = await veo.retrieve_many(task_ids) if task_ids else {}
         for task_id in task_ids:
             if task_id not in records:
-                board.say(
-                    f"{unknown_task(task_id)}, so far; is the id right? It is looked for a while longer"
-                )
+                board.say(f"{unknown_task(task_id)} yet; is the id right? It is looked for a while longer")
 
 
 def _attach(task_id: str, timeout: float | None) -> Start:
@@ -182,7 +180,7 @@ def _attach_ended(task_id: str) -> Start:
 # --- a journal -------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Take up what a journal says is unsettled.")
+@click.command(short_help="Resume the unsettled jobs of a journal.")
 @click.argument("journal", type=click.Path(path_type=Path))
 @click.option("-o", "--output", metavar="DIR", help="Where the videos go. [default: beside the journal]")
 @waiting
@@ -197,15 +195,15 @@ def resume(
     speed: float,
 ) -> None:
     """
-    Take up the unsettled jobs of JOURNAL, as `generate --journal` or a program has left them, and save their
-    videos. (A batch is taken up by its own command.)
+    Resume the unsettled jobs of JOURNAL, which `generate --journal` or a program has left, and save their videos.
+    (To resume a batch, repeat its command.)
     """
     out = output or str(journal.absolute().parent)
     violations: list[str] = []
     out = _directory(out, "for what a journal holds", violations)
     violations += target_violations(out, overwrite=overwrite)
-    if not journal.is_file():  # a new one would be made in its place
-        violations.append(f"JOURNAL {journal} is no file")
+    if not journal.is_file():  # otherwise a new one would be created
+        violations.append(f"JOURNAL {journal} is not a file")
     session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
     refuse(violations)
     assert session is not None, "what is missing was a violation"
@@ -224,7 +222,7 @@ async def _resume(session: VeoSession, target: Target, *, as_json: bool) -> int:
     except asyncio.CancelledError:
         interrupted(pieces)
         raise
-    click.echo(f"{plural(len(pieces), 'job')} taken up.", err=True)
+    click.echo(f"{plural(len(pieces), 'job')} resumed.", err=True)
     return tell(pieces, as_json=as_json)
 
 
@@ -238,13 +236,13 @@ def _resumed(job: Job, target: Target) -> Piece:
 # --- to look at ------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Show how tasks stand.")
+@click.command(short_help="Show the state of tasks.")
 @_ids
 @_json
 @connecting
 def status(*, task_ids: tuple[str, ...], as_json: bool, base_url: str | None, speed: float) -> None:
     """
-    Show how the tasks stand.
+    Show the state of the tasks.
     """
     run(_status(_session(base_url, speed), list(dict.fromkeys(task_ids)), as_json=as_json))
 
@@ -292,13 +290,13 @@ def _show(records: Sequence[TaskRecord], *, as_json: bool) -> None:
         for record in records:
             click.echo(json.dumps(_plain(record)))
         return
-    if not records:  # headings over nothing would look like a fault
+    if not records:  # headings without rows would look like an error
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("task", no_wrap=True)
     for heading in ("state", "created", "video", "request"):
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
-    cut = sys.stdout.isatty()  # what a program reads, or a file keeps, is whole
+    cut = sys.stdout.isatty()  # programs and files get whole lines
     for record in records:
         table.add_row(*map(Text, _cells(record, PROMPT if cut else UNCUT)))
     Console(highlight=False, width=None if cut else UNCUT).print(table)
