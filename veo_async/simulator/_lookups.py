@@ -1,5 +1,5 @@
 """
-Lookups and listings, with the faults that concern records.
+Answers lookups and listings, and applies the faults of records.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Items = list[dict[str, Any]]
 @define(eq=False)
 class Lookups:
     """
-    Answers what is asked about tasks.
+    Answers lookups and listings.
     """
 
     settings: Settings
@@ -128,7 +128,7 @@ class Lookups:
 
     def _stranger(self, task: Task) -> Task:
         other = self.new_id()
-        # It came from elsewhere: all that the two have in common is what both asked for.
+        # The stranger has the same request, but no callback URL, as another client submitted it.
         body = {name: value for name, value in task.body.items() if name != "callback_url"}
         return evolve(
             task, id=other, number=number_of(other) or 0, body=body, ends_at=task.created_at, error=None
@@ -158,7 +158,7 @@ _TWISTS: Final[Mapping[str, Callable[[Lookups, list[Task], float, Hit, bool], It
 
 def _some(found: list[Task], hit: Hit) -> set[str]:
     """
-    Pick those that the fault concerns: the jobs it struck, or half of them, so that the others go on.
+    Choose the tasks that the fault applies to: those of the struck jobs, or half of them, so that the others go on.
     """
     ids = dict.fromkeys(task.id for task in found)
     struck = [task_id for task_id in ids if task_id in hit.keys] or [*ids]
