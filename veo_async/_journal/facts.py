@@ -218,13 +218,13 @@ def out_of_order(fact: Any, entry: Entry | None) -> JournalError:
     Make the error for a fact that cannot follow what is known of its key.
     """
     return JournalError(
-        f"{type(fact).__name__} cannot follow what the journal knows: its key is {_reached(entry)}",
+        f"{type(fact).__name__} cannot follow what the journal knows: its key is {_state_of(entry)}",
         key=fact.key,
         task_id=entry.task_id if entry else None,
     )
 
 
-def _reached(entry: Entry | None) -> str:
+def _state_of(entry: Entry | None) -> str:
     if entry is None:
         return "unknown"
     if entry.settled_at is not None:

@@ -27,23 +27,23 @@ def subtract(text: str, before: str | None) -> str:
     """
     Subtract what was known before.
     """
-    return text if before is None else _joined(text, before, operator.sub)
+    return text if before is None else _combined(text, before, operator.sub)
 
 
 def _added(one: str, other: str) -> str:
-    return _joined(other, one, operator.add)
+    return _combined(other, one, operator.add)
 
 
-def _joined(text: str, other: str, join: Callable[[float, float], float]) -> str:
+def _combined(text: str, other: str, join: Callable[[float, float], float]) -> str:
     try:
-        return json.dumps(_cells(json.loads(text), json.loads(other), join))
+        return json.dumps(_combined_values(json.loads(text), json.loads(other), join))
     except (TypeError, ValueError):  # no JSON, or of another shape
         return text
 
 
-def _cells(one: Any, other: Any, join: Callable[[float, float], float]) -> Any:
+def _combined_values(one: Any, other: Any, join: Callable[[float, float], float]) -> Any:
     if isinstance(one, list) and isinstance(other, list):
-        return [_cells(*pair, join) for pair in zip(one, other, strict=True)]
+        return [_combined_values(*pair, join) for pair in zip(one, other, strict=True)]
     if isinstance(one, bool) or isinstance(other, bool):
         raise TypeError("a bool is not a count")
     if isinstance(one, int | float) and isinstance(other, int | float):

@@ -138,13 +138,13 @@ class PostgresJournal:
         self._batching.flush()
         self._store = self._loop = None
         try:
-            await self._settle_down(store)
+            await self._drain(store)
         finally:
-            await self._let_go(store, keeper)
+            await self._disconnect(store, keeper)
         if self.failure is not None:
             raise self.failure
 
-    async def _settle_down(self, store: PostgresStore) -> None:
+    async def _drain(self, store: PostgresStore) -> None:
         try:
             async with asyncio.timeout(self.lease):
                 while (committing := self._tasks.get("commit")) and not committing.done():
@@ -156,7 +156,7 @@ class PostgresJournal:
                 "the server could not be reached when the journal was closed: the last facts may be lost"
             )
 
-    async def _let_go(self, store: PostgresStore, keeper: Keeper) -> None:
+    async def _disconnect(self, store: PostgresStore, keeper: Keeper) -> None:
         tasks, self._tasks = [*self._tasks.values()], {}
         for task in tasks:
             task.cancel()

@@ -59,7 +59,7 @@ class Journal:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     _store: Store | None = field(default=None, init=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False)
-    _undoing: Future[None] | None = field(default=None, init=False)
+    _cancelled_open: Future[None] | None = field(default=None, init=False)
     _batching: Batching[Store] = field(
         default=Factory(lambda self: Batching(self._begin, at_once=self.inline), takes_self=True), init=False
     )
@@ -101,14 +101,14 @@ class Journal:
     async def _opened(self, token: str) -> Store:
         if self.inline:
             return Store.open(self.path, token, durable=False)
-        if self._undoing is not None:  # a cancelled `open` may still hold the file
-            await asyncio.to_thread(wait, [self._undoing])
+        if self._cancelled_open is not None:  # a cancelled `open` may still hold the file
+            await asyncio.to_thread(wait, [self._cancelled_open])
         thread = ThreadPoolExecutor(1, thread_name_prefix="veo-journal")
         opening = thread.submit(Store.open, self.path, token, durable=True)
         try:
             store = await asyncio.wrap_future(opening)
         except BaseException:
-            self._undoing = thread.submit(_undo, opening)
+            self._cancelled_open = thread.submit(_undo, opening)
             thread.shutdown(wait=False)
             raise
         self._thread = thread

@@ -108,10 +108,10 @@ class Engine:
             looked=self._looked,
             dead_after=self.retry.grace,
         )
-        self._build_the_way_of_a_submit()
+        self._build_submit_path()
         self.downloader = Downloader(open=self.transport.open_file, look_up=self.retrieve, retry=self.retry)
 
-    def _build_the_way_of_a_submit(self) -> None:
+    def _build_submit_path(self) -> None:
         lane, attempt_log = self._lane_of_submits(), AttemptLog(self.journal, self.clock.wall)
         reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
         queue = Queue(self.http, lane, attempt_log, reconciler, self.limits.max_queue_wait)
@@ -184,7 +184,7 @@ class Engine:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.remove(task)
         if not task.cancelled() and (fault := task.exception()):
-            self._failed(fault)
+            self._stop_all(fault)
 
     def begin_to_close(self) -> None:
         """
@@ -201,7 +201,7 @@ class Engine:
         try:
             await self.submitters.drain(self.retry.drain)
         finally:
-            self._tell_what_goes_on()
+            self._log_open_tasks()
             # Jobs settle before the next await, which could be cancelled: nobody who awaits a job may hang.
             for job in list(self.registry.unsettled.values()):
                 stop(job, ended_early(job, self.resumption.find(job.key)))
@@ -211,7 +211,7 @@ class Engine:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _tell_what_goes_on(self) -> None:
+    def _log_open_tasks(self) -> None:
         """
         Log the tasks that nobody waits for any more: they are paid for, and their jobs' errors may go unread.
         """
@@ -222,7 +222,7 @@ class Engine:
             log.log(level, "the session ended while %d tasks go on: %s", len(ids), some)
             level = logging.INFO  # only the first line is a warning
 
-    def _failed(self, fault: BaseException) -> None:
+    def _stop_all(self, fault: BaseException) -> None:
         """
         Stop every job, after a background task died: a bug of this package, or the caller closed what it needs.
         """
@@ -262,10 +262,10 @@ class Engine:
         job = Job(key, request, self, timeout, keyed)
         if not (keyed and self.resumption.inherit(job)):
             self.registry.add(job)
-            self._bring(Submission(job, request, self.loop.time(), retry_failed, look_first))
+            self._start_submission(Submission(job, request, self.loop.time(), retry_failed, look_first))
         return job
 
-    def _bring(self, submission: Submission) -> None:
+    def _start_submission(self, submission: Submission) -> None:
         entry = self.registry.recall(submission.job.key)
         if entry is None or not self.resumption.take_up(submission, entry):
             self.intake.put(submission)
@@ -292,7 +292,7 @@ class Engine:
         if self.resumption.inherit(job, attached=True):  # two submissions of one key would hide each other
             return job
         self.registry.add(job)
-        self._bring(Submission(job, None, self.loop.time(), look_first=True))
+        self._start_submission(Submission(job, None, self.loop.time(), look_first=True))
         return job
 
     async def resume(self) -> list[Job]:
@@ -381,7 +381,7 @@ class Engine:
     async def _ended(self, ends: Sequence[tuple[str, Outcome]]) -> None:
         self.learning.noticed(end for _, end in ends)
         await self.outcomes.end(ends)
-        self.learning.keep_if_much()
+        self.learning.keep_if_due()
 
     # --- questions --------------------------------------------------------------------------------------
 

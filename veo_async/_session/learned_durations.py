@@ -69,7 +69,7 @@ class Learning:
         """
         return self._lag / self._noticed if self._noticed else None
 
-    def keep_if_much(self) -> None:
+    def keep_if_due(self) -> None:
         """
         Write down how long tasks take, once enough have ended since the last time.
         """

@@ -181,7 +181,9 @@ class VeoSession(ShortMethods):
     ) -> None:
         assert self._engine is not None
         self._engine.begin_to_close()  # before the first await, so nothing more is sent
-        await _see_through(asyncio.create_task(self._close(self._engine, error), name="veo_async closing"))
+        await _wait_until_closed(
+            asyncio.create_task(self._close(self._engine, error), name="veo_async closing")
+        )
 
     async def _close(self, engine: Engine, error: BaseException | None) -> None:
         try:
@@ -528,7 +530,7 @@ def _check_key(key: object) -> None:
         raise InvalidRequest(f"key must be a string that is not empty, not {key!r}")
 
 
-async def _see_through(closing: asyncio.Task[None]) -> None:
+async def _wait_until_closed(closing: asyncio.Task[None]) -> None:
     """
     Wait until the session is closed; the first cancellation also cancels the closing, and is raised at its end.
     """

@@ -136,9 +136,9 @@ class Acceptance:
         Wait for a task's end.
         """
         advance(job, JobState.PENDING, task_id=task_id, trace_id=trace_id)
-        self._watch_or_share(job, task_id, found=found)
+        self._track_or_share(job, task_id, found=found)
 
-    def _watch_or_share(self, job: Job, task_id: str, *, found: bool) -> None:
+    def _track_or_share(self, job: Job, task_id: str, *, found: bool) -> None:
         other = self.registry.by_task.get(task_id)
         if other is not None and other.request is not None:
             other.add_done_callback(lambda settled: self._share(settled, job))
@@ -167,7 +167,7 @@ class Acceptance:
             return
         outcome = settled.exception() or settled.result()
         if isinstance(outcome, JobAbandoned) and job.task_id is not None:
-            self._watch_or_share(job, job.task_id, found=True)
+            self._track_or_share(job, job.task_id, found=True)
         else:
             settle(job, settled.state, copy(outcome) if isinstance(outcome, VeoError) else outcome)
 

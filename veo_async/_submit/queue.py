@@ -32,7 +32,7 @@ class Queue:
     lane: Limiter
     attempt_log: AttemptLog
     reconciler: Reconciler
-    patience: float | None  # seconds that a job may wait for its turn; None for ever
+    max_wait: float | None  # seconds that a job may wait for its turn; None for ever
     _waiting: deque[Submission] = field(init=False, factory=deque)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _closed: bool = field(init=False, default=False)
@@ -98,14 +98,14 @@ class Queue:
             is_late = late_at is not None and late_at <= self.lane.now()
             if not is_late and not self._waiting[0].job.done():
                 break
-            words = f"waited for its turn for {self.patience} s; it was never sent"
+            words = f"waited for its turn for {self.max_wait} s; it was never sent"
             trouble = f": {self.lane.trouble}" if self.lane.trouble else ""
             job = self._waiting.popleft().job
             self.reconciler.closed(job.key)
             stop(job, SubmitTimedOut(words + trouble))
 
     def _next_late_at(self) -> float | None:
-        return None if self.patience is None else self._waiting[0].queued_at + self.patience
+        return None if self.max_wait is None else self._waiting[0].queued_at + self.max_wait
 
     async def _probe(self) -> None:
         """

@@ -57,7 +57,7 @@ def _status_of(main: Coroutine[Any, Any, int]) -> int:
     except asyncio.CancelledError:
         return INTERRUPTED if interrupts.pressed else TERMINATED
     except (VeoError, OSError, BaseExceptionGroup) as error:
-        return _told(error)
+        return _report(error)
 
 
 @contextlib.contextmanager
@@ -124,7 +124,7 @@ def _leave_at_once() -> None:
     os._exit(INTERRUPTED)
 
 
-def _told(error: BaseException) -> int:
+def _report(error: BaseException) -> int:
     """
     Print the error that ended a command, and return its status; a bug of our own is raised again.
     """

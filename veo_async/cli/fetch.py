@@ -22,7 +22,7 @@ from .ending import FAILED, FINE, REFUSED, complain
 from .options import Target
 from .words import printable
 
-__all__ = ["NO_CANCEL", "ON_THE_WAY", "STOPPING", "Piece", "fetch", "interrupted", "see_through", "tell"]
+__all__ = ["NO_CANCEL", "ON_THE_WAY", "STOPPING", "Piece", "fetch", "interrupted", "run_pieces", "tell"]
 
 ON_THE_WAY: Final = frozenset({JobState.SUBMITTING, JobState.UNKNOWN})
 
@@ -71,24 +71,24 @@ async def fetch(session: VeoSession, pieces: Sequence[Piece], board: Board) -> N
     Run all pieces concurrently in a new session; a piece keeps its own error.
     """
     async with board, session as veo:
-        await see_through(veo, pieces, board)
+        await run_pieces(veo, pieces, board)
 
 
-async def see_through(veo: VeoSession, pieces: Sequence[Piece], board: Board) -> None:
+async def run_pieces(veo: VeoSession, pieces: Sequence[Piece], board: Board) -> None:
     """
     Run all pieces concurrently, with an open session and board.
     """
     try:
         async with asyncio.TaskGroup() as group:
             for piece in pieces:
-                group.create_task(_see_through(piece, veo, board), name=f"veo-async {piece.title}")
+                group.create_task(_run_piece(piece, veo, board), name=f"veo-async {piece.title}")
     except asyncio.CancelledError:
         if any(piece.on_its_way for piece in pieces):
             board.say(STOPPING)
         raise
 
 
-async def _see_through(piece: Piece, veo: VeoSession, board: Board) -> None:
+async def _run_piece(piece: Piece, veo: VeoSession, board: Board) -> None:
     row = board.add(piece.title)
     try:
         piece.job = await piece.start(veo)

@@ -236,7 +236,7 @@ class Core:
         self._clean_up(call.account, call.now)
         twin = self._twin(call, body)
         task = twin or self._accept(call, body, source, hit)
-        early = twin is None and self._promise(task, call.now)
+        early = twin is None and self._plan_callbacks(task, call.now)
         if not body.get("async") and "callback_url" not in body:
             return self._when_ended(task)
         named = self._named(task)
@@ -340,7 +340,7 @@ class Core:
 
     # --- callbacks -------------------------------------------------------------------------------------
 
-    def _promise(self, task: Task, now: float) -> bool:
+    def _plan_callbacks(self, task: Task, now: float) -> bool:
         """
         Plan the callbacks of a new task; returns whether one must come before the submit's own answer.
         """

@@ -327,11 +327,11 @@ def _shortened(reply: Reply) -> Reply:
 
 
 def _other_body(reply: Reply, body: bytes, content_type: str) -> Reply:
-    headers = {name: value for name, value in reply.headers.items() if name not in _OF_THE_BODY}
+    headers = {name: value for name, value in reply.headers.items() if name not in _BODY_HEADERS}
     return evolve(reply, headers=headers | {"Content-Type": content_type}, body=body, chunks=None)
 
 
-_OF_THE_BODY: Final = ("Content-Type", "Content-Length", "Content-Range", "ETag")
+_BODY_HEADERS: Final = ("Content-Type", "Content-Length", "Content-Range", "ETag")
 
 
 def _status(fault: Fault, now: float) -> Reply:

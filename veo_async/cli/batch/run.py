@@ -116,7 +116,7 @@ class Batch:
         Buy the lines that were not bought, and fetch the files that are missing.
         """
         async with self.board, session as veo, self._callbacks(veo):
-            self._look_again()
+            self._read_manifest_again()
             try:
                 await self._work(veo)
             except asyncio.CancelledError:
@@ -126,7 +126,7 @@ class Batch:
             finally:
                 self._finish()  # while this process still holds the journal, so nobody else writes
 
-    def _look_again(self) -> None:
+    def _read_manifest_again(self) -> None:
         """
         Read the manifest again, now that this process holds the journal: another run may have written to it.
         """

@@ -93,7 +93,7 @@ def batch(
     if dry_run:
         refuse(violations)
         _caution(reading)
-        run(_foretell(plan, journal, manifest))
+        run(_dry_run(plan, journal, manifest))
     session = new_session(
         violations, base_url=base_url, speed=speed, journal=journal, max_in_flight=max_in_flight
     )
@@ -167,7 +167,7 @@ def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:
 # --- what would be bought --------------------------------------------------------------------------------
 
 
-async def _foretell(plan: Plan, journal: Journal, manifest: Manifest) -> int:
+async def _dry_run(plan: Plan, journal: Journal, manifest: Manifest) -> int:
     known = await _bought(plan, journal, manifest)
     todo = [item for item in plan.items if item.key not in known]
     counts = Counter(_sort_of(item) for item in todo)

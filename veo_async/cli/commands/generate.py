@@ -94,7 +94,7 @@ def order(
     if dry_run:
         refuse(violations)
         assert request is not None, "what is missing was a violation"
-        click.echo(json.dumps(fields_of(request)) if as_json else f"would buy {_told(request)}")
+        click.echo(json.dumps(fields_of(request)) if as_json else f"would buy {_described(request)}")
         return
     session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
     refuse(violations)
@@ -107,10 +107,10 @@ def order(
 
     make_directory(output)
     piece = Piece(title=title, start=start, target=Target(path=Path(output), overwrite=overwrite))
-    run(_see_through(session, [piece], as_json=as_json, kept=journal is not None))
+    run(_fetch_and_tell(session, [piece], as_json=as_json, kept=journal is not None))
 
 
-def _told(request: Request) -> str:
+def _described(request: Request) -> str:
     """
     Describe a request: `text2video: prompt 'a whale', model 'veo31-fast'`.
     """
@@ -133,7 +133,7 @@ def _key_violations(key: str | None, journal: Path | None) -> Iterator[str]:
         yield f"--journal {journal}: there is no directory {journal.parent}; make it first"
 
 
-async def _see_through(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool, kept: bool) -> int:
+async def _fetch_and_tell(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool, kept: bool) -> int:
     try:
         await fetch(session, pieces, Board())
     except asyncio.CancelledError:

@@ -51,12 +51,12 @@ def listen(port: int, host: str, as_json: bool) -> None:
     Nothing is done with them. Point your tunnel or reverse proxy at this port, pass its public address to
     `veo-async generate --callback-url`, and see what gets through.
     """
-    run(_serve(host, port, _Ear(as_json)))
+    run(_serve(host, port, _Printer(as_json)))
 
 
-async def _serve(host: str, port: int, ear: _Ear) -> int:
+async def _serve(host: str, port: int, printer: _Printer) -> int:
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", ear.hear)
+    app.router.add_route("*", "/{path:.*}", printer.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -74,14 +74,14 @@ async def _serve(host: str, port: int, ear: _Ear) -> int:
 
 
 @define(eq=False)
-class _Ear:
+class _Printer:
     """
     Answers like a receiver, and prints each request.
     """
 
     as_json: bool
 
-    async def hear(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         if request.method != "POST":
             self._tell(request, "a callback is a POST")
             return web.Response(status=405, headers={"Allow": "POST"})

@@ -26,7 +26,7 @@ from ...errors import JobError, VeoError
 from ..advice import CHECK_THE_ID, unknown_task
 from ..display.board import Board
 from ..ending import FAILED, FINE, complain, new_session, refuse, run
-from ..fetch import Piece, interrupted, see_through, tell
+from ..fetch import Piece, interrupted, run_pieces, tell
 from ..options import Target, connecting, make_directory, target_violations, waiting, whole
 from ..words import plural, printable, shortened
 
@@ -65,7 +65,7 @@ def wait(
         refuse(["give a TASK_ID or a --key"])
     starts = {f"task {task_id}": _attach(task_id, timeout) for task_id in task_ids}
     starts |= {f"key {key}": _attach_key(key, timeout) for key in keys}
-    _see(starts, output, doubtful=list(dict.fromkeys(task_ids)), **options)
+    _see(starts, output, to_check=list(dict.fromkeys(task_ids)), **options)
 
 
 @click.command(short_help="Save the videos of tasks that have ended.")
@@ -91,7 +91,7 @@ def _see(
     starts: Mapping[str, Start],
     output: str | None,
     *,
-    doubtful: Sequence[str] = (),
+    to_check: Sequence[str] = (),
     overwrite: bool,
     as_json: bool,
     base_url: str | None,
@@ -108,7 +108,7 @@ def _see(
         make_directory(output)
     target = Target(path=Path(output), overwrite=overwrite) if output else None
     pieces = [Piece(title=title, start=start, target=target) for title, start in starts.items()]
-    run(_fetch(session, pieces, doubtful, as_json=as_json))
+    run(_fetch(session, pieces, to_check, as_json=as_json))
 
 
 def _directory(output: str, why: str, violations: list[str]) -> str:
@@ -123,24 +123,24 @@ def _directory(output: str, why: str, violations: list[str]) -> str:
 
 
 async def _fetch(
-    session: VeoSession, pieces: Sequence[Piece], doubtful: Sequence[str], *, as_json: bool
+    session: VeoSession, pieces: Sequence[Piece], to_check: Sequence[str], *, as_json: bool
 ) -> int:
     board = Board(total=len(pieces) if len(pieces) > 1 else None)
     try:
         async with board, session as veo:
-            doubting = asyncio.create_task(_doubt(veo, doubtful, board), name="veo-async doubt")
+            checking = asyncio.create_task(_report_unknown(veo, to_check, board), name="veo-async id check")
             try:
-                await see_through(veo, pieces, board)
+                await run_pieces(veo, pieces, board)
             finally:
-                doubting.cancel()
-                await asyncio.gather(doubting, return_exceptions=True)
+                checking.cancel()
+                await asyncio.gather(checking, return_exceptions=True)
     except asyncio.CancelledError:
         interrupted(pieces)
         raise
     return tell(pieces, as_json=as_json)
 
 
-async def _doubt(veo: VeoSession, task_ids: Sequence[str], board: Board) -> None:
+async def _report_unknown(veo: VeoSession, task_ids: Sequence[str], board: Board) -> None:
     """
     Say at once which tasks the server does not know, so that nobody waits in silence for a mistyped id.
 
@@ -218,7 +218,7 @@ async def _resume(session: VeoSession, target: Target, *, as_json: bool) -> int:
         async with board, session as veo:
             pieces += [_resumed(job, target) for job in await veo.resume()]
             board.total = len(pieces)
-            await see_through(veo, pieces, board)
+            await run_pieces(veo, pieces, board)
     except asyncio.CancelledError:
         interrupted(pieces)
         raise
