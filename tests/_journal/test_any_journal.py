@@ -345,7 +345,7 @@ SOMETHING: Any = object()
 )
 async def test_what_cannot_be_held_is_its_writers_error(journal: AnyJournal, fact: Any) -> None:
     """A value that SQLite has no type for fails its own write and leaves the journal in order."""
-    with pytest.raises(JournalError, match="cannot hold"):
+    with pytest.raises(JournalError, match="cannot store"):
         await journal.write(intended("x"), fact)
     await journal.write(intended())
     assert ["k"] == [entry.key for entry in await journal.unsettled()]
@@ -353,7 +353,7 @@ async def test_what_cannot_be_held_is_its_writers_error(journal: AnyJournal, fac
 
 async def test_a_question_that_cannot_be_asked_is_its_callers_error(journal: AnyJournal) -> None:
     """Looking for something that is no text fails alone."""
-    with pytest.raises(JournalError, match="cannot hold or look up"):
+    with pytest.raises(JournalError, match="cannot store or look up"):
         await journal.find(object())  # type: ignore[arg-type]
     assert journal.failure is None
 

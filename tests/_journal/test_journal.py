@@ -195,8 +195,8 @@ async def test_a_loop_that_is_never_idle_gives_way(path: Path, monkeypatch: pyte
     monkeypatch.setattr(time, "sleep", lambda seconds: gave_way.set())
     async with opened(path) as journal:
         assert await journal._ask(lambda store: gave_way.wait(60))
-        assert journal._courtesy is not None
-        assert journal._courtesy.cancelled()
+        assert journal._next_yield is not None
+        assert journal._next_yield.cancelled()
 
 
 async def test_a_loop_that_is_never_idle_gets_its_facts_down(path: Path) -> None:
@@ -493,8 +493,8 @@ def anothers_by_id(path: Path) -> None:
         (a_text, "is not a journal"),
         (a_short_text, "is not a journal"),
         (one_byte, "is not a journal"),
-        (emptied, "is empty, and batch.db-wal beside it tells that it was not"),
-        (emptied_with_an_empty_log, "is empty, and batch.db-wal beside it tells that it was not"),
+        (emptied, "is empty, but batch.db-wal beside it shows that it was not"),
+        (emptied_with_an_empty_log, "is empty, but batch.db-wal beside it shows that it was not"),
         (anothers, "belongs to another application"),
         (anothers_by_id, "belongs to another application"),
     ],
@@ -647,7 +647,7 @@ async def test_a_copy_of_an_open_journal_without_its_log_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch, count: int, *, inline: bool
 ) -> None:
     """Whenever the file alone is copied, it is known for a part, again and again, and is not touched."""
-    monkeypatch.setattr(sqlite_store, "MOST_LOG", 1 << 18)  # so that it is tidied up on the way
+    monkeypatch.setattr(sqlite_store, "MAX_LOG_SIZE", 1 << 18)  # so that it is tidied up on the way
     place = path.with_name("elsewhere")
     place.mkdir()
     async with opened(path, inline=inline) as journal:
@@ -669,7 +669,7 @@ async def test_a_log_that_has_grown_is_brought_into_the_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log is used anew from time to time, however much is written, and nothing is lost by that."""
-    monkeypatch.setattr(sqlite_store, "MOST_LOG", 1 << 18)
+    monkeypatch.setattr(sqlite_store, "MAX_LOG_SIZE", 1 << 18)
     async with opened(path) as journal:
         for key in range(500):
             await journal.write(intended(f"{key:03}", request="x" * 10_000))
@@ -703,7 +703,7 @@ async def test_a_crash_while_the_log_is_brought_into_the_file_does_no_harm(
     """Where the mark is there because nobody came to take it back, the log is, too."""
     await filled(path)
     with monkeypatch.context() as dying:
-        dying.setattr(sqlite_file, "make_whole", lambda connection: None)
+        dying.setattr(sqlite_file, "clear_partial", lambda connection: None)
         left = await crashed(path)
     lost = path.with_name("lost.db")
     shutil.copy(left, lost)
@@ -746,7 +746,7 @@ async def test_tidying_up_that_fails_costs_nothing(
     def authorize(action: int, *names: str | None) -> int:
         return sqlite3.SQLITE_DENY if failing in names else sqlite3.SQLITE_OK
 
-    monkeypatch.setattr(sqlite_store, "MOST_LOG", 1)
+    monkeypatch.setattr(sqlite_store, "MAX_LOG_SIZE", 1)
     async with opened(path) as journal:
         await journal._ask(lambda store: store.connection.set_authorizer(authorize))
         for key in "abc":
@@ -794,7 +794,7 @@ async def test_a_cut_off_file_is_refused(path: Path) -> None:
     os.truncate(path, len(contents(path.parent)[path.name]) // 2)
     text = await refusal(path)
     assert "is damaged" in text
-    assert "would buy that again" in text
+    assert "would buy again" in text
 
 
 async def test_a_log_that_is_cut_off_ends_at_its_last_whole_commit(path: Path, tmp_path: Path) -> None:
@@ -975,7 +975,7 @@ def test_a_file_that_may_not_be_written_is_refused(
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "leave to write"), (errno.EIO, "disk fails")],
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "allow this user to write"), (errno.EIO, "disk failed")],
 )
 async def test_what_the_system_says_is_put_into_words(
     path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str

@@ -16,10 +16,10 @@ from attrs import define, evolve, field
 from veo_async._api.marks import label, mark_of
 from veo_async._submit.listed_tasks import HOUR
 from veo_async._submit.sending_again import (
+    GIVE_UP_AFTER,
     HIDDEN,
     NAMED,
     NEVER_SEEN,
-    PATIENCE,
     UNMARKED,
     USELESS,
     Adopt,
@@ -253,7 +253,7 @@ def test_a_listing_that_keeps_lacking_an_accepted_task_is_given_up() -> None:
     play = Play([])
     play.core.unknown(attempt(), now=0.0)
     assert [GiveUp(attempt=attempt(), candidates=(), reason=USELESS)] == play.until(DAY)
-    assert PATIENCE * GRACE <= play.asked[-1].asked_at
+    assert GIVE_UP_AFTER * GRACE <= play.asked[-1].asked_at
     play.core.gone("known")
     play.records.append(record("other", "other"))
     play.core.unknown(attempt(), now=400.0)

@@ -134,7 +134,7 @@ def test_what_is_taken_up_is_said() -> None:
             batch(slow)
         for task_id in slow.core.tasks:
             slow.core.finish(task_id)
-        assert "3 accepted tasks taken up" in batch(slow).err
+        assert "3 accepted tasks resumed" in batch(slow).err
 
 
 def test_a_line_without_a_prompt_is_called_by_what_it_makes() -> None:

@@ -287,7 +287,7 @@ def test_ctrl_c_long_after_the_second_leaves_at_once(
         for _ in range(3):
             interrupts._take()
         assert ([], []) == (left, written)
-        patched.setattr(ending, "IMPATIENCE", -1.0)
+        patched.setattr(ending, "FORCE_AFTER", -1.0)
         interrupts._take()
     assert [130] == left
     assert ([b"\x1b[?25h"] if terminal else []) == written

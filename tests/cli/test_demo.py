@@ -298,7 +298,7 @@ async def test_a_fault_strikes_once_and_is_shown(tmp_path: Path) -> None:
     [
         ("drop_aftr", "'drop_aftr' is no kind of fault: did you mean 'drop_after'?"),
         ("drop_after@submits", "'submits' is no endpoint: did you mean 'submit'?"),
-        ("late@list", "late is nothing that can happen to list"),
+        ("late@list", "late cannot happen to list"),
     ],
 )
 def test_a_misspelt_fault_is_answered_by_a_question(word: str, words: str) -> None:

@@ -245,7 +245,7 @@ def test_configuration_is_checked_first(server: Served, variables: dict[str, str
     ("output", "words"),
     [
         ("/proc/no/", "/proc cannot be written to"),
-        (f"{__file__}/no/", "is no directory"),
+        (f"{__file__}/no/", "is not a directory"),
         ("no/x.mp4", "there is no directory no"),
         ("x" * 300 + ".mp4", "cannot be written: File name too long"),
         ("x" * 250, "cannot be written: File name too long"),
@@ -446,7 +446,7 @@ def test_wait_for_what_does_not_exist(server: Served) -> None:
     result = invoke("wait", "no-such-task", environment=server.environment)
     first, *_, last, advice = result.err.splitlines()
     assert (1, "") == (result.status, result.out)
-    assert "the server does not know the task no-such-task, so far; is the id right?" in first
+    assert "the server does not know the task no-such-task yet; is the id right?" in first
     assert "veo-async: the server does not know the task no-such-task" == last
     assert "Check the id" in advice
     assert "that the token is of the account that bought it" in advice

@@ -180,17 +180,17 @@ def test_resume_takes_up_what_is_unsettled() -> None:
         result = call(server, "resume", "j.db", "--json")
         told = json.loads(result.out)
         assert (0, 1, "k") == (result.status, server.core.accepted, told["key"])
-        assert "1 job taken up" in result.err
+        assert "1 job resumed" in result.err
         assert MP4 == Path(told["file"]).read_bytes()[4:8]
         again = call(server, "resume", "j.db")
     assert (0, "") == (again.status, again.out)
-    assert "0 jobs taken up" in again.err
+    assert "0 jobs resumed" in again.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("no.db",), "JOURNAL no.db is no file"),
+        (("no.db",), "JOURNAL no.db is not a file"),
         (("j.db", "-o", "x.mp4"), "--output x.mp4 must be a directory"),
     ],
 )

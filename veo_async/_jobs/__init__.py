@@ -1,7 +1,7 @@
 """
-The handle that people await.
+The handle that callers await.
 
-Enter by `job`; `registry` holds the jobs of a session by key and by task.
-`outcomes` writes down what a task has ended in, and then settles its job; `iterators` reads requests as fast as their
-jobs settle.
+Start reading at `job`; `registry` holds the jobs of a session by key and by task.
+`outcomes` writes down how a task ended, and then settles its job; `iterators` reads requests as fast as their jobs
+settle.
 """

@@ -24,7 +24,10 @@ _T = TypeVar("_T")
 @define(eq=False)
 class _Window:
     """
-    The jobs that were read and not yet handed on.
+    The jobs that were submitted and not yet yielded.
+
+    Attributes:
+        open: how many there are.
     """
 
     size: int
@@ -47,7 +50,7 @@ class _Window:
 
     def take(self) -> Job | None:
         """
-        Hand on the next settled job, if there is one; its place becomes free.
+        Return the next settled job, if there is one, and free its place.
         """
         if self.ordered:
             job = self.jobs.popleft() if self.jobs and self.jobs[0].done() else None
@@ -71,9 +74,9 @@ async def feed(
     ordered: bool,
 ) -> AsyncGenerator[Job, None]:
     """
-    Submit requests, at most `window` of them not yet handed on, and yield their jobs as they settle.
+    Submit requests, with at most `window` jobs not yet yielded, and yield the jobs as they settle.
 
-    Leaving the loop ends the reading; what was submitted goes on.
+    Leaving the loop stops the reading; submitted jobs go on.
     """
     jobs = _Window(window, ordered)
     reader = asyncio.create_task(_read(requests, submit, jobs), name="veo_async map reader")

@@ -1,8 +1,8 @@
 """
 `Job`: the local, awaitable handle of one request, from `submit` to its outcome.
 
-Futures are made only when somebody waits, one per awaiter, and carry nothing but a wake-up:
-cancelling one harms nobody else, and an exception that nobody fetches stays silent.
+A future is made only when somebody waits, one per awaiter, and only wakes its awaiter up.
+So cancelling one affects no other, and an exception that nobody retrieves causes no warning.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ class JobState(StrEnum):
     """
 
     QUEUED = "queued"  # not sent yet, or to be sent again
-    SUBMITTING = "submitting"  # on its way
-    UNKNOWN = "unknown"  # sent, and nobody knows yet whether it was accepted
-    PENDING = "pending"  # accepted: a task at the server
+    SUBMITTING = "submitting"  # being sent
+    UNKNOWN = "unknown"  # sent, but it is not known yet whether it was accepted
+    PENDING = "pending"  # accepted: the server has a task
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     STOPPED = "stopped"  # settled without a terminal record: see `exception()`
 
 
-REGISTERED_AT_ONCE: Final = 1000  # jobs; a hundred thousand in one go would hold the event loop
+REGISTERED_AT_ONCE: Final = 1000  # jobs; a hundred thousand at once would block the event loop
 _SETTLED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED})
 
-# What may follow what; a missing entry is a programming error.
+# Which states may follow which; any other change is a programming error.
 _NEXT: Final = {
     JobState.QUEUED: _SETTLED | {JobState.SUBMITTING, JobState.UNKNOWN, JobState.PENDING},
     JobState.SUBMITTING: _SETTLED | {JobState.QUEUED, JobState.UNKNOWN, JobState.PENDING},
     JobState.UNKNOWN: _SETTLED | {JobState.QUEUED, JobState.PENDING},
-    JobState.PENDING: _SETTLED | {JobState.UNKNOWN},  # its record has shown that the task is another's
+    JobState.PENDING: _SETTLED | {JobState.UNKNOWN},  # a record has shown that the task is another job's
     JobState.SUCCEEDED: frozenset[JobState](),
     JobState.FAILED: frozenset[JobState](),
     JobState.STOPPED: frozenset[JobState](),
@@ -66,28 +66,28 @@ class JobUpdate:
         at: when it got there, or was last looked at; an aware datetime in UTC.
         task_id: the server's id of the task, once it is known.
         looks: how many times the server was asked about it.
-        expected_at: when four in five tasks of that kind have ended, as far as the session knows; an aware datetime
-            in UTC, and in the past for a task that is late. None while the task is not pending, or where nobody here
-            saw it begin.
+        expected_at: when four in five tasks of its kind have ended, as far as the session knows; an aware datetime
+            in UTC, in the past for a task that is late. None while the task is not pending, or if this session did
+            not see it begin.
     """
 
     state: JobState
     at: datetime
     task_id: str | None
     looks: int
-    expected_at: datetime | None = field(default=None, eq=False)  # what is learned meanwhile is no step
+    expected_at: datetime | None = field(default=None, eq=False)  # a better estimate is not a step
 
     def to_dict(self) -> dict[str, Any]:
         """
-        Give the update as plain values, ready for JSON, with times in ISO 8601.
+        Return the update as plain values, ready for JSON, with times in ISO 8601.
         """
         told: dict[str, Any] = plain(self)
         return told
 
 
-class _OfTheResult(property):
+class _ResultOnly(property):
     """
-    An attribute that a job lacks, and whose absence says where to look.
+    An attribute that only the result has; reading it on a job raises an error that says so.
     """
 
     def __init__(self, name: str) -> None:
@@ -95,18 +95,18 @@ class _OfTheResult(property):
             words = f"a job has no {name!r}: the result has it, (await job).{name}"
             raise AttributeError(words, name=name, obj=job)
 
-        super().__init__(missing, doc=f"Not here: the result has it, `(await job).{name}`.")
+        super().__init__(missing, doc=f"Not on a job: the result has it, `(await job).{name}`.")
 
 
 class JobOwner(Protocol):
     """
-    What a job needs of the session that made it.
+    What a job needs from the session that made it.
     """
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """
-        The event loop that everything happens in.
+        The event loop of the session.
         """
         ...
 
@@ -124,7 +124,7 @@ class JobOwner(Protocol):
 
     def expected_at(self, task_id: str) -> datetime | None:
         """
-        Say when a pending task will probably have ended, where that is known.
+        Return when a pending task will probably have ended; None if that is not known.
         """
         ...
 
@@ -132,21 +132,21 @@ class JobOwner(Protocol):
 @define(eq=False, repr=False)
 class Job:
     """
-    One request on its way to a video; awaiting it gives a `VideoResult`.
+    One request for a video; awaiting it returns a `VideoResult`.
 
     Made by `VeoSession`, never by hand.
-    Any number of coroutines may await the same job, and any of them may be cancelled without harm to it.
+    Any number of coroutines may await the same job; cancelling one of them does not affect it.
 
     Attributes:
-        key: the idempotency key: the caller's, or one made up.
+        key: the idempotency key: the caller's, or a generated one.
         request: what was asked for; None for a task that was attached by its id.
         task_id: the server's id of the task, or None until it is accepted.
-        trace_id: what the vendor's support asks for, or None.
+        trace_id: the id that the vendor's support asks for, or None.
         state: where the job stands.
         timeout: its deadline in seconds after acceptance; None leaves it to `PollPolicy.deadline`.
-        keyed: whether the key is the caller's.
+        keyed: whether the caller chose the key.
         attempts: how often this key was sent, as far as is known.
-        first_attempt: the number of the first attempt of this purchase: a key whose task failed may be bought again.
+        first_attempt: the number of this purchase's first attempt; above 1 if earlier purchases of the key failed.
     """
 
     key: str
@@ -166,13 +166,13 @@ class Job:
     _watchers: list[asyncio.Future[None]] | None = field(init=False, default=None)
     _callbacks: list[tuple[Callable[[Job], object], Context]] | None = field(init=False, default=None)
 
-    if not TYPE_CHECKING:  # a type checker would believe that they are there
-        # Not by `__getattr__`, which slows every attribute down.
-        video, videos, raw = map(_OfTheResult, ("video", "videos", "raw"))
+    if not TYPE_CHECKING:  # a type checker would accept them
+        # Not with `__getattr__`, which slows every attribute down.
+        video, videos, raw = map(_ResultOnly, ("video", "videos", "raw"))
 
     def __dir__(self) -> Iterable[str]:
         here = type(self)
-        return [name for name in super().__dir__() if not isinstance(getattr(here, name, None), _OfTheResult)]
+        return [name for name in super().__dir__() if not isinstance(getattr(here, name, None), _ResultOnly)]
 
     def __repr__(self) -> str:
         return f"<Job {self.key} {self.state.value} task_id={self.task_id}>"
@@ -185,27 +185,27 @@ class Job:
 
     def done(self) -> bool:
         """
-        Tell whether the job has its outcome.
+        Tell whether the job is settled.
         """
         return self._outcome is not None
 
     def result(self) -> VideoResult:
         """
-        Give the result, or raise the exception, of a settled job.
+        Return the result, or raise the exception, of a settled job.
 
         Raises:
             asyncio.InvalidStateError: it is not settled yet.
-            VeoError: how it ended instead.
+            VeoError: it ended without a result.
         """
         outcome = self._settled_outcome()
         if isinstance(outcome, VeoError):
-            # Without the frames of those who raised it before, which would pile up.
+            # Drop the frames of earlier raises, which would pile up.
             raise outcome.with_traceback(None)
         return outcome
 
     def exception(self) -> VeoError | None:
         """
-        Give the exception of a settled job; None where it has a result.
+        Return the exception of a settled job; None if it has a result.
 
         Raises:
             asyncio.InvalidStateError: it is not settled yet.
@@ -215,7 +215,7 @@ class Job:
 
     def add_done_callback(self, callback: Callable[[Job], object], *, context: Context | None = None) -> None:
         """
-        Have `callback(job)` called by the event loop soon after the job settles, or soon if it has.
+        Have the event loop call `callback(job)` soon after the job settles, or soon if it is settled already.
         """
         context = context or copy_context()
         if self.done():
@@ -227,7 +227,7 @@ class Job:
 
     async def accepted(self) -> str:
         """
-        Wait until the server has the task; gives its id.
+        Wait until the server has accepted the task; returns its id.
 
         Raises:
             VeoError: the job settled before it was accepted.
@@ -240,9 +240,9 @@ class Job:
 
     async def updates(self) -> AsyncGenerator[JobUpdate, None]:
         """
-        Follow the job: the current update first, then each change and each look.
+        Yield the current update, then one for each change of state and each poll.
 
-        Who is slow misses what lies between: the latest wins. It ends after the update that settles the job.
+        A slow reader misses updates, but always gets the latest. The last update is the one that settles the job.
         """
         update = self._update()
         yield update
@@ -254,10 +254,10 @@ class Job:
 
     def abandon(self) -> None:
         """
-        Stop waiting for the job here; its awaiters get `JobAbandoned`.
+        Stop waiting for the job; its awaiters get `JobAbandoned`.
 
-        A queued job is withdrawn. One that is on its way, or accepted, goes on at the server, which may bill it:
-        the API has no way to call it back. Its id still gets into the journal.
+        A queued job is withdrawn. One that is being sent, or accepted, goes on at the server, which may bill it:
+        the API cannot cancel a task. Its id still gets into the journal.
         """
         self._owner.abandon(self)
 
@@ -272,7 +272,7 @@ class Job:
             at=datetime.fromtimestamp(self._changed_at, UTC),
             task_id=self.task_id,
             looks=self._looks,
-            # Worked out here, where somebody watches: a look costs nothing more.
+            # Computed only when somebody reads updates, so that a poll costs nothing more.
             expected_at=None
             if self.task_id is None or self.done()
             else self._owner.expected_at(self.task_id),
@@ -285,13 +285,12 @@ class Job:
     def _waiting(self, futures: list[asyncio.Future[None]] | None) -> list[asyncio.Future[None]]:
         if asyncio.get_running_loop() is not self._owner.loop:
             raise UsageError(
-                "a job is awaited in the event loop in which its session was entered, and no other",
+                "a job can only be awaited in the event loop in which its session was entered",
                 key=self.key,
             )
         waiting = [] if futures is None else futures
-        if (
-            len(waiting) & (len(waiting) - 1) == 0
-        ):  # at powers of two: each time, ten thousand would take seconds
+        # Only at powers of two: done each time, it would take seconds for ten thousand awaiters.
+        if len(waiting) & (len(waiting) - 1) == 0:
             waiting = [future for future in waiting if not future.done()]
         waiting.append(self._owner.loop.create_future())
         return waiting
@@ -302,7 +301,7 @@ class Job:
 
 def advance(job: Job, state: JobState, *, task_id: str | None = None, trace_id: str | None = None) -> None:
     """
-    Move an unsettled job on; who watches it is woken.
+    Move an unsettled job to its next state, and wake the readers of its updates.
     """
     before = job.state
     if state not in _STEPS[before]:
@@ -316,9 +315,9 @@ def advance(job: Job, state: JobState, *, task_id: str | None = None, trace_id: 
 
 def looked(jobs: Iterable[Job], at: float) -> None:
     """
-    Count a look of the tracker at each job's task, at this Unix time.
+    Count one poll of each job's task, at this time in Unix seconds.
     """
-    for job in jobs:  # every look at every task comes by here
+    for job in jobs:  # a hot loop: it runs for every poll of every task
         job._looks += 1
         job._changed_at = at
         if job._watchers is not None:
@@ -327,7 +326,7 @@ def looked(jobs: Iterable[Job], at: float) -> None:
 
 def settle(job: Job, state: JobState, outcome: VideoResult | VeoError) -> None:
     """
-    Give a job its outcome, once and for all, and wake everybody who waits.
+    Give a job its final outcome, and wake everybody who waits for it.
     """
     before = job.state
     if state not in _NEXT[before] or state not in _SETTLED:
@@ -346,7 +345,7 @@ def settle(job: Job, state: JobState, outcome: VideoResult | VeoError) -> None:
 
 def stop(job: Job, error: VeoError) -> None:
     """
-    Settle a job, unless it is settled, without a terminal record.
+    Settle a job without a terminal record, unless it is settled already.
     """
     if not job.done():
         settle(job, JobState.STOPPED, error)
@@ -371,7 +370,7 @@ def _wake(futures: list[asyncio.Future[None]] | None) -> None:
 
 async def as_completed(jobs: Iterable[Job]) -> AsyncGenerator[Job, None]:
     """
-    Yield each job once it is settled, in the order in which they settle; a failed one is yielded, never raised.
+    Yield each job as it settles; a failed one is yielded, not raised.
     """
     settled: deque[Job] = deque()
     arrival = asyncio.Event()

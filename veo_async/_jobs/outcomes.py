@@ -1,5 +1,5 @@
 """
-What follows when a task has ended: its job's outcome is written down, then shown.
+When a task has ended, writes its job's outcome down and then settles the job.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Outcomes:
     Settles jobs.
 
     Attributes:
-        wall: the local clock, in Unix seconds.
+        wall: reads the local clock, in Unix seconds.
     """
 
     registry: Registry
@@ -44,7 +44,7 @@ class Outcomes:
 
     async def end(self, ends: Sequence[tuple[str, Mapping[str, Any] | JobError]]) -> None:
         """
-        Settle the jobs of tasks that have ended, or that nothing more will be heard of.
+        Settle the jobs of tasks that have ended, or that are no longer tracked.
         """
         outcomes: list[tuple[Job, VideoResult | VeoError]] = []
         for task_id, end in ends:
@@ -79,7 +79,7 @@ class Outcomes:
             await journal.write(*lasting)
         except JournalError as error:
             if journal.failure is None and len(lasting) > 1:
-                for fact in lasting:  # one that the journal refuses must not cost the others their outcome
+                for fact in lasting:  # if the journal refuses one, the others are still written
                     await self._keep(journal, [fact])
             else:
                 keys = " ".join(fact.key for fact in lasting)
@@ -87,7 +87,7 @@ class Outcomes:
 
     async def note_download(self, video: Video, path: Path) -> None:
         """
-        Write down where a video lies, if the journal knows its task.
+        Write down the path of a video's file, if the journal knows its task.
         """
         if self.journal is None or self.journal.failure is not None:
             return
@@ -100,7 +100,7 @@ class Outcomes:
 
     def settle(self, job: Job, outcome: VideoResult | VeoError) -> None:
         """
-        Settle a job for ever, or, with an error that tells no end, its handle alone.
+        Settle a job; an error that does not mean that its task failed settles the handle only, not the purchase.
         """
         state = JobState.STOPPED
         if isinstance(outcome, VideoResult):
@@ -111,18 +111,18 @@ class Outcomes:
 
 
 def _absolute(path: Path) -> str:
-    return os.path.abspath(path)  # touches no disk, so it may be called from a coroutine
+    return os.path.abspath(path)  # does not touch the disk, so a coroutine may call it
 
 
 def read_outcome(outcome: str, request: Request | None) -> VideoResult | VeoError:
     """
-    Read an outcome from the journal; one that cannot be read is an error that says so, and does not repeat it.
+    Read an outcome from the journal; if it cannot be read, return an error that does not quote it.
     """
     try:
         return load_outcome(outcome, request)
-    except Exception as error:  # whatever is wrong with a text concerns this purchase alone
+    except Exception as error:  # any fault of the text affects this purchase only
         return JournalError(
-            "the journalled outcome cannot be read by this version, or is spoilt"
+            "the journalled outcome cannot be read: it is damaged, or from another version"
             f" ({type(error).__name__}); attach() asks the server about the task again"
         )
 

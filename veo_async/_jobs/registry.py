@@ -1,8 +1,8 @@
 """
-The jobs of a session, by key and by task, and how many are in which state.
+The jobs of a session, by key and by task, and how many are in each state.
 
-Unsettled jobs are held strongly: a caller may drop the handle, and the video still arrives in the journal.
-Settled ones are held only as long as somebody else holds them.
+Unsettled jobs are kept alive: the caller may drop the handle, and the outcome still gets into the journal.
+Settled jobs are referenced weakly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Registry:
     Finds jobs; the same key is the same job.
 
     Attributes:
-        remembers: whether it is to keep in memory what a journal would.
+        remembers: whether to keep in memory what a journal would keep.
     """
 
     remembers: bool = False
@@ -42,7 +42,7 @@ class Registry:
 
     def find(self, key: str, request: Request) -> Job | None:
         """
-        Find the job that has this key, unsettled or settled for ever.
+        Find the job that has this key, unsettled or with a final outcome.
 
         Raises:
             KeyConflict: the key belongs to a different request.
@@ -54,7 +54,7 @@ class Registry:
 
     def free_key(self, key: str) -> str:
         """
-        Make a key that no job has out of one that a caller may have chosen, too.
+        Derive a key that no job has from one that a caller may also have chosen.
         """
         while key in self.unsettled:
             key += "'"
@@ -69,28 +69,28 @@ class Registry:
 
     def moved(self, job: Job, before: JobState) -> None:
         """
-        Keep count of a change of state, and let go of a settled job.
+        Count a change of state, and release a settled job.
         """
         self.counts[before] -= 1
         self.counts[job.state] += 1
         if not job.done():
             return
         self.unsettled.pop(job.key, None)
-        if job.task_id is not None and self.by_task.get(job.task_id) is job:  # else it is another's too
+        if job.task_id is not None and self.by_task.get(job.task_id) is job:  # another may have it now
             del self.by_task[job.task_id]
-        # The others settle the handle, not the key: the same key takes the job up again.
+        # Other outcomes settle the handle, not the key: submitting the same key resumes the purchase.
         if job.keyed and job.state in (JobState.SUCCEEDED, JobState.FAILED):
             self._settled[job.key] = job
 
     def remember(self, job: Job, *, mark: str | None = None, sent_at: float | None = None) -> None:
         """
-        Keep in memory what a journal would: what the key of a settled job stands for.
+        Keep in memory what a journal would keep: what the key of a settled job stands for.
 
-        A success is kept as its task's id alone: asking again is free, and a record is large.
+        Of a success only the task's id is kept: asking again is free, and a record is large.
 
         Args:
-            mark: of its attempt, where the outcome of that is unknown.
-            sent_at: when that began, where the job's own error does not tell.
+            mark: the mark of its attempt, if that has an unknown outcome.
+            sent_at: when that attempt began, in Unix seconds, if the job's own error does not tell.
         """
         entry = _entry_of(job, mark, sent_at) if self.remembers and job.keyed else None
         if entry is not None:
@@ -98,17 +98,17 @@ class Registry:
 
     def recall(self, key: str) -> Entry | None:
         """
-        Say what is remembered of a key.
+        Return what is remembered of a key.
         """
         return self._remembered.get(key)
 
 
 def key_conflict(key: str, earlier: Request | None, *, task_id: str | None = None) -> KeyConflict:
     """
-    Make the error for a key that stands for another request already, and say for which.
+    Make the error for a key that already stands for another request, and name that request.
     """
     if earlier is None:
-        words = f"the key {key!r} belongs to a job that was attached, which waits for what was bought already"
+        words = f"the key {key!r} belongs to an attached job, which waits for what was bought already"
     else:
         words = f"the key {key!r} belongs to a different request: {in_short(earlier)}"
     return KeyConflict(words, key=key, task_id=task_id)
@@ -139,28 +139,29 @@ def _attempt_of(job: Job, sent_at: float | None, mark: str | None) -> Attempt:
 
 def read_request(entry: Entry) -> Request | None:
     """
-    Read the request of a journal's entry, or None where it cannot be read.
+    Read the request of a journal's entry; None if it cannot be read.
     """
     try:
         return load_request(entry.request)
-    except Exception as error:  # whatever is wrong with a text concerns this purchase alone
+    except Exception as error:  # any fault of the text affects this purchase only
         log.error("the journalled request of job %s cannot be read: %s", entry.key, type(error).__name__)
         return None
 
 
 def unreadable(entry: Entry) -> JournalError:
     """
-    Make the error of a key whose request cannot be read.
+    Make the error for a key whose request cannot be read.
     """
     words = (
-        "the journalled request cannot be read by this version, or is spoilt; attach() waits for a task of it"
+        "the journalled request cannot be read: it is damaged, or from another version;"
+        " attach() waits for its task"
     )
     return JournalError(words, key=entry.key, task_id=entry.task_id)
 
 
 def mismatch(entry: Entry) -> VeoError:
     """
-    Make the error of a key whose journalled request is not the one that is asked for now.
+    Make the error for a key whose journalled request differs from the one submitted now.
     """
     earlier = read_request(entry)
     return unreadable(entry) if earlier is None else key_conflict(entry.key, earlier, task_id=entry.task_id)

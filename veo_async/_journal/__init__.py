@@ -1,10 +1,10 @@
 """
-What must not be forgotten: facts about jobs, each durable before its effect.
+Keeps facts about jobs; each is durable before its effect.
 
-`facts` says what is remembered, `journal` what a session asks of it, `batching` gathers it from the event loop.
-`sqlite_store` writes it, in a file that `sqlite_file` opens, migrates and locks: for one process.
-`postgres_store` writes it for many: `postgres_rules` says in the server what may follow what, and who may say it;
-`postgres_lease` says for how long; `postgres_keeping` renews that, and listens.
+`facts` defines the facts, `journal` what a session calls, `batching` collects writes from the event loop.
+For one process, `sqlite_store` writes them to a file, which `sqlite_file` opens, migrates and locks.
+For many, `postgres_store` writes them: `postgres_rules` holds, in the server, which fact may follow which and which
+session may write it; `postgres_lease` says for how long; `postgres_keeping` renews the lease, and listens.
 
 A new fact needs a rule in `sqlite_store` and in `postgres_rules`, a row in `postgres_rows`, and a migration in both.
 """

@@ -1,5 +1,5 @@
 """
-Gathering: what the coroutines of one turn of the event loop write goes to the store together, at the price of one.
+Batches the writes of all coroutines in one turn of the event loop, so that they cost one commit.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _Store = TypeVar("_Store")
 @define(eq=False)
 class Work(Generic[_Store]):
     """
-    What one caller wants done, facts to keep or something to ask of the store; and how it went.
+    One caller's facts or question for the store, and then its result or error.
 
     Attributes:
-        waiter: of the caller who waits for it, if one does.
+        waiter: the future that the caller waits for, if it does.
     """
 
     facts: tuple[Fact, ...] = ()
@@ -37,12 +37,12 @@ class Work(Generic[_Store]):
 @define(eq=False)
 class Batching(Generic[_Store]):
     """
-    Hands works to the store, a batch at a time, in the order in which they came.
+    Passes works to the store in batches, one at a time and in order.
 
     Attributes:
-        begin: has a batch done, and `landed` called once it is; None while the journal is closed.
+        begin: starts a batch; calls `landed` once it is done.
         at_once: do not wait for the end of the turn.
-        failure: the first error that nobody waited for, or None.
+        failure: the first failure of the store, or first error of a work that nobody waits for; or None.
     """
 
     begin: Callable[[list[Work[_Store]]], None]
@@ -53,28 +53,28 @@ class Batching(Generic[_Store]):
 
     async def put(self, work: Work[_Store]) -> Any:
         """
-        Return what comes of a work once it is done.
+        Do a work, and return its result.
         """
-        # A future of each caller's own: cancelling it takes nothing out of the batch.
+        # Each caller has its own future: cancelling it removes nothing from the batch.
         work.waiter = asyncio.get_running_loop().create_future()
         self.add(work)
         return await work.waiter
 
     def add(self, work: Work[_Store]) -> None:
         """
-        Have a work done, with those that are added in the same turn.
+        Do a work, together with others that are added in the same turn.
         """
         self.waiting.append(work)
         if self.at_once:
             self.flush()
         elif not self._is_busy:
-            # At the end of the turn: everybody whom the last batch woke gets to add to this one.
+            # At the end of the turn, so that every caller that the last batch woke can add to this one.
             self._is_busy = True
             asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
         """
-        Begin with whatever waits.
+        Start a batch with the works that wait.
         """
         batch, self.waiting = self.waiting, []
         self._is_busy = bool(batch)
@@ -83,12 +83,12 @@ class Batching(Generic[_Store]):
 
     def landed(self, batch: list[Work[_Store]], failure: JournalError | None) -> None:
         """
-        Tell the callers how it went, and go on with what has come in meanwhile.
+        Give the callers their results, and start the works that came in meanwhile.
         """
         self.failure = self.failure or failure
         for work in batch:
             self._deliver(work)
-        # What came in meanwhile goes now, and what its end brings about in the next turn.
+        # Works that the callers just woken add go with the next batch.
         self.flush()
 
     def _deliver(self, work: Work[_Store]) -> None:

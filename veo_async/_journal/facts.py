@@ -1,8 +1,8 @@
 """
-What the journal remembers: the facts that go in, and the entries that are read back.
+What the journal stores: the facts that are written, and the entries that are read back.
 
 Times (`at`) are in Unix seconds.
-Requests and outcomes are JSON text of the caller's making, which nothing here looks into.
+Requests and outcomes are the caller's JSON text, which is not parsed here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AlreadyClaimed(JournalError):
 
 class Fenced(JournalError):
     """
-    The session does not hold the key, or no longer: another one may go on with it, so nothing may be spent for it here.
+    The session does not hold the key, or no longer does: another one may have it, so this one may not spend for it.
     """
 
 
@@ -69,12 +69,12 @@ class Intended:
 @frozen(kw_only=True)
 class Sending:
     """
-    An attempt is about to leave; numbers go up within one purchase.
+    An attempt is about to be sent; numbers go up within one purchase.
 
     Attributes:
-        attempt: 0 says that another process may have sent the key.
+        attempt: its number; 0 means that another process may have sent the key.
         at: by the local clock.
-        mark: what its callback URL carries; None where it carries none.
+        mark: what its callback URL carries; None if it carries no mark.
     """
 
     key: str
@@ -89,7 +89,7 @@ class AttemptClosed:
     The attempt bought nothing; `refused` also frees the key, unless another attempt was accepted.
 
     Attributes:
-        reason: of a refusal, for those who wait for it elsewhere; JSON text.
+        reason: why it was refused, for other sessions that wait for the key; JSON text.
     """
 
     key: str
@@ -102,7 +102,7 @@ class AttemptClosed:
 @frozen(kw_only=True)
 class Accepted:
     """
-    The task is this purchase's, and no other's for ever.
+    The task belongs to this purchase, and never to another.
     """
 
     key: str
@@ -114,7 +114,7 @@ class Accepted:
 @frozen(kw_only=True)
 class Disowned:
     """
-    The task is not this purchase's after all: its record shows another's mark. Its attempt is open again.
+    The task is not this purchase's after all, as its record shows another job's mark. The attempt is open again.
     """
 
     key: str
@@ -124,7 +124,7 @@ class Disowned:
 @frozen(kw_only=True)
 class Settled:
     """
-    The accepted task ended, in a result or a failure: the outcome stands for ever.
+    The accepted task ended in a result or a failure. The outcome is final.
     """
 
     key: str
@@ -136,7 +136,7 @@ class Settled:
 @frozen(kw_only=True)
 class Downloaded:
     """
-    A video of the result lies at this path.
+    A video of the result was saved at this path.
     """
 
     key: str
@@ -148,7 +148,7 @@ class Downloaded:
 @frozen(kw_only=True)
 class Withdrawn:
     """
-    The job was given up before anything was sent: the intention goes away.
+    The job was abandoned before anything was sent: its intention is deleted.
     """
 
     key: str
@@ -158,7 +158,7 @@ class Withdrawn:
 @frozen(kw_only=True)
 class Learned:
     """
-    What is known of the durations of one kind of request.
+    What was learned about the durations of one kind of request.
     """
 
     kind: str
@@ -194,9 +194,9 @@ class Entry:
     Everything the journal knows of one purchase.
 
     Attributes:
-        attempts: by number; those of a purchase that goes on, or went well, or failed.
-        earlier: the highest number of an attempt of the key's earlier purchases, which have failed; or 0.
-        downloads: where each video lies, by its id.
+        attempts: the attempts of this purchase, ordered by number.
+        earlier: the highest attempt number of the key's earlier purchases, all of which failed; or 0.
+        downloads: the path of each saved video, by the video's id.
     """
 
     key: str
@@ -215,16 +215,16 @@ class Entry:
 
 def out_of_order(fact: Any, entry: Entry | None) -> JournalError:
     """
-    Say that a fact cannot follow what is known of its key.
+    Make the error for a fact that cannot follow what is known of its key.
     """
     return JournalError(
-        f"{type(fact).__name__} cannot follow what the journal knows: its key is {_reached(entry)}",
+        f"{type(fact).__name__} cannot follow what the journal knows: its key is {_state_of(entry)}",
         key=fact.key,
         task_id=entry.task_id if entry else None,
     )
 
 
-def _reached(entry: Entry | None) -> str:
+def _state_of(entry: Entry | None) -> str:
     if entry is None:
         return "unknown"
     if entry.settled_at is not None:
@@ -234,17 +234,17 @@ def _reached(entry: Entry | None) -> str:
     return f"intended, with {len(entry.attempts)} attempts"
 
 
-# --- keys that are taken in ----------------------------------------------------------------------------
+# --- taking keys in ------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
 class TakeIn:
     """
-    A key that is to stand for this request, unless it stands for something already.
+    A request to buy under this key, unless the key stands for something already.
 
     Attributes:
-        retry_failed: a purchase that has failed is no obstacle.
-        look_first: another process may have bought the key, unknown to this journal.
+        retry_failed: buy again if the key's purchase failed.
+        look_first: another process may have bought the key without this journal knowing.
     """
 
     key: str
@@ -255,7 +255,10 @@ class TakeIn:
 
     def sending(self, earlier: int) -> Sending | None:
         """
-        Tell the attempt that may have been made elsewhere, where the key is to be looked for first.
+        Return the attempt that another process may have made; None without `look_first`.
+
+        Args:
+            earlier: the highest attempt number that the key has had, or 0.
         """
         number = earlier and earlier + 1
         mark = label(self.key, number)
@@ -265,11 +268,11 @@ class TakeIn:
 @frozen
 class Fresh:
     """
-    Nothing has been sent for the key that could still buy anything; it is intended now, and this session's.
+    The key has no open attempt and no task; this session now holds it and intends to buy.
 
     Attributes:
-        earlier: the highest number of an attempt that the key has had, or 0.
-        failed: the highest number of one whose purchase has failed, or 0.
+        earlier: the highest attempt number that the key has had, or 0.
+        failed: the highest attempt number of a failed purchase, or 0.
     """
 
     earlier: int = 0
@@ -279,7 +282,7 @@ class Fresh:
 @frozen
 class Known:
     """
-    This session goes on with what is known of the key.
+    This session resumes what is known of the key.
     """
 
     entry: Entry
@@ -288,7 +291,7 @@ class Known:
 @frozen
 class Elsewhere:
     """
-    Another session has the key, and goes on with it.
+    Another session holds the key.
     """
 
     entry: Entry
@@ -299,7 +302,7 @@ Standing: TypeAlias = Fresh | Known | Elsewhere
 
 def standing(item: TakeIn, entry: Entry | None) -> Fresh | Known:
     """
-    Say how a key stands that no other session has.
+    Return the standing of a key that no other session holds.
     """
     if entry is None:
         return Fresh()

@@ -1,5 +1,5 @@
 """
-What a session asks of a journal, whatever keeps it.
+What a session calls on a journal, whatever its storage.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ __all__ = ["AnyJournal"]
 
 class AnyJournal(Protocol):
     """
-    Facts about jobs, each durable before its effect; a session opens it, and closes it.
+    Stores facts about jobs, each durable before its effect; a session opens and closes it.
     """
 
     @property
     def failure(self) -> JournalError | None:
         """
-        Why nothing can be made durable any more, for ever; None also while an outage is waited for.
+        The error that stopped the journal for good; None while it works, or waits for an outage to end.
         """
 
     async def open(self, token: str) -> None:
         """
-        Make ready for the account of this token, of which only a salted hash is kept.
+        Open the journal for this token's account; only a salted hash of the token is kept.
         """
 
     async def close(self) -> None:
         """
-        Make durable whatever was written, and let go; raises the failure, if there was one.
+        Make everything durable that was written, and close; raises the failure, if there was one.
         """
 
     async def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
         """
-        Write down the keys that are new, and say of each how it stands: all at once, or none on an error.
+        Write down the new keys, and return the standing of each: all of them or, on an error, none.
         """
 
     async def write(self, *facts: Fact) -> None:
         """
-        Return once the facts are durable: all of them or, on an error, none.
+        Make the facts durable: all of them or, on an error, none.
         """
 
     def write_soon(self, *facts: Fact) -> None:
         """
-        Make the facts durable in the background, before anything that is written later.
+        Make the facts durable in the background, before any later write.
         """
 
     async def find(self, key: str) -> Entry | None:
@@ -56,12 +56,12 @@ class AnyJournal(Protocol):
 
     async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
         """
-        Return what is known of the latest purchases of those keys that are known at all.
+        Return the latest purchases of these keys, by key; unknown keys are absent.
         """
 
     async def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
         """
-        Return the purchases that these tasks belong to.
+        Return the purchases that these tasks belong to, by task id.
         """
 
     async def unsettled(self) -> list[Entry]:
@@ -71,25 +71,25 @@ class AnyJournal(Protocol):
 
     async def learned(self) -> dict[str, str]:
         """
-        Return what was learned of each kind of request.
+        Return what was learned, as JSON text by kind of request.
         """
 
     async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
         """
-        Return why keys were refused that have not been used since, for those who waited for them elsewhere.
+        Return why keys were refused, if they were not used since; for sessions that waited for another's key.
         """
 
     def may_send(self, key: str) -> bool:
         """
-        Tell, as a submit's body begins to leave, whether this session still holds the key that it spends for.
+        Tell, just before a submit's body is sent, whether this session still holds its key.
         """
 
     async def changed(self) -> set[str]:
         """
-        Return once keys that another session holds may have settled or become free; no names mean any of them.
+        Wait until keys of other sessions may have settled or become free; returns them, or nothing for "any key".
         """
 
     async def release(self) -> None:
         """
-        Hand all keys back at once, so that other sessions need not wait until this one is given up for dead.
+        Release all keys at once, so that other sessions need not wait for this one's lease to end.
         """

@@ -1,5 +1,5 @@
 """
-The journal in PostgreSQL, for sessions in any number of processes on any number of machines.
+The journal in PostgreSQL, for any number of sessions, processes and machines.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .batching import Batching, Work
 from .facts import Entry, Fact, Standing, TakeIn
 from .postgres_lease import Lease
 
-if TYPE_CHECKING:  # the driver is loaded when a journal is opened
+if TYPE_CHECKING:  # the driver is imported when a journal is opened
     from .postgres_connection import Address
     from .postgres_keeping import Keeper, Listener
     from .postgres_store import PostgresStore
@@ -32,17 +32,17 @@ _Answer = TypeVar("_Answer")
 @define(eq=False, repr=False)
 class PostgresJournal:
     """
-    A database that remembers what was asked for, sent, accepted and settled, for all sessions of an account.
+    A database that stores what was asked for, sent, accepted and settled, for all sessions of an account.
 
-    Give it to `VeoSession(journal=...)`, which opens and closes it.
-    Each session holds the keys that it goes on with, for as long as it renews its lease.
-    Whoever dies, freezes or is cut off loses them to the others after that time, and spends nothing for them then.
+    Pass it to `VeoSession(journal=...)`, which opens and closes it.
+    A session holds the keys that it works on as long as it renews its lease.
+    If it dies, freezes or is cut off, its lease ends: other sessions may take its keys, and it spends nothing for them.
 
     Args:
-        dsn: the server's address, as libpq takes it; the password in it is shown nowhere.
-        lease: the seconds after which a session that is not heard of is given up for dead.
-        schema: where the tables are; `install` makes it.
-        listen_dsn: an address without a pooler in transaction mode, for hearing of other sessions' keys.
+        dsn: the server's address, as libpq takes it; its password is never shown.
+        lease: the seconds without a renewal after which a session is declared dead.
+        schema: the schema with the tables; `install` makes it.
+        listen_dsn: an address that bypasses a pooler in transaction mode, for notices about other sessions' keys.
     """
 
     dsn: str
@@ -68,7 +68,7 @@ class PostgresJournal:
     @property
     def failure(self) -> JournalError | None:
         """
-        Why nothing can be made durable any more, for ever; None also while an outage is waited for.
+        The error that stopped the journal for good; None while it works, or waits for an outage to end.
         """
         return self._batching.failure
 
@@ -80,7 +80,7 @@ class PostgresJournal:
 
         Raises:
             ConfigurationError: the address, the schema's name or the database's encoding cannot be used.
-            JournalError: the server cannot be reached or does not allow it.
+            JournalError: the server cannot be reached, or does not allow it.
         """
         address = _address(self.dsn, self.schema)
         from .postgres_install import install  # noqa: PLC0415
@@ -89,11 +89,11 @@ class PostgresJournal:
 
     async def open(self, token: str) -> None:
         """
-        Begin a session of the account of this token, of which only a salted hash is kept.
+        Begin a session of this token's account; only a salted hash of the token is kept.
 
         Raises:
             ConfigurationError: the address or the schema's name cannot be used.
-            JournalError: the server cannot be reached, or there is no journal, or none that can be used.
+            JournalError: the server cannot be reached, or has no usable journal.
             UsageError: the journal is open already.
         """
         if self._loop is not None:
@@ -127,7 +127,7 @@ class PostgresJournal:
 
     async def close(self) -> None:
         """
-        Make durable whatever was written, and hand all keys back; an outage is waited for, for one lease.
+        Make everything durable that was written, and release all keys; waits at most one lease for an outage to end.
 
         Raises:
             JournalError: something could not be made durable.
@@ -138,13 +138,13 @@ class PostgresJournal:
         self._batching.flush()
         self._store = self._loop = None
         try:
-            await self._settle_down(store)
+            await self._drain(store)
         finally:
-            await self._let_go(store, keeper)
+            await self._disconnect(store, keeper)
         if self.failure is not None:
             raise self.failure
 
-    async def _settle_down(self, store: PostgresStore) -> None:
+    async def _drain(self, store: PostgresStore) -> None:
         try:
             async with asyncio.timeout(self.lease):
                 while (committing := self._tasks.get("commit")) and not committing.done():
@@ -153,10 +153,10 @@ class PostgresJournal:
                     await store.release()
         except TimeoutError:
             self._batching.failure = self.failure or JournalError(
-                "the server was away when the journal was closed: what was written last may be lost"
+                "the server could not be reached when the journal was closed: the last facts may be lost"
             )
 
-    async def _let_go(self, store: PostgresStore, keeper: Keeper) -> None:
+    async def _disconnect(self, store: PostgresStore, keeper: Keeper) -> None:
         tasks, self._tasks = [*self._tasks.values()], {}
         for task in tasks:
             task.cancel()
@@ -168,12 +168,12 @@ class PostgresJournal:
 
     async def write(self, *facts: Fact) -> None:
         """
-        Return once the facts are durable: all of them or, on an error, none.
+        Make the facts durable: all of them or, on an error, none.
 
-        Cancelling the caller does not take them back. While the server is away this waits.
+        They are written even if the caller is cancelled. During an outage of the server this waits.
 
         Raises:
-            AlreadyClaimed: the accepted task is another purchase's.
+            AlreadyClaimed: the accepted task belongs to another purchase.
             Fenced: the session does not hold the key that it wants to spend for.
             JournalError: the journal has failed, or the facts cannot follow what it knows.
         """
@@ -182,9 +182,9 @@ class PostgresJournal:
 
     def write_soon(self, *facts: Fact) -> None:
         """
-        Make the facts durable in the background, before anything that is written later.
+        Make the facts durable in the background, before any later write.
 
-        Should that fail, `failure` says so, and so do later writes and `close`.
+        If that fails, `failure` is set, and later writes and `close` raise it.
         """
         if self.failure is None:
             self._check_open()
@@ -192,9 +192,9 @@ class PostgresJournal:
 
     async def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
         """
-        Write down the keys that are new, and say of each how it stands: all at once, or none on an error.
+        Write down the new keys, and return the standing of each: all of them or, on an error, none.
 
-        What a dead session held, or has handed back, is this one's from then on.
+        This session then also holds those of the keys that a dead session held, or that another one released.
 
         Raises:
             JournalError: the journal has failed.
@@ -210,34 +210,34 @@ class PostgresJournal:
 
     async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
         """
-        Return what is known of the latest purchases of those keys that are known at all.
+        Return the latest purchases of these keys, by key; unknown keys are absent.
         """
         wanted = tuple(keys)
         return await self._ask(lambda store: store.find_many(wanted))
 
     async def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
         """
-        Return the purchases that these tasks belong to, be it their keys' latest or failed ones before.
+        Return the purchases that these tasks belong to, by task id: a key's latest, or an earlier one that failed.
         """
         wanted = tuple(task_ids)
         return await self._ask(lambda store: store.find_tasks(wanted))
 
     async def unsettled(self) -> list[Entry]:
         """
-        Claim what dead sessions held, and return all that this session can go on with, in the order of intention.
+        Claim the keys of dead sessions, and return every unsettled purchase that this session holds, oldest first.
         """
         return await self._ask(lambda store: store.unsettled())
 
     async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
         """
-        Return why keys were refused that have not been used since, for those who waited for them elsewhere.
+        Return why keys were refused, if they were not used since; for sessions that waited for another's key.
         """
         wanted = tuple(keys)
         return await self._ask(lambda store: store.refusals(wanted))
 
     async def learned(self) -> dict[str, str]:
         """
-        Return what all sessions have learned of each kind of request.
+        Return what all sessions have learned, as JSON text by kind of request.
         """
         return await self._ask(lambda store: store.learned())
 
@@ -245,17 +245,17 @@ class PostgresJournal:
 
     def may_send(self, key: str) -> bool:
         """
-        Tell, as a submit's body begins to leave, whether no other session can have been given its key.
+        Tell, just before a submit's body is sent, whether this session surely still holds its key.
 
-        It asks nobody: it goes by the time that has passed since the lease was renewed last, by two clocks.
+        It does not ask the server: it checks, by two clocks, how long ago the lease was renewed.
         """
         return self.failure is None and self._store is not None and self._store.lease.may_send(key)
 
     async def changed(self) -> set[str]:
         """
-        Return once keys that another session holds may have settled or become free; no names mean any of them.
+        Wait until keys of other sessions may have settled or become free; returns them, or nothing for "any key".
 
-        For one caller at a time. The first call returns as soon as it listens, and each after 5 s at most.
+        For one caller at a time. The first call returns once it listens; each call returns after at most 5 s.
         """
         self._check_open()
         listener = self._listener
@@ -266,7 +266,7 @@ class PostgresJournal:
 
     async def release(self) -> None:
         """
-        Hand all keys back at once; the journal stays open, and `take_in` begins another session.
+        Release all keys at once; the journal stays open, and `take_in` begins another session.
         """
         await self._ask(lambda store: store.release())
 
@@ -294,10 +294,10 @@ class PostgresJournal:
 
     async def _commit(self, store: PostgresStore, batch: list[Work[PostgresStore]]) -> None:
         try:
-            async with self._turn:  # the last batch is begun while the one before it may be under way
+            async with self._turn:  # `close` starts the last batch even if another one is being committed
                 failure = await store.do(batch)
         except asyncio.CancelledError:
-            self._give_up(batch, JournalError("the journal was closed while its server was away"))
+            self._give_up(batch, JournalError("the journal was closed while its server could not be reached"))
             raise
         except Exception as error:
             _LOG.exception("the journal failed")

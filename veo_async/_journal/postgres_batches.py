@@ -1,8 +1,8 @@
 """
-Facts in PostgreSQL by the batch: what most batches are costs one statement a kind, and no rule is asked.
+Batches of facts in PostgreSQL: an ordinary batch takes one statement per kind of fact, and no call of a rule.
 
-Each statement finds a row only where its fact is new and in order, and may be said by this session.
-Where one finds none, all are undone, and `postgres_rules` looks into each.
+A statement changes a row only if its fact is new and in order, and this session may write it.
+If a fact changes no row, all are rolled back, and `postgres_rules` checks each.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final
 __all__ = ["BATCHES"]
 
 BATCHES: Final = """
--- Take facts of as many keys as there are facts, all new and in order, in one statement a kind: most batches are so.
--- Plans are made while tables are small, and kept: without these settings they would read the whole table later.
+-- Take facts that are new and in order, each of another key, in one statement per kind: most batches are like that.
+-- Plans are made while the tables are small, and kept: without these settings they would scan the whole table later.
 CREATE FUNCTION SCHEMA.takes_together(me bigint, its_account integer, works jsonb) RETURNS boolean
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE

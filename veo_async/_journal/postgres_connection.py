@@ -1,5 +1,5 @@
 """
-Reaching PostgreSQL: connections, which of its errors pass by themselves, and what to do about the others.
+Connections to PostgreSQL: which errors pass by themselves, and what to do about the others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Address", "Connection", "explain", "is_collision", "is_outage"]
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-# A server that has gone without a word is noticed; anything in the address counts before these.
+# These notice a server that has vanished; options in the address override them.
 _DEFAULTS: Final[dict[str, Any]] = {
     "application_name": "veo_async",
     "connect_timeout": 10,
@@ -28,16 +28,16 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "client_encoding": "UTF8",
 }
 
-# Classes of errors that no waiting mends: of data, of names and of leave. All others are an outage's.
+# Classes of errors that waiting does not cure: of data, names and permissions. All others count as an outage.
 _LASTING: Final = ("0A", "22", "23", "28", "3D", "3F", "42", "P0")
-_COLLISIONS: Final = ("40001", "40P01")  # two transactions in each other's way
+_COLLISIONS: Final = ("40001", "40P01")  # a serialization failure, a deadlock
 _NO_JOURNAL: Final = ("3F000", "42P01", "42883")
 
 
 @define(eq=False, repr=False)
 class Address:
     """
-    Where the journal is. The password is shown nowhere.
+    Where the journal is. Its password is never shown.
     """
 
     dsn: str
@@ -48,8 +48,8 @@ class Address:
         named("", self.schema)
         try:
             self._options = {**_DEFAULTS, **conninfo_to_dict(self.dsn)}
-        except psycopg.Error:  # its words may hold the password
-            raise ConfigurationError("the journal's address is none of PostgreSQL's") from None
+        except psycopg.Error:  # its message may contain the password
+            raise ConfigurationError("the journal's address is not a PostgreSQL address") from None
 
     def __str__(self) -> str:
         its = self._options
@@ -65,7 +65,7 @@ class Address:
 
     async def connect(self) -> Connection:
         """
-        Open a connection in which each statement is a transaction, which suits a pooler too.
+        Open a connection in which each statement is a transaction, so that a pooler works too.
         """
         return await psycopg.AsyncConnection.connect(
             make_conninfo("", **self._options), autocommit=True, prepare_threshold=None
@@ -74,7 +74,7 @@ class Address:
 
 def is_outage(error: psycopg.Error) -> bool:
     """
-    Tell whether the server may do tomorrow what it does not do now.
+    Tell whether the error may pass if one waits.
     """
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -83,21 +83,21 @@ def is_outage(error: psycopg.Error) -> bool:
 
 def is_collision(error: psycopg.Error) -> bool:
     """
-    Tell whether the same again is all it takes.
+    Tell whether the transaction collided with another one, so that it can be repeated at once.
     """
     return error.sqlstate in _COLLISIONS
 
 
 def explain(address: Address, error: psycopg.Error) -> JournalError:
     """
-    Say which journal failed, how, and what to do about it.
+    Make an error that says which journal failed, how, and what to do about it.
     """
     if error.sqlstate in _NO_JOURNAL:
         words = f"has no schema {address.schema!r}: make it with `veo-async queue init`, or name another"
     elif is_outage(error):
         words = "cannot be reached: check that the server runs, and that the address is right"
     else:
-        words = "does not do what it should"
+        words = "failed"
     explained = JournalError(f"journal {address} {words} ({' '.join(str(error).split())})")
     explained.__cause__ = error
     return explained

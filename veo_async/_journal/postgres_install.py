@@ -1,5 +1,5 @@
 """
-Making the schema, bringing it up to date, and finding the account in it.
+Makes the schema, brings it up to date, and finds the account in it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .postgres_schema import MIGRATIONS
 __all__ = ["account_of", "install"]
 
 _META: Final = "SELECT version, salt, system, incomplete FROM SCHEMA.meta"
-# Of a server, with its replicas; a restored dump is on another. Not every server tells.
+# A server shares it with its replicas; a restored dump is on a server with another one. Not every server tells it.
 _SYSTEM: Final = "SELECT system_identifier::text FROM pg_control_system()"
 
 
 async def install(address: Address) -> None:
     """
-    Make the schema, or bring it up to date; what is up to date stays as it is.
+    Make the schema, or bring it up to date; repeating it is harmless.
 
     Raises:
         ConfigurationError: the database's encoding cannot hold every text.
@@ -56,7 +56,7 @@ async def _install(address: Address, connection: Connection) -> None:
         await connection.execute(address.sql(migration))
     if not has_meta:
         await connection.execute(address.sql("INSERT INTO SCHEMA.meta VALUES (0, %s)"), [os.urandom(32)])
-    # Whoever installs says with it that this server, and no other, has all there is to know.
+    # Running the installation confirms that this server, and no other, has all facts.
     values = [len(MIGRATIONS), await _system(connection)]
     await connection.execute(
         address.sql("UPDATE SCHEMA.meta SET version = %s, system = %s, incomplete = false"), values
@@ -65,10 +65,10 @@ async def _install(address: Address, connection: Connection) -> None:
 
 async def account_of(address: Address, token: str) -> int:
     """
-    Return the id of the account of this token, of which only a salted hash is kept.
+    Return the id of this token's account; only a salted hash of the token is kept.
 
     Raises:
-        JournalError: the server cannot be reached, or there is no schema, or none that can be used.
+        JournalError: the server cannot be reached, or has no usable schema.
     """
     try:
         connection = await address.connect()
@@ -87,13 +87,13 @@ async def _account_of(address: Address, connection: Connection, token: str) -> i
         raise JournalError(f"journal {address} is an earlier version's: run `veo-async queue init`")
     if (here := await _system(connection)) and system and here != system:
         raise JournalError(
-            f"journal {address} is a copy: what it does not know of would be bought again; if nothing is in use but"
-            " this one, run `veo-async queue init`"
+            f"journal {address} is a copy: whatever it does not know of would be bought again; if only this copy is"
+            " in use, run `veo-async queue init`"
         )
     if incomplete:
         raise JournalError(
-            f"journal {address} has lost facts: see what the account was charged for, and run `veo-async queue init`"
-            " once nothing that it does not know of would be bought again"
+            f"journal {address} has lost facts, and could buy again what it has forgotten: check what the account"
+            " was charged for, then run `veo-async queue init`"
         )
     values = [hashlib.blake2b(token.encode("utf-8", "surrogatepass"), key=salt, digest_size=32).digest()]
     await connection.execute(

@@ -1,7 +1,7 @@
 """
-What a session's journal does beside the facts: it renews the lease, and hears of other sessions' keys.
+Background tasks of a session's journal: renewing the lease, and listening for other sessions' keys.
 
-Each has a connection of its own, so that no long question and no outage of the one holds up the other.
+Each has its own connection, so that a long query or an outage of one does not delay the other.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from .postgres_rows import readable
 __all__ = ["Keeper", "Listener"]
 
 _LOG: Final = logging.getLogger("veo_async")
-_NET: Final = 5.0  # seconds after which one looks by oneself: nobody tells that a session has died
-_PAUSE: Final = 0.5
+_CHECK_EVERY: Final = 5.0  # seconds; without a notice, since nobody sends one when a session dies
+_PAUSE: Final = 0.5  # seconds between two tries
 _RENEW: Final = "SELECT SCHEMA.renewed(%(session)s)"
 
 
 @define(eq=False)
 class Keeper:
     """
-    Renews the lease every quarter of it.
+    Renews the lease four times in its length.
 
     Attributes:
-        check: makes sure that the server holds what it should; its error ends the keeping.
-        lost: is called when the session turns out to be dead.
+        check: checks that the server has lost no facts; its error ends `run`.
+        lost: called when the server says that the session is dead.
     """
 
     address: Address
@@ -45,7 +45,7 @@ class Keeper:
 
     async def run(self) -> None:
         """
-        Go on until cancelled.
+        Renew the lease until cancelled.
         """
         while True:
             is_renewed = await self.renew()
@@ -54,7 +54,7 @@ class Keeper:
 
     async def renew(self) -> bool:
         """
-        Put off the end of the lease; tell whether the server has answered.
+        Renew the lease once; returns whether the server has answered.
         """
         try:
             await self._renew()
@@ -94,7 +94,7 @@ class Keeper:
 @define(eq=False)
 class Listener:
     """
-    Hears which keys other sessions have settled or freed.
+    Receives notices of keys that other sessions have settled or freed.
     """
 
     address: Address
@@ -106,7 +106,7 @@ class Listener:
 
     async def run(self) -> None:
         """
-        Go on until cancelled, over one connection after another.
+        Listen until cancelled; reconnects after errors.
         """
         while True:
             try:
@@ -116,12 +116,12 @@ class Listener:
                 finally:
                     await connection.close()
             except psycopg.Error as error:
-                _LOG.debug("other sessions are not heard: %s", explain(self.address, error))
+                _LOG.debug("no notices from other sessions: %s", explain(self.address, error))
             await asyncio.sleep(_PAUSE)
 
     async def _listen(self, connection: Connection) -> None:
         await connection.execute(self.address.sql("LISTEN SCHEMA"))
-        self.wake()  # for what was told before
+        self.wake()  # notices may have been sent before this connection listened
         async for notice in connection.notifies():
             self._hear(notice.payload)
 
@@ -137,17 +137,17 @@ class Listener:
 
     def wake(self) -> None:
         """
-        Have whoever waits look at all keys.
+        Make `changed` report that any key may have changed.
         """
         self._any = True
         self._news.set()
 
     async def changed(self) -> set[str]:
         """
-        Return the keys that were heard of, once there are any; none mean that all should be looked at.
+        Wait for notices, and return their keys; an empty set means that any key may have changed.
         """
         try:
-            async with asyncio.timeout(_NET):
+            async with asyncio.timeout(_CHECK_EVERY):
                 await self._news.wait()
         except TimeoutError:
             return set()

@@ -1,5 +1,5 @@
 """
-The lease of a session: for how long it may spend, and for which keys.
+A session's lease: how long it may spend, and for which keys.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from attrs import define, field
 
 __all__ = ["Lease", "read_clocks"]
 
-# The rest is for what the holder cannot see: how long an answer is on its way, and how clocks drift.
-_SHARE: Final = 0.8
-# Runs on while the machine sleeps; where there is none, the wall clock does.
-_THROUGH_SLEEP: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# The holder uses this share of the lease; the rest allows for the time of a request and for clock drift.
+_USABLE_SHARE: Final = 0.8
+# Counts the time that the machine sleeps; if the system has no such clock, the wall clock does.
+_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def read_clocks() -> tuple[float, float]:
     """
-    Read the clock that nobody sets, and the wall clock.
+    Read two clocks, in seconds: one that nobody can set, and the wall clock.
     """
-    return time.clock_gettime(_THROUGH_SLEEP), time.time()
+    return time.clock_gettime(_BOOT_CLOCK), time.time()
 
 
 @define(eq=False)
 class Lease:
     """
-    What one session may spend for, by its own clocks: a check needs no question.
+    What one session may spend for, checked by its own clocks without asking the server.
 
     Attributes:
         seconds: how long the server waits for a renewal.
-        clocks: each must say that the lease is valid.
+        clocks: reads the clocks; the lease must be valid by each of them.
         session: the id of the session's row, which is its fencing token.
-        nonce: tells the row from one that a server without memory made in its place.
-        acknowledged: how many batches and renewals the server has said to have kept.
-        is_lost: the session was given up for dead, or has handed back what it held; another one is to begin.
-        was_lost: so was an earlier one.
-        sending: the keys that it has written *sending* of, and no end of the attempt.
+        nonce: tells the row from another one with the same id, made by a server that has lost rows.
+        acknowledged: how many batches and renewals the server has confirmed.
+        is_lost: the session was declared dead, or has released its keys; another one must begin.
+        was_lost: this happened to an earlier session of the process.
+        sending: the keys with an attempt that began and has not ended, by the facts it wrote.
     """
 
     seconds: float
@@ -54,7 +54,7 @@ class Lease:
 
     def begin(self, session: int, nonce: UUID, at: tuple[float, ...]) -> None:
         """
-        Go on as this session; whatever an earlier one wrote, this one may not spend for.
+        Begin a session; it may not spend for the keys of an earlier one.
         """
         self.is_lost, self.nonce, self.acknowledged = False, nonce, 0
         self.sending.clear()
@@ -62,21 +62,21 @@ class Lease:
 
     def acknowledge(self, session: int, written: int) -> None:
         """
-        Remember what the server must know of from now on; its answers may come in any order.
+        Note what the server has confirmed, and must still know later; answers may come in any order.
         """
         if session == self.session:
             self.acknowledged = max(self.acknowledged, written)
 
     def renew(self, session: int, at: tuple[float, ...]) -> None:
         """
-        Count from the time when the renewal was sent, which is before the server counts.
+        Restart the lease at `at`, when the renewal was sent: the server's count starts later.
         """
         if session == self.session and not self.is_lost:
             self._renewed_at = at
 
     def lose(self) -> None:
         """
-        Spend no more.
+        Give the lease up: nothing may be spent any more.
         """
         self.is_lost = self.was_lost = True
         self._renewed_at = None
@@ -84,15 +84,15 @@ class Lease:
 
     def is_valid(self) -> bool:
         """
-        Tell whether no other session can have been given this one's keys.
+        Tell whether this session surely still holds its keys.
         """
         if self._renewed_at is None:
             return False
-        most = _SHARE * self.seconds
+        most = _USABLE_SHARE * self.seconds
         return all(abs(now - then) < most for now, then in zip(self.clocks(), self._renewed_at, strict=True))
 
     def may_send(self, key: str) -> bool:
         """
-        Tell whether a submit of this key may leave now.
+        Tell whether a submit of this key may be sent now.
         """
         return key in self.sending and self.is_valid()

@@ -1,7 +1,7 @@
 """
-Facts as PostgreSQL takes them, and entries as it gives them back.
+Converts facts to rows for PostgreSQL, and rows back to entries.
 
-Keys and ids are looked up by digests, so that they may be of any length.
+Keys and ids are looked up by digests, so they may have any length.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .facts import (
 
 __all__ = ["digest", "fact_row", "item_row", "read_entry", "read_standing", "readable", "stored"]
 
-# A text that begins so is escaped: PostgreSQL's cannot hold NUL, nor UTF-8 lone surrogates.
+# Marks an escaped text: PostgreSQL cannot store NUL, and UTF-8 cannot encode lone surrogates.
 _ESCAPED: Final = "\1"
-_MOST_NUMBER: Final = (1 << 31) - 1
+_MAX_NUMBER: Final = (1 << 31) - 1
 
 Row = list[object]
 
@@ -46,10 +46,10 @@ Row = list[object]
 
 def stored(text: str) -> str:
     """
-    Write a text in such a way that PostgreSQL can hold it; nearly all stay as they are.
+    Escape a text that PostgreSQL cannot store; all others stay as they are.
     """
     if not isinstance(text, str):
-        raise TypeError(f"{text!r} is no text")
+        raise TypeError(f"{text!r} is not a string")
     if "\0" not in text and not text.startswith(_ESCAPED) and (text.isascii() or _is_utf8(text)):
         return text
     return _ESCAPED + text.encode("unicode_escape").decode("ascii")
@@ -57,7 +57,7 @@ def stored(text: str) -> str:
 
 def readable(text: str) -> str:
     """
-    Read a text that was written by `stored`.
+    Undo `stored`.
     """
     return text[1:].encode("ascii").decode("unicode_escape") if text.startswith(_ESCAPED) else text
 
@@ -72,10 +72,10 @@ def _is_utf8(text: str) -> bool:
 
 def digest(text: str) -> str:
     """
-    Return what a key, a task or a video is looked up by.
+    Return the digest that a key, a task or a video is looked up by.
     """
     if not isinstance(text, str):
-        raise TypeError(f"{text!r} is no text")
+        raise TypeError(f"{text!r} is not a string")
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -84,14 +84,14 @@ def _maybe(text: str | None) -> str | None:
 
 
 def _number(value: object) -> int:
-    if not isinstance(value, int) or not 0 <= value <= _MOST_NUMBER:
-        raise ValueError(f"{value!r} is no number of an attempt")
+    if not isinstance(value, int) or not 0 <= value <= _MAX_NUMBER:
+        raise ValueError(f"{value!r} is not an attempt's number")
     return value
 
 
 def _time(value: object) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"{value!r} is not a time")
     return value
 
 
@@ -122,10 +122,10 @@ _KINDS: Final[Mapping[type, str]] = {kind: kind.__name__.lower() for kind in _RE
 
 def fact_row(fact: Fact) -> Row:
     """
-    Write a fact as the function `write` takes it.
+    Return a fact as an argument of the SQL function `write`.
 
     Raises:
-        KeyError, TypeError, ValueError: it holds something that cannot be held.
+        KeyError, TypeError, ValueError: it holds a value that cannot be stored.
     """
     key = fact.kind if isinstance(fact, Learned) else fact.key
     return [_KINDS[type(fact)], digest(key), stored(key), *_REST[type(fact)](fact)]
@@ -133,7 +133,7 @@ def fact_row(fact: Fact) -> Row:
 
 def item_row(place: int, item: TakeIn) -> dict[str, object]:
     """
-    Write a key that is taken in as the function `take_in` takes it.
+    Return a key as an argument of the SQL function `take_in`.
     """
     return {
         "place": place,
@@ -172,7 +172,7 @@ def read_entry(row: Mapping[str, Any]) -> Entry:
 
 def read_standing(row: Mapping[str, Any]) -> Standing:
     """
-    Read how a key stands.
+    Read a key's standing.
     """
     if row["standing"] == "fresh":
         return Fresh(row["earlier"], row["failed"])

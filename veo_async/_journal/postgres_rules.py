@@ -1,8 +1,8 @@
 """
-The rules of what may follow what, in PostgreSQL: what `sqlite_store` says for one process, and who may say it.
+The rules in PostgreSQL of which fact may follow which: those of `sqlite_store`, and which session may write a fact.
 
-What spends (*intended*, *sending*, *withdrawn*) is fenced: only the session that holds the key may say it.
-What tells is taken from anybody, however late, since it is about money that is spent already.
+Facts that precede spending (*intended*, *sending*, *withdrawn*) are fenced: only the key's holder may write them.
+All others report money that is already spent, so any session may write them, however late.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BEGIN
     RETURN jsonb_build_object('number', number, 'at', at, 'mark', mark, 'closed', NULL);
 END $$;
 
--- The verdicts: ok (a repetition too), fenced, claimed, surplus, later (there is an end already), order.
+-- The verdicts: ok (also for a repetition), fenced, claimed, surplus, later (it has ended already), order.
 CREATE FUNCTION SCHEMA.take_fact(me bigint, its_account integer, is_dead boolean, fact jsonb) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -91,7 +91,7 @@ BEGIN
     RETURN 'ok';
 END $$;
 
--- A refusal frees the key, unless another session goes on with it, or another attempt has been accepted.
+-- A refusal frees the key, unless another session holds it, or another attempt was accepted.
 CREATE FUNCTION SCHEMA.closed(me bigint, its_account integer, it SCHEMA.job, fact jsonb) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -203,7 +203,7 @@ BEGIN
     RETURN 'ok';
 END $$;
 
--- Take the facts of one writer: all, or none and the verdict on the first that is wrong.
+-- Take the facts of one writer: all of them, or none, and then return the verdict on the first wrong one.
 CREATE FUNCTION SCHEMA.take_facts(me bigint, its_account integer, is_dead boolean, facts jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -226,7 +226,7 @@ EXCEPTION
         RETURN SCHEMA.judged(me, its_account, fact, 'claimed', place);
 END $$;
 
--- Say who or what stands against a fact; a task that nobody owns is kept, since it was paid for.
+-- Say why a fact was not taken. A task that no purchase owns is kept in `surplus`, since it was paid for.
 CREATE FUNCTION SCHEMA.judged(me bigint, its_account integer, fact jsonb, verdict text, place integer) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -243,7 +243,7 @@ BEGIN
         CASE WHEN it.id IS NOT NULL THEN to_jsonb(it) END);
 END $$;
 
--- Take the facts of many writers; the wrong ones of one do no harm to another's.
+-- Take the facts of many writers, or none if one is wrong: then `write` takes them writer by writer.
 CREATE FUNCTION SCHEMA.take_all(me bigint, its_account integer, is_dead boolean, works jsonb) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE fact jsonb;

@@ -1,5 +1,5 @@
 """
-The journal's schema in PostgreSQL: its tables, and the functions that hold the rules of what may follow what.
+The journal's schema in PostgreSQL: its tables and functions.
 
 Each function is one round trip and one transaction. `SCHEMA` stands for the schema's name.
 """
@@ -15,14 +15,14 @@ from .postgres_rules import RULES
 
 __all__ = ["INCOMPLETE", "MIGRATIONS", "OUT_OF_SESSION", "named"]
 
-# What a function raises when the calling session is dead, so that its process begins another one.
+# The SQLSTATE of a call by a dead session; its process then begins another one.
 OUT_OF_SESSION: Final = "VEO02"
-# And when another session has found that facts are missing.
+# The SQLSTATE of a call after any session has found that facts are missing.
 INCOMPLETE: Final = "VEO03"
 
 _TABLES: Final = """
--- `system` is the server that the schema was made on: elsewhere it is a copy, which may not know of everything.
--- `incomplete`: some session has missed facts that the server had acknowledged, so that nobody may rely on it.
+-- `system` is the server that the schema was made on; on any other it is a copy, which may lack facts.
+-- `incomplete`: a session has found that confirmed facts are missing, so nobody may rely on the journal.
 CREATE TABLE SCHEMA.meta (
     version integer NOT NULL,
     salt bytea NOT NULL,
@@ -32,7 +32,7 @@ CREATE TABLE SCHEMA.meta (
 
 CREATE TABLE SCHEMA.account (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    digest bytea NOT NULL UNIQUE,  -- of the token, with the salt
+    digest bytea NOT NULL UNIQUE,  -- of the salted token
     submits_per_second double precision,
     burst integer,
     next_at timestamptz,
@@ -43,17 +43,17 @@ CREATE TABLE SCHEMA.account (
 CREATE TABLE SCHEMA.session (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account integer NOT NULL,
-    nonce uuid NOT NULL DEFAULT gen_random_uuid(),  -- a server that has forgotten rows may give their ids again
+    nonce uuid NOT NULL DEFAULT gen_random_uuid(),  -- a server that has lost rows may use their ids again
     name text NOT NULL,
     lease interval NOT NULL,
     begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     expires_at timestamptz NOT NULL,
     dead boolean NOT NULL DEFAULT false,
-    written bigint NOT NULL DEFAULT 0  -- batches and renewals; a fail-over that lost one shows here
+    written bigint NOT NULL DEFAULT 0  -- counts batches and renewals, to detect a fail-over that lost one
 ) WITH (fillfactor = 50);
 CREATE INDEX session_alive ON SCHEMA.session (account) WHERE NOT dead;
 
--- One row a purchase. A key has at most one that has not failed. The digests stand for texts of any length.
+-- One row per purchase; a key has at most one that has not failed. Indexes use digests, as texts may be long.
 CREATE TABLE SCHEMA.job (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account integer NOT NULL,
@@ -76,10 +76,10 @@ CREATE TABLE SCHEMA.job (
 CREATE UNIQUE INDEX job_open ON SCHEMA.job (account, digest) WHERE NOT failed;
 CREATE INDEX job_failed ON SCHEMA.job (account, digest, id) WHERE failed;
 CREATE UNIQUE INDEX job_claim ON SCHEMA.job (account, task_digest) WHERE task_digest IS NOT NULL;
--- Without the account: plans that are made while the table is empty would take it for a way to a key.
+-- Without the account: otherwise plans made while the table is empty would use this index to find a key.
 CREATE INDEX job_unsettled ON SCHEMA.job (id) WHERE settled_at IS NULL;
 
--- Why a key was freed, until it is used again: somebody elsewhere may wait for it.
+-- Why a key was freed, until it is used again: another session may wait for it.
 CREATE TABLE SCHEMA.refusal (
     account integer NOT NULL,
     digest uuid NOT NULL,
@@ -89,7 +89,7 @@ CREATE TABLE SCHEMA.refusal (
     PRIMARY KEY (account, digest)
 );
 
--- Tasks that were paid for and are no purchase's own.
+-- Tasks that were paid for, but belong to no purchase.
 CREATE TABLE SCHEMA.surplus (
     account integer NOT NULL,
     task_digest uuid NOT NULL,
@@ -110,7 +110,7 @@ CREATE TABLE SCHEMA.download (
     PRIMARY KEY (job, video_digest)
 );
 
--- What each session has seen, so that one does not overwrite another's.
+-- What each session has learned; one row per session, so that none overwrites another's.
 CREATE TABLE SCHEMA.learned (
     account integer NOT NULL,
     digest uuid NOT NULL,
@@ -134,7 +134,7 @@ BEGIN
     END IF;
 END $$;
 
--- A server may be told not to wait for its disk, or for its replica; what is spent on the strength of a fact waits.
+-- A server may be configured to wait neither for its disk nor for its replica. Facts wait: money is spent after them.
 CREATE FUNCTION SCHEMA.be_durable() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF current_setting('synchronous_commit') = 'off' THEN
@@ -142,8 +142,8 @@ BEGIN
     END IF;
 END $$;
 
--- Tell whether a session may still hold keys. One whose lease is over is declared dead here, once and for ever.
--- After a restart of the server everybody gets a lease's time to come back.
+-- Tell whether a session may still hold keys. One whose lease is over is declared dead here, for good.
+-- After a restart of the server, every session has one lease's time to come back.
 CREATE FUNCTION SCHEMA.is_live(whom bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE it SCHEMA.session;
 BEGIN
@@ -154,18 +154,18 @@ BEGIN
     IF clock_timestamp() <= greatest(it.expires_at, pg_postmaster_start_time() + it.lease) THEN
         RETURN true;
     END IF;
-    -- Waits for a renewal that is under way, and then looks again.
+    -- Waits for a concurrent renewal, and then checks again.
     UPDATE SCHEMA.session SET dead = true WHERE id = whom AND NOT dead AND expires_at < clock_timestamp();
     RETURN EXISTS (SELECT FROM SCHEMA.session WHERE id = whom AND NOT dead);
 END $$;
 
--- Put off the end of a session's lease; nothing, where it is dead.
+-- Renew a session's lease; returns no row if the session is dead.
 CREATE FUNCTION SCHEMA.renewed(me bigint) RETURNS SETOF bigint LANGUAGE sql AS $$
     UPDATE SCHEMA.session SET expires_at = clock_timestamp() + lease, written = written + 1
         WHERE id = me AND NOT dead RETURNING written
 $$;
 
--- Count a batch of this session; its own row is the last that a transaction locks.
+-- Count a batch of this session. To be called last, so that a transaction locks the session's row last.
 CREATE FUNCTION SCHEMA.counted(me bigint) RETURNS bigint LANGUAGE sql AS $$
     UPDATE SCHEMA.session SET written = written + 1 WHERE id = me RETURNING written
 $$;
@@ -182,13 +182,13 @@ BEGIN
     RETURN it.account;
 END $$;
 
--- Tell those who listen: of a key, or, without one, that they should look at all of theirs.
+-- Notify the other sessions that a key has changed; without a key (or with a long one), that any key may have.
 CREATE FUNCTION SCHEMA.tell(me bigint, its_account integer, key text) RETURNS void LANGUAGE sql AS $$
     SELECT pg_notify('SCHEMA', me || ' ' || its_account || ' '
         || CASE WHEN octet_length(key) < 7000 THEN key ELSE '' END)
 $$;
 
--- Return the key's latest purchase, locked: the one that has not failed comes before those that have.
+-- Return the key's latest purchase: the one that has not failed, locked, or else the last failed one.
 CREATE FUNCTION SCHEMA.latest(its_account integer, its_digest uuid) RETURNS SCHEMA.job LANGUAGE plpgsql AS $$
 DECLARE it SCHEMA.job;
 BEGIN
@@ -211,7 +211,7 @@ BEGIN
     RETURN it.attempts @? '$[*] ? (@.closed == null)';
 END $$;
 
--- Take one key in, and say how it stands.
+-- Take one key in, and return its standing.
 CREATE FUNCTION SCHEMA.take_one(me bigint, its_account integer, item jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     it SCHEMA.job;
@@ -244,7 +244,7 @@ BEGIN
     END IF;
     top := greatest(it.earlier, SCHEMA.last_attempt(it));
     IF (item ->> 'look')::boolean THEN
-        -- One that was made elsewhere, and closed since, is open again.
+        -- If attempt 0, made by another process, was closed before, it is open again.
         UPDATE SCHEMA.job SET attempts = CASE top WHEN 0 THEN '[]' ELSE attempts END || SCHEMA.attempt(
                 CASE top WHEN 0 THEN 0 ELSE top + 1 END, (item ->> 'at')::double precision,
                 (item ->> 'mark') || CASE top WHEN 0 THEN '0' ELSE (top + 1)::text END)
@@ -254,7 +254,7 @@ BEGIN
     RETURN jsonb_build_object('standing', 'fresh', 'earlier', top, 'failed', it.earlier);
 END $$;
 
--- Take keys in: all at once, or none on an error.
+-- Take keys in: all of them or, on an error, none.
 CREATE FUNCTION SCHEMA.take_in(me bigint, items jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     its_account integer := SCHEMA.account_of(me);
@@ -265,7 +265,7 @@ DECLARE
 BEGIN
     PERFORM SCHEMA.be_durable();
     PERFORM SCHEMA.check_complete();
-    -- In one order, so that two sessions never wait for each other.
+    -- Always in the same order, so that two sessions cannot deadlock.
     FOR item IN SELECT value FROM jsonb_array_elements(items) ORDER BY value ->> 'digest' LOOP
         found := SCHEMA.take_one(me, its_account, item);
         SELECT to_jsonb(it) INTO entry FROM SCHEMA.entry AS it WHERE it.id = (found ->> 'job')::bigint;
@@ -274,7 +274,7 @@ BEGIN
     RETURN jsonb_build_object('written', SCHEMA.counted(me), 'standings', to_jsonb(standings));
 END $$;
 
--- Claim what nobody goes on with, and return all that this session can go on with.
+-- Claim the unsettled purchases that no live session holds, and return all that this session now holds.
 CREATE FUNCTION SCHEMA.claimed(me bigint) RETURNS SETOF jsonb LANGUAGE plpgsql AS $$
 DECLARE its_account integer := SCHEMA.account_of(me);
 BEGIN
@@ -291,14 +291,14 @@ BEGIN
         WHERE account = its_account AND settled_at IS NULL AND session = me ORDER BY id;
 END $$;
 
--- Hand back everything that a session holds: it dies of its own will, and whoever waits is told.
+-- Release all keys of a session by declaring it dead, and notify the sessions that wait.
 CREATE FUNCTION SCHEMA.released(me bigint) RETURNS void LANGUAGE sql AS $$
     UPDATE SCHEMA.session SET dead = true WHERE id = me;
     SELECT SCHEMA.tell(me, account, '') FROM SCHEMA.session WHERE id = me;
 $$;
 """
 
-# Each takes the schema from the version before it to its own; `meta.version` counts those it has had.
+# Each brings the schema from the version before to its own; `meta.version` counts those that were applied.
 MIGRATIONS: Final = [_TABLES + RULES + BATCHES + _FUNCTIONS]
 
 
@@ -307,7 +307,7 @@ def named(sql: str, schema: str) -> str:
     Put the schema's name into a statement.
 
     Raises:
-        ConfigurationError: it is no plain name, which could be put there without being quoted.
+        ConfigurationError: the name would need quotes.
     """
     if not re.fullmatch(r"[a-z_][a-z0-9_]{0,40}", schema):
         raise ConfigurationError(f"schema {schema!r} is not a name of small letters, digits and underscores")

@@ -1,7 +1,7 @@
 """
-The facts in PostgreSQL: each question is repeated until the server has answered it, through any outage.
+Reads and writes facts in PostgreSQL; through any outage, each query is repeated until the server answers.
 
-What is repeated may have been done already, so every fact may be said twice.
+A repeated query may have been done already, so every fact may be written twice.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .facts import (
     Withdrawn,
     out_of_order,
 )
-from .learned import beyond, together
+from .learned import add_up, subtract
 from .postgres_connection import Address, Connection, explain, is_collision, is_outage
 from .postgres_lease import Lease
 from .postgres_rows import digest, fact_row, item_row, read_entry, read_standing, readable
@@ -45,7 +45,7 @@ from .postgres_schema import INCOMPLETE, OUT_OF_SESSION
 __all__ = ["PostgresStore"]
 
 _LOG: Final = logging.getLogger("veo_async")
-_PAUSE, _MOST_PAUSE = 0.05, 1.0  # seconds between two tries
+_PAUSE, _MAX_PAUSE = 0.05, 1.0  # seconds between two tries
 _UNFIT: Final = (AttributeError, KeyError, TypeError, ValueError)
 _SPENDING: Final = (Intended, Sending, Withdrawn)
 _ENDING: Final = (Accepted, AttemptClosed, Disowned, Settled, Withdrawn)
@@ -70,12 +70,12 @@ _HELD: Final = """SELECT pg_is_in_recovery(), (SELECT incomplete FROM SCHEMA.met
 @define(eq=False)
 class PostgresStore:
     """
-    One session's view of the journal; used by one coroutine at a time.
+    One session's access to the journal; for one coroutine at a time.
 
     Attributes:
-        account: the id of the row that stands for the token.
-        name: tells people which process a session is.
-        failure: set once something that the server had acknowledged is missing.
+        account: the id of the token's row.
+        name: shows people which process a session is.
+        failure: set once a fact is missing that the server had confirmed.
     """
 
     address: Address
@@ -86,11 +86,11 @@ class PostgresStore:
     _connection: Connection | None = field(init=False, default=None)
     _is_away: bool = field(init=False, default=False)
     _others: dict[str, str] = field(init=False, factory=dict)  # what other sessions have learned
-    _own: dict[str, str] = field(init=False, factory=dict)
+    _own: dict[str, str] = field(init=False, factory=dict)  # what this one has learned
 
     async def close(self) -> None:
         """
-        Let go of the connection.
+        Close the connection.
         """
         if self._connection is not None:
             await self._connection.close()
@@ -100,7 +100,7 @@ class PostgresStore:
 
     async def do(self, batch: Sequence[Work[PostgresStore]]) -> JournalError | None:
         """
-        Do the works in their order; facts that stand side by side become durable together.
+        Do the works in order; adjacent works that write become durable together.
         """
         for reading, group in groupby(batch, key=lambda work: work.ask is not None):
             works = [*group]
@@ -138,7 +138,7 @@ class PostgresStore:
         if reply["dead"]:
             self._lose(session)
         for (work, _), judgement in zip(rows, reply["judgements"] or [None] * len(rows), strict=True):
-            work.error = None if judgement is None else self._wrong(work, judgement)
+            work.error = None if judgement is None else self._error_of(work, judgement)
             if work.error is None:
                 self._remember(work.facts, session)
 
@@ -152,44 +152,46 @@ class PostgresStore:
     def _own_share(self, fact: Fact) -> Fact:
         if not isinstance(fact, Learned):
             return fact
-        self._own[fact.kind] = beyond(fact.data, self._others.get(fact.kind))
+        self._own[fact.kind] = subtract(fact.data, self._others.get(fact.kind))
         return Learned(kind=fact.kind, data=self._own[fact.kind])
 
     def _remember(self, facts: Iterable[Fact], session: int) -> None:
         if session != self.lease.session or self.lease.is_lost:
-            return  # it may spend nothing any more
+            return  # a lost session may not spend
         for fact in facts:
             if isinstance(fact, Sending):
                 self.lease.sending.add(fact.key)
             elif isinstance(fact, _ENDING):
                 self.lease.sending.discard(fact.key)
 
-    def _wrong(self, work: Work[PostgresStore], judgement: Mapping[str, Any]) -> JournalError | None:
+    def _error_of(self, work: Work[PostgresStore], judgement: Mapping[str, Any]) -> JournalError | None:
         fact: Any = work.facts[judgement["place"]]
         verdict = judgement["verdict"]
         entry = None if judgement["entry"] is None else read_entry(judgement["entry"])
         task_id = getattr(fact, "task_id", None)
         if verdict == "fenced" or (self.lease.was_lost and isinstance(fact, _SPENDING)):
-            return Fenced(f"{type(fact).__name__} is another session's to say by now", key=fact.key)
+            return Fenced(
+                f"{type(fact).__name__} cannot be written: this session does not hold the key", key=fact.key
+            )
         if verdict == "claimed":
             owner = readable(judgement["owner"])
-            return AlreadyClaimed(f"the task is key {owner!r}'s already", key=fact.key, task_id=task_id)
+            return AlreadyClaimed(f"the task already belongs to key {owner!r}", key=fact.key, task_id=task_id)
         if verdict == "surplus":
-            _LOG.error("task %s was paid for and is not what its key %r stands for", task_id, fact.key)
-        return self._passed_over(work, out_of_order(fact, entry))
+            _LOG.error("task %s was paid for, but key %r stands for another purchase", task_id, fact.key)
+        return self._ignored_if_late(work, out_of_order(fact, entry))
 
-    def _passed_over(self, work: Work[PostgresStore], error: JournalError) -> JournalError | None:
-        # A session that was given up for dead may be late with anything: that is no fault of the journal.
+    def _ignored_if_late(self, work: Work[PostgresStore], error: JournalError) -> JournalError | None:
+        # A session that was declared dead may write any fact too late: that is not a failure of the journal.
         if work.waiter is not None or not self.lease.was_lost:
             return error
-        _LOG.warning("a late fact is passed over: %s", error)
+        _LOG.warning("a late fact is ignored: %s", error)
         return None
 
     # --- questions
 
     async def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
         """
-        Write down the keys that are new, and say of each how it stands: all at once, or none on an error.
+        Write down the new keys, and return the standing of each: all of them or, on an error, none.
         """
         if not items:
             return []
@@ -199,7 +201,7 @@ class PostgresStore:
 
     async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
         """
-        Return the latest purchases of those keys that are known.
+        Return the latest purchases of these keys, by key; unknown keys are absent.
         """
         wanted = [*keys]
         entries = {entry.key: entry for entry in await self._entries(_FOUND, wanted)}
@@ -207,7 +209,7 @@ class PostgresStore:
 
     async def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
         """
-        Return the purchases that these tasks belong to.
+        Return the purchases that these tasks belong to, by task id.
         """
         wanted = [*task_ids]
         entries = {entry.task_id: entry for entry in await self._entries(_FOUND_TASKS, wanted)}
@@ -215,14 +217,14 @@ class PostgresStore:
 
     async def unsettled(self) -> list[Entry]:
         """
-        Claim what nobody goes on with, and return all that this session can go on with.
+        Claim the unsettled purchases that no live session holds, and return all that this session now holds.
         """
         _, rows = await self._rows_of("SELECT * FROM SCHEMA.claimed(%(session)s)", {})
         return [read_entry(row) for (row,) in rows]
 
     async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
         """
-        Return why keys were refused that have not been used since.
+        Return why keys were refused, if they were not used since.
         """
         _, rows = await self._rows_of(_REFUSALS, {"digests": [*map(digest, keys)]})
         return {readable(key): None if reason is None else readable(reason) for key, reason in rows}
@@ -234,8 +236,8 @@ class PostgresStore:
         _, rows = await self._rows_of(_LEARNED, {})
         kinds = {readable(kind): [*data] for kind, data in groupby(rows, key=lambda row: row[0])}
         others = {kind: [readable(data) for _, data, own in its if not own] for kind, its in kinds.items()}
-        self._others = {kind: together(texts) for kind, texts in others.items() if texts}
-        return {kind: together(readable(data) for _, data, _ in its) for kind, its in kinds.items()}
+        self._others = {kind: add_up(texts) for kind, texts in others.items() if texts}
+        return {kind: add_up(readable(data) for _, data, _ in its) for kind, its in kinds.items()}
 
     async def _entries(self, statement: str, texts: Iterable[str]) -> list[Entry]:
         _, rows = await self._rows_of(statement, {"digests": [*map(digest, texts)]})
@@ -246,7 +248,7 @@ class PostgresStore:
         before = self.lease.session, self.lease.acknowledged
         session, rows = await self._rows_of(statement, texts)
         reply = rows[0][0]
-        # A pooler may lead to another server without a word.
+        # A pooler may switch to another server without notice.
         if session == before[0] and reply["written"] <= before[1]:
             raise self._lost()
         self.lease.acknowledge(session, reply["written"])
@@ -256,7 +258,7 @@ class PostgresStore:
 
     async def _rows_of(self, statement: str, values: Mapping[str, object]) -> tuple[int, list[Any]]:
         """
-        Ask until there is an answer; return it, and as which session the question was asked.
+        Repeat a query until there is an answer; returns the session that asked, and the rows.
         """
         sql, pauses = self.address.sql(statement), _pauses()
         while True:
@@ -270,9 +272,9 @@ class PostgresStore:
                 self._is_away = False
                 return session, rows
             except psycopg.Error as error:
-                await self._get_over(error, pauses)
+                await self._wait_out(error, pauses)
 
-    async def _get_over(self, error: psycopg.Error, pauses: Iterator[float]) -> None:
+    async def _wait_out(self, error: psycopg.Error, pauses: Iterator[float]) -> None:
         if error.sqlstate == OUT_OF_SESSION:
             self._lose(self.lease.session)
         elif error.sqlstate == INCOMPLETE:
@@ -280,7 +282,7 @@ class PostgresStore:
         elif not is_outage(error):
             raise explain(self.address, error)
         elif not is_collision(error):
-            # Once an outage, however long it is.
+            # Warn once per outage, however long it is.
             _LOG.log(logging.DEBUG if self._is_away else logging.WARNING, "%s", explain(self.address, error))
             self._is_away = True
             await self.close()
@@ -301,9 +303,13 @@ class PostgresStore:
 
     async def check(self, connection: Connection) -> None:
         """
-        Make sure that a server holds what another, or the same one before its restart, has acknowledged.
+        Check that the server has every fact that it, or the server before a fail-over, has confirmed.
+
+        Raises:
+            JournalError: facts are missing.
+            psycopg.OperationalError: the server is a replica.
         """
-        # Read before the question: facts may be written over another connection meanwhile.
+        # Read before the query: meanwhile facts may be written over another connection.
         lease = self.lease
         acknowledged, values = lease.acknowledged, {"session": lease.session, "nonce": lease.nonce}
         cursor = await connection.execute(self.address.sql(_HELD), values)
@@ -320,8 +326,8 @@ class PostgresStore:
         if self.failure is not None:
             return self.failure
         self.failure = JournalError(
-            f"journal {self.address} has lost facts that it had acknowledged, as a fail-over to a replica that lagged"
-            " behind does: nothing more is sent, since what it does not know of would be bought again"
+            f"journal {self.address} has lost facts that it had confirmed, as after a fail-over to a replica that"
+            " lagged behind: nothing more is sent, since whatever it does not know of would be bought again"
         )
         _LOG.critical("%s", self.failure)
         return self.failure
@@ -336,7 +342,7 @@ class PostgresStore:
         values = {"account": self.account, "name": self.name, "seconds": self.lease.seconds}
         connection = await self._connected()
         [(session, nonce)] = await (await connection.execute(self.address.sql(_BEGIN), values)).fetchall()
-        self._keep_apart()
+        self._hand_on_learned()
         self.lease.begin(session, nonce, at)
 
     async def start(self) -> None:
@@ -344,7 +350,7 @@ class PostgresStore:
         Begin the first session row.
 
         Raises:
-            JournalError: the server is away already.
+            JournalError: the server cannot be reached.
         """
         try:
             await self.begin()
@@ -354,10 +360,10 @@ class PostgresStore:
 
     async def release(self) -> None:
         """
-        Hand back all keys of this session; the next question begins another one.
+        Release all keys of this session; the next query begins another session.
         """
         if not self.lease.is_lost:
-            self.lease.sending.clear()  # first: others may have the keys before the answer is here
+            self.lease.sending.clear()  # first: other sessions may have the keys before the answer comes
             await self._rows_of("SELECT SCHEMA.released(%(session)s)", {})
             self.lease.lose()
 
@@ -365,13 +371,13 @@ class PostgresStore:
         if session == self.lease.session and not self.lease.is_lost:
             self.lease.lose()
             _LOG.warning(
-                "session %d of journal %s was given up for dead; another one begins", session, self.address
+                "session %d of journal %s was declared dead; another one begins", session, self.address
             )
 
-    def _keep_apart(self) -> None:
-        # What an earlier row of this process holds is another's for the next.
+    def _hand_on_learned(self) -> None:
+        # For the next session, what this one has learned counts as another's.
         for kind, data in self._own.items():
-            self._others[kind] = together([self._others[kind], data]) if kind in self._others else data
+            self._others[kind] = add_up([self._others[kind], data]) if kind in self._others else data
         self._own.clear()
 
 
@@ -382,7 +388,7 @@ def _fail(batch: Iterable[Work[PostgresStore]], failure: JournalError) -> None:
 
 
 def _unfit(error: Exception) -> JournalError:
-    unfit = JournalError(f"the journal cannot hold or look up this: {error}")
+    unfit = JournalError(f"the journal cannot store or look up this: {error}")
     unfit.__cause__ = error
     return unfit
 
@@ -391,4 +397,4 @@ def _pauses() -> Iterator[float]:
     pause = _PAUSE
     while True:
         yield pause * random.uniform(0.5, 1.0)
-        pause = min(pause * 2, _MOST_PAUSE)
+        pause = min(pause * 2, _MAX_PAUSE)

@@ -1,5 +1,5 @@
 """
-The journal in a SQLite file, for one process: a thread of its own commits what the event loop has gathered.
+The journal in a SQLite file, for one process: its own thread commits batches of facts.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from .sqlite_store import Store
 
 __all__ = ["Journal"]
 
-# A loop that is never idle keeps the interpreter from the thread for as long as its turns are shorter than the
-# 5 ms after which Python makes it share: measured beside turns of 2 ms, up to 18 s for one commit. So a commit
-# that takes longer than those 5 ms gets the interpreter for an instant every 5 ms; then the longest took 40 ms.
-_PATIENCE: Final = 0.005
-_INSTANT: Final = 0.00002
+# A busy event loop starves the thread if its turns are shorter than the 5 ms after which Python switches threads:
+# with turns of 2 ms, one commit took up to 18 s. So while a commit takes longer than 5 ms, the loop sleeps for an
+# instant every 5 ms, which gives the interpreter lock to the thread; then the longest commit took 40 ms.
+_YIELD_EVERY: Final = 0.005  # seconds
+_YIELD_FOR: Final = 0.00002  # seconds
 
 
 _Answer = TypeVar("_Answer")
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
-    return Path(os.path.abspath(path))  # where it lies must not depend on later changes of directory
+    return Path(os.path.abspath(path))  # later changes of directory must not matter
 
 
 @define(eq=False, repr=False)
 class Journal:
     """
-    A file that remembers, through any crash, what was asked for, sent, accepted and settled.
+    A file that stores, through any crash, what was asked for, sent, accepted and settled.
 
-    Give it, or its path, to `VeoSession(journal=...)`, which opens and closes it; one session holds it at a time.
-    It can be opened again after it was closed, in another event loop too.
+    Pass it, or its path, to `VeoSession(journal=...)`, which opens and closes it; one session holds it at a time.
+    A closed journal can be opened again, also in another event loop.
 
     Args:
-        path: the SQLite file; it is created where there is none, its directory is not.
+        path: the SQLite file; it is created if there is none, but its directory is not.
         inline: work on the caller's own thread, for tests on a clock that jumps;
-            facts then survive the death of the process, but not of the machine.
+            facts then survive a crash of the process, but not of the machine.
 
     Attributes:
         path: the file, absolute.
@@ -59,11 +59,11 @@ class Journal:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     _store: Store | None = field(default=None, init=False)
     _thread: ThreadPoolExecutor | None = field(default=None, init=False)
-    _undoing: Future[None] | None = field(default=None, init=False)
+    _cancelled_open: Future[None] | None = field(default=None, init=False)
     _batching: Batching[Store] = field(
         default=Factory(lambda self: Batching(self._begin, at_once=self.inline), takes_self=True), init=False
     )
-    _courtesy: asyncio.TimerHandle | None = field(default=None, init=False)
+    _next_yield: asyncio.TimerHandle | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
         state = "failed" if self.failure else "open" if self._store else "closed"
@@ -72,7 +72,7 @@ class Journal:
     @property
     def failure(self) -> JournalError | None:
         """
-        Why nothing can be made durable any more, or None; the next `open` clears it.
+        The error that stopped the journal, or None; the next `open` clears it.
         """
         return self._batching.failure
 
@@ -80,11 +80,12 @@ class Journal:
 
     async def open(self, token: str) -> None:
         """
-        Open and lock the file for the account of this token, of which only a salted hash is kept.
+        Open and lock the file for this token's account; only a salted hash of the token is kept.
 
         Raises:
             ConfigurationError: there can be no file at this path.
-            JournalError: the file is in use, damaged, incomplete, foreign, full, read-only, or another token's.
+            JournalError: the file is in use, damaged, incomplete, foreign or read-only, its disk is full, or it
+                belongs to another token.
             UsageError: the journal is open already.
         """
         if self._loop is not None:
@@ -100,14 +101,14 @@ class Journal:
     async def _opened(self, token: str) -> Store:
         if self.inline:
             return Store.open(self.path, token, durable=False)
-        if self._undoing is not None:  # an opening that was cancelled may still hold the file
-            await asyncio.to_thread(wait, [self._undoing])
+        if self._cancelled_open is not None:  # a cancelled `open` may still hold the file
+            await asyncio.to_thread(wait, [self._cancelled_open])
         thread = ThreadPoolExecutor(1, thread_name_prefix="veo-journal")
         opening = thread.submit(Store.open, self.path, token, durable=True)
         try:
             store = await asyncio.wrap_future(opening)
         except BaseException:
-            self._undoing = thread.submit(_undo, opening)
+            self._cancelled_open = thread.submit(_undo, opening)
             thread.shutdown(wait=False)
             raise
         self._thread = thread
@@ -115,7 +116,7 @@ class Journal:
 
     async def close(self) -> None:
         """
-        Make durable whatever was written, and let go of the file; a closed journal stays closed.
+        Make everything durable that was written, and close the file; repeating it is harmless.
 
         Raises:
             JournalError: something could not be made durable.
@@ -136,12 +137,12 @@ class Journal:
 
     async def write(self, *facts: Fact) -> None:
         """
-        Return once the facts are durable: all of them or, on an error, none.
+        Make the facts durable: all of them or, on an error, none.
 
-        Cancelling the caller does not take them back.
+        They are written even if the caller is cancelled.
 
         Raises:
-            AlreadyClaimed: the accepted task is another purchase's.
+            AlreadyClaimed: the accepted task belongs to another purchase.
             JournalError: the disk failed, or the facts cannot follow what the journal knows.
         """
         if self.failure is not None:
@@ -150,16 +151,16 @@ class Journal:
 
     def write_soon(self, *facts: Fact) -> None:
         """
-        Make the facts durable in the background, before anything that is written later.
+        Make the facts durable in the background, before any later write.
 
-        Should that fail, `failure` says so, and so do later writes and `close`.
+        If that fails, `failure` is set, and later writes and `close` raise it.
         """
         if self.failure is None:
             self._add(Work(facts=facts))
 
     async def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
         """
-        Write down the keys that are new, and say of each how it stands: all at once, or none on an error.
+        Write down the new keys, and return the standing of each: all of them or, on an error, none.
 
         Raises:
             JournalError: the disk failed.
@@ -176,14 +177,14 @@ class Journal:
 
     async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
         """
-        Return what is known of the latest purchases of those keys that are known at all.
+        Return the latest purchases of these keys, by key; unknown keys are absent.
         """
         wanted = tuple(keys)
         return await self._ask(lambda store: store.find_many(wanted))
 
     async def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
         """
-        Return the purchases that these tasks belong to, be it their keys' latest or failed ones before.
+        Return the purchases that these tasks belong to, by task id: a key's latest, or an earlier one that failed.
         """
         wanted = tuple(task_ids)
         return await self._ask(lambda store: store.find_tasks(wanted))
@@ -196,32 +197,32 @@ class Journal:
 
     async def learned(self) -> dict[str, str]:
         """
-        Return what was learned of each kind of request.
+        Return what was learned, as JSON text by kind of request.
         """
         return await self._ask(Store.learned)
 
     async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
         """
-        Return nothing: whoever waits for a refusal is in this process, and has been told.
+        Return nothing: all jobs are in this process, so each got its own refusal.
         """
         return {}
 
     def may_send(self, key: str) -> bool:
         """
-        Tell whether a submit may leave: the file's lock is held for as long as the process lives.
+        Tell whether a submit may be sent: the process holds the file's lock as long as it lives.
         """
         return self.failure is None
 
     async def changed(self) -> set[str]:
         """
-        Wait for ever: no other session has a key.
+        Wait for ever: no other session holds a key.
         """
         await asyncio.get_running_loop().create_future()
         return set()
 
     async def release(self) -> None:
         """
-        Do nothing: the keys are whoever's who opens the file next.
+        Do nothing: whoever opens the file next holds the keys.
         """
 
     # --- committing
@@ -255,26 +256,26 @@ class Journal:
 
     def _commit(self, loop: asyncio.AbstractEventLoop, store: Store, batch: list[Work[Store]]) -> None:
         failure = store.do(batch)
-        with suppress(RuntimeError):  # the loop is closed: it is durable, but nobody is left to be told
+        with suppress(RuntimeError):  # the loop is closed: the facts are durable, but nobody waits for them
             loop.call_soon_threadsafe(self._landed, batch, failure)
         store.tidy()
 
     def _landed(self, batch: list[Work[Store]], failure: JournalError | None) -> None:
-        if self._courtesy is not None:
-            self._courtesy.cancel()
+        if self._next_yield is not None:
+            self._next_yield.cancel()
         self._batching.landed(batch, failure)
 
     def _give_way_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._courtesy = loop.call_later(_PATIENCE, self._give_way, loop)
+        self._next_yield = loop.call_later(_YIELD_EVERY, self._give_way, loop)
 
     def _give_way(self, loop: asyncio.AbstractEventLoop) -> None:
-        time.sleep(_INSTANT)
+        time.sleep(_YIELD_FOR)
         self._give_way_later(loop)
 
 
 def _undo(opening: Future[Store]) -> None:
     """
-    Close what was opened when nobody waited for it any more.
+    Close a file that was opened after its `open` was cancelled.
     """
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
@@ -282,7 +283,7 @@ def _undo(opening: Future[Store]) -> None:
 
 async def _finish(thread: ThreadPoolExecutor, store: Store) -> None:
     """
-    Close the file once the thread has done all it was given, also where the caller is cancelled meanwhile.
+    Close the file once the thread has done all its work, even if the caller is cancelled meanwhile.
     """
     loop = asyncio.get_running_loop()
     closed = loop.create_future()
@@ -295,7 +296,7 @@ async def _finish(thread: ThreadPoolExecutor, store: Store) -> None:
     thread.submit(close)
     thread.shutdown(wait=False)
     await closed
-    thread.shutdown()  # it has nothing left to do but to end
+    thread.shutdown()  # short: the thread has nothing left to do
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

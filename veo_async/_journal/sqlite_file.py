@@ -1,5 +1,5 @@
 """
-The journal's file: telling it from other files, creating, migrating and locking it, and what SQLite's errors mean.
+The journal's file: creates, recognises, migrates and locks it, and explains SQLite's errors.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Final
 
 from ..errors import ConfigurationError, JournalError
 
-__all__ = ["MIGRATIONS", "checkpoint", "explain", "make_whole", "open_file"]
+__all__ = ["MIGRATIONS", "checkpoint", "explain", "clear_partial", "open_file"]
 
 APPLICATION_ID: Final = 0x56454F4A  # "VEOJ"; `file` and SQLite's own tools show it
-# Whoever looks into a closed journal for a moment is waited for; a session holds it for as long as it lives.
+# Opening waits this long for another tool that reads the file; a session would hold it much longer.
 BUSY_SECONDS: Final = 0.5
 
-_DO: Final[dict[int, str]] = {
+_REMEDIES: Final[dict[int, str]] = {
     sqlite3.SQLITE_BUSY: "is in use: one journal serves one open session; close the other, or name another file",
     sqlite3.SQLITE_LOCKED: "is in use: one journal serves one open session; close the other, or name another file",
-    sqlite3.SQLITE_NOTADB: "is not a journal: name another file, or move this one away",
+    sqlite3.SQLITE_NOTADB: "is not a journal: use another file, or move this one away",
     sqlite3.SQLITE_CORRUPT: "is damaged: move it away and attach to its tasks by their ids; an older copy of it"
-    " does not know what was bought since, and would buy that again",
+    " would buy again whatever was bought since",
     sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free some space and resume",
-    sqlite3.SQLITE_READONLY: "cannot be written: give this user leave to write the file and its directory",
+    sqlite3.SQLITE_READONLY: "cannot be written: allow this user to write the file and its directory",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: check that this user may write the file and its directory",
     sqlite3.SQLITE_PERM: "cannot be opened: check that this user may write the file and its directory",
-    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk fails; check it and resume",
+    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk failed; check it and resume",
 }
-_OS_DO: Final[dict[int, int]] = {
+_SQLITE_CODES: Final[dict[int, int]] = {
     errno.EACCES: sqlite3.SQLITE_READONLY,
     errno.EPERM: sqlite3.SQLITE_READONLY,
     errno.EROFS: sqlite3.SQLITE_READONLY,
@@ -46,11 +46,11 @@ _OS_DO: Final[dict[int, int]] = {
 
 def explain(path: Path, error: Exception) -> JournalError:
     """
-    Say which file failed, how, and what to do about it.
+    Make an error that says which file failed, how, and what to do about it.
     """
-    # The low byte is the primary code; the rest tells apart what calls for the same remedy.
+    # The low byte is the primary code; the other bytes distinguish causes with the same remedy.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    explained = JournalError(f"journal {path} {_DO.get(code, 'failed')} ({error})")
+    explained = JournalError(f"journal {path} {_REMEDIES.get(code, 'failed')} ({error})")
     explained.__cause__ = error
     return explained
 
@@ -62,8 +62,8 @@ def _facts(connection: sqlite3.Connection) -> None:
     """
     Version 1.
 
-    A key has one row in `jobs` per purchase: at most one that has not failed, found by `open_key`.
-    Failed ones stay, since their task ids are claimed for ever.
+    A key has one row in `jobs` per purchase, and at most one that has not failed (index `open_key`).
+    Failed ones stay, since their task ids may never be claimed again.
     """
     for statement in (
         "CREATE TABLE owner (salt BLOB NOT NULL, digest BLOB NOT NULL)",
@@ -106,14 +106,14 @@ def _facts(connection: sqlite3.Connection) -> None:
 
 def _server_time(connection: sqlite3.Connection) -> None:
     """
-    Version 2: attempts also have the server's time.
+    Version 2: attempts also store the server's time.
     """
     connection.execute("ALTER TABLE attempts ADD COLUMN server_at REAL")
 
 
 def _main_file(connection: sqlite3.Connection) -> None:
     """
-    Version 3: the main file tells whether it is all there is; see `checkpoint`.
+    Version 3: the main file tells whether it is complete without its log; see `checkpoint`.
     """
     connection.execute("CREATE TABLE main_file (partial INTEGER NOT NULL)")
     connection.execute("INSERT INTO main_file VALUES (0)")
@@ -121,15 +121,15 @@ def _main_file(connection: sqlite3.Connection) -> None:
 
 def _marks(connection: sqlite3.Connection) -> None:
     """
-    Version 4: an attempt has its mark; the nonce of an older one is none.
+    Version 4: attempts store their mark; a nonce of an older version is not a mark.
     """
     connection.execute("ALTER TABLE attempts RENAME COLUMN nonce TO mark")
     connection.execute("UPDATE attempts SET mark = NULL")
 
 
-# Each takes a file from the version before it to its own; a file's `user_version` counts those it has had.
+# Each brings a file from the version before to its own; the file's `user_version` counts those that were applied.
 MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_facts, _server_time, _main_file, _marks]
-KNOWS_WHETHER_PARTIAL: Final = 3  # the version from which a file tells
+TELLS_WHETHER_PARTIAL: Final = 3  # the first version with the table `main_file`
 
 
 # --- opening -------------------------------------------------------------------------------------------
@@ -137,19 +137,19 @@ KNOWS_WHETHER_PARTIAL: Final = 3  # the version from which a file tells
 
 def open_file(path: Path, token: str, *, durable: bool = True) -> sqlite3.Connection:
     """
-    Open the journal's file for this thread alone, made or brought up to date where need be, and lock it.
+    Create the journal's file if there is none, lock it, and migrate it; returns a connection for this thread only.
 
     Args:
         path: the file; its directory must exist.
-        token: whose journal it is; only a salted hash of it is kept.
-        durable: False leaves the disk its own time to write: the facts then survive the process, not the machine.
+        token: the token of the journal's account; only a salted hash of it is kept.
+        durable: False does not wait for the disk: facts then survive a crash of the process, but not of the machine.
 
     Raises:
-        ConfigurationError: there can be no such file.
-        JournalError: the file is not a journal, not this token's, in use, or cannot be written.
+        ConfigurationError: there can be no file at this path.
+        JournalError: the file is not a journal, belongs to another token, is in use, or cannot be written.
     """
     _create(path)
-    has_log = _has_log(path)  # asked before SQLite looks: it would create one
+    has_log = _has_log(path)  # checked before SQLite opens the file, and creates a log
     with _explained(path):
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
@@ -172,9 +172,9 @@ def _create(path: Path) -> None:
     """
     Create an empty file that only its owner may read, unless there is one already.
     """
-    # An existing file is not opened here: closing it would drop the lock of a session in the same process.
+    # An existing file is not opened here: closing it would release the lock of a session in the same process.
     if path.name == ":memory:":
-        raise ConfigurationError("journal :memory: is not a file: a journal is to outlive the process")
+        raise ConfigurationError("journal :memory: is not a file: a journal must outlive the process")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
@@ -182,48 +182,48 @@ def _create(path: Path) -> None:
     except ValueError as error:  # a NUL in the path
         raise ConfigurationError(f"journal {str(path)!r} cannot be created: {error}") from error
     except OSError as error:
-        code = _OS_DO.get(error.errno or 0)
+        code = _SQLITE_CODES.get(error.errno or 0)
         if code is None:
             raise ConfigurationError(f"journal {path} cannot be created: {error.strerror}") from error
-        raise JournalError(f"journal {path} {_DO[code]} ({error.strerror})") from error
+        raise JournalError(f"journal {path} {_REMEDIES[code]} ({error.strerror})") from error
 
 
 def _check_usable(path: Path) -> None:
     if not path.is_file():
         raise ConfigurationError(f"journal {path} is not a regular file: name another path")
-    if not os.access(path, os.R_OK | os.W_OK):  # SQLite would call it a failing disk: a lock needs both
-        raise JournalError(f"journal {path} {_DO[sqlite3.SQLITE_READONLY]}")
+    if not os.access(path, os.R_OK | os.W_OK):  # a lock needs both, and SQLite would report a disk error
+        raise JournalError(f"journal {path} {_REMEDIES[sqlite3.SQLITE_READONLY]}")
     _check_filled(path)
 
 
 def _check_filled(path: Path) -> None:
     """
-    Refuse a file that holds nothing any more: for SQLite it would be new, and all that it knew bought again.
+    Refuse a file that was emptied: SQLite would take it for a new one, and everything in it would be bought again.
 
-    One that never held anything, as a crash before the first transaction leaves it, is new indeed: by the time its
-    log is created, a database's first page is in the file.
+    A file that a crash left empty before its first transaction is accepted. It has no log: when the log is created,
+    the file already holds the database's first page.
     """
-    had_log = os.path.exists(_log_of(path))  # asked first: another session may be creating both
+    had_log = os.path.exists(_log_of(path))  # checked first: another session may be creating both
     size = path.stat().st_size
-    if size == 1:  # what SQLite, too, takes for an empty one
-        raise JournalError(f"journal {path} {_DO[sqlite3.SQLITE_NOTADB]} (it is one byte long)")
+    if size == 1:  # SQLite would take this for an empty file, too
+        raise JournalError(f"journal {path} {_REMEDIES[sqlite3.SQLITE_NOTADB]} (it is one byte long)")
     if size == 0 and had_log:
         raise JournalError(
-            f"journal {path} is empty, and {path.name}-wal beside it tells that it was not: put a whole copy in its"
-            " place; what that does not know of would be bought again"
+            f"journal {path} is empty, but {path.name}-wal beside it shows that it was not: replace it with a"
+            " complete copy; whatever the copy does not know of would be bought again"
         )
 
 
 def _log_of(path: Path) -> str:
     """
-    Name the log, which SQLite keeps beside the file that a link leads to.
+    Return the path of the log; SQLite resolves links, and keeps it beside the real file.
     """
     return f"{os.path.realpath(path)}-wal"
 
 
 def _has_log(path: Path) -> bool:
     """
-    Tell whether there is something in the log.
+    Tell whether the log exists and is not empty.
     """
     try:
         return os.path.getsize(_log_of(path)) > 0
@@ -233,15 +233,15 @@ def _has_log(path: Path) -> bool:
 
 def _prepare(connection: sqlite3.Connection, path: Path, token: str, *, durable: bool, has_log: bool) -> None:
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    # Nothing is written before the file is known for a journal: a foreign one stays as it was.
+    # Nothing is written before the file is recognised as a journal: a foreign file stays as it was.
     version = _recognise(connection, path)
     _check_whole(connection, path)
-    if version >= KNOWS_WHETHER_PARTIAL and not has_log:
+    if version >= TELLS_WHETHER_PARTIAL and not has_log:
         _check_complete(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` has more to do
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` does it instead
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-    # Also takes the lock where the file is up to date, before anybody relies on it.
+    # This also takes the lock, even if the file needs no migration.
     connection.execute("BEGIN EXCLUSIVE")
     for migrate in MIGRATIONS[version:]:
         migrate(connection)
@@ -254,23 +254,23 @@ def _prepare(connection: sqlite3.Connection, path: Path, token: str, *, durable:
 
 def checkpoint(connection: sqlite3.Connection) -> None:
     """
-    Bring what is in the log into the main file, marked there as a part of the journal, and in the log as whole.
+    Copy the log into the main file, where `partial` becomes 1; the log then sets it back to 0.
 
-    What comes later is in the log alone. So the main file without its log, as whoever copies only the one has it,
-    shows the mark, and could not be told from a journal that has never heard of what was bought since.
-    Read together they show no mark, after a crash too; and a clean end leaves one file, without it.
+    Later facts are in the log only. Somebody who copies the main file without its log lacks them, and would buy
+    again what they tell of; `partial = 1` gives such a copy away.
+    Read together, file and log show 0, even after a crash. A clean close leaves one file, with 0.
     """
     connection.execute("UPDATE main_file SET partial = 1")
     try:
-        # Never truncating: only a log that is not empty proves that the mark was left by a crash.
+        # Never truncate: a log that is not empty proves that a crash, not a copy, left `partial = 1`.
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     finally:
-        make_whole(connection)
+        clear_partial(connection)
 
 
-def make_whole(connection: sqlite3.Connection) -> None:
+def clear_partial(connection: sqlite3.Connection) -> None:
     """
-    Take the mark back, if it is there.
+    Set `partial` back to 0; see `checkpoint`.
     """
     connection.execute("UPDATE main_file SET partial = 0 WHERE partial = 1")
 
@@ -281,25 +281,25 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 def _recognise(connection: sqlite3.Connection, path: Path) -> int:
     """
-    Return how many migrations the file has had; 0 for an empty one.
+    Return how many migrations were applied to the file; 0 for an empty one.
     """
     application = _pragma(connection, "application_id")
     version = _pragma(connection, "user_version")
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application != APPLICATION_ID and (application or version or tables):
-        raise JournalError(f"journal {path} belongs to another application: name another file")
+        raise JournalError(f"journal {path} belongs to another application: use another file")
     if version > len(MIGRATIONS):
-        raise JournalError(f"journal {path} was made by a newer veo_async: upgrade, or name another file")
+        raise JournalError(f"journal {path} was made by a newer veo_async: upgrade, or use another file")
     return version
 
 
 def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
     """
-    Read the whole file (0.1 s for 130 MB that the system has cached): money is going to be spent on what it says.
+    Check the whole file, since money will be spent on what it says (0.1 s for 130 MB in the system's cache).
     """
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise JournalError(f"journal {path} {_DO[sqlite3.SQLITE_CORRUPT]} ({found})")
+        raise JournalError(f"journal {path} {_REMEDIES[sqlite3.SQLITE_CORRUPT]} ({found})")
 
 
 def _check_complete(connection: sqlite3.Connection, path: Path) -> None:
@@ -309,14 +309,14 @@ def _check_complete(connection: sqlite3.Connection, path: Path) -> None:
     partial = connection.execute("SELECT max(partial) FROM main_file").fetchone()[0]
     if partial:
         raise JournalError(
-            f"journal {path} is incomplete: it was copied while it was in use, or has lost {path.name}-wal, where"
-            " its latest facts are; put that file beside it again, or copy the journal once it is closed:"
-            " what it does not know of would be bought again"
+            f"journal {path} is incomplete: it was copied while it was in use, or has lost {path.name}-wal, which"
+            " holds its latest facts; put that file beside it again, or copy the journal once it is closed:"
+            " whatever it does not know of would be bought again"
         )
 
 
 def _digest(token: str, salt: bytes) -> bytes:
-    # Fast on purpose: tokens are long and random, so there is no dictionary to try.
+    # A fast hash is enough: tokens are long and random, so they cannot be guessed.
     return hashlib.blake2b(token.encode("utf-8", "surrogatepass"), key=salt, digest_size=32).digest()
 
 
@@ -328,5 +328,5 @@ def _check_owner(connection: sqlite3.Connection, path: Path, token: str) -> None
     elif not hmac.compare_digest(owner[1], _digest(token, owner[0])):
         raise JournalError(
             f"journal {path} was made under another token: its tasks may be another account's;"
-            " use that token, or name another file"
+            " use that token, or another file"
         )

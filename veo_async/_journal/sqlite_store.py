@@ -1,9 +1,9 @@
 """
-The facts in their file, and the rules of what may follow what.
+Reads and writes facts in the file; holds the rules of which fact may follow which.
 
-A batch of facts is one SQL statement. Python's interpreter lock is let go of once a statement, and a busy event
-loop is slow to give it back: a statement per fact would make a commit wait for hundreds of turns.
-So facts are inserted into a view, all at once, and triggers put each where it belongs.
+A batch of facts is one SQL statement. Each statement releases Python's interpreter lock, and a busy event loop is
+slow to give it back: with one statement per fact, a commit would wait for hundreds of turns.
+So all facts are inserted into a view at once, and triggers write each to its table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .facts import (
     out_of_order,
     standing,
 )
-from .sqlite_file import checkpoint, explain, make_whole, open_file
+from .sqlite_file import checkpoint, clear_partial, explain, open_file
 
 __all__ = ["Store"]
 
@@ -62,11 +62,11 @@ _ROWS: Final[Mapping[type, Callable[[Any], tuple[object, ...]]]] = {
 }
 _NO_ROW: Final = (None,) * 6
 
-# What each fact does. Its statement finds a row to change only where the fact may follow what is there.
-# A key's open purchase is the one that has not failed: `failed = 0` is what the index `open_key` holds.
+# What each fact changes. Its statement changes a row only if the fact may follow what is there.
+# A key's open purchase is the one that has not failed (`failed = 0`, index `open_key`).
 _RULES: Final[Mapping[str, str]] = {
     "intended": "INSERT OR IGNORE INTO jobs (key, request, intended_at) VALUES (NEW.key, NEW.one, NEW.at)",
-    # Attempt 0 stands for what another process may have sent: closed, it may be in question again.
+    # Attempt 0 is one that another process may have made: after it was closed, it may be opened again.
     "sending": """INSERT OR REPLACE INTO attempts (job, number, mark, at)
         SELECT id, NEW.one, NEW.two, NEW.at FROM jobs WHERE key = NEW.key AND failed = 0 AND task_id IS NULL
         AND NOT EXISTS (SELECT 1 FROM attempts WHERE job = jobs.id
@@ -87,26 +87,26 @@ _RULES: Final[Mapping[str, str]] = {
         AND NOT EXISTS (SELECT 1 FROM attempts WHERE job = jobs.id AND closed IS NULL)""",
     "learned": "INSERT OR REPLACE INTO learned (kind, data) VALUES (NEW.key, NEW.one)",
 }
-# What follows once the statement has found its row.
-_THEN: Final[Mapping[str, str]] = {
+# What is done after the statement has changed a row.
+_AFTERWARDS: Final[Mapping[str, str]] = {
     "closed": "DELETE FROM jobs WHERE NEW.two = 'refused' AND key = NEW.key AND failed = 0 AND task_id IS NULL;",
 }
 _VIEW: Final = (
     "CREATE TEMP VIEW fact (kind, key, one, two, three, at) AS SELECT NULL, NULL, NULL, NULL, NULL, NULL",
-    # An attempt goes with its purchase, or the next row with this id would inherit it.
+    # Attempts are deleted with their purchase; otherwise the next row with its id would inherit them.
     "CREATE TEMP TRIGGER forget AFTER DELETE ON main.jobs BEGIN DELETE FROM attempts WHERE job = OLD.id; END",
     *(
         f"""CREATE TEMP TRIGGER {kind} INSTEAD OF INSERT ON fact WHEN NEW.kind = '{kind}' BEGIN
-        {rule}; SELECT RAISE(ABORT, 'no row') WHERE changes() = 0; {_THEN.get(kind, "")} END"""
+        {rule}; SELECT RAISE(ABORT, 'no row') WHERE changes() = 0; {_AFTERWARDS.get(kind, "")} END"""
         for kind, rule in _RULES.items()
     ),
 )
 
-# A fact that found no row is ignored if it only says again what the key's latest purchase holds.
+# A fact that changed no row is ignored if it only repeats what is known of the key's latest purchase.
 _REPEATS: Final[Mapping[type, Callable[[Any, Entry | None], bool]]] = {
     Intended: lambda fact, entry: entry is not None and fact.request == entry.request,
     Sending: lambda fact, entry: entry is not None and _begun(fact) in _attempts(entry),
-    # A freed key is unknown, or back at the failure before: there is no more to compare with.
+    # A freed key is unknown, or back at its earlier failure: there is nothing left to compare with.
     AttemptClosed: lambda fact, entry: (
         fact.outcome == "refused" if entry is None else entry.failed or _ended(fact) in _attempts(entry)
     ),
@@ -134,8 +134,8 @@ def _attempts(entry: Entry) -> set[tuple[object, ...]]:
 
 # --- the store -----------------------------------------------------------------------------------------
 
-# Rows of one statement; six values each stay below the 999 that SQLite once allowed in a statement.
-_MOST_ROWS: Final = 128
+# Rows per statement: with six values each, they stay below the 999 values that older SQLites allow.
+_MAX_ROWS: Final = 128
 _ENTRY: Final = """SELECT id, key, request, intended_at, task_id, trace_id, accepted_at, settled_at, failed, outcome,
 (SELECT coalesce(max(number), 0) FROM attempts WHERE job IN
     (SELECT id FROM jobs AS other WHERE other.key = jobs.key AND failed = 1 AND other.id <> jobs.id))
@@ -145,12 +145,12 @@ _ATTEMPTS: Final = "SELECT job, number, at, mark, closed FROM attempts WHERE job
 _DOWNLOADS: Final = "SELECT job, video_id, path FROM downloads WHERE job IN ({})"
 _OF_UNSETTLED: Final = "SELECT id FROM jobs WHERE settled_at IS NULL"
 
-# The log is brought into the file when it has grown by about so many bytes: SQLite's own rule is 4 MB. A fact changes
-# about so many pages of 4096 bytes (its row, and leaves of the indexes), fewer where many are written at once.
-MOST_LOG: Final = 1 << 24
+# A checkpoint is due when the log has grown by about this many bytes (SQLite's own default is 4 MB). A fact changes
+# about four pages of 4096 bytes (its row, and index leaves), or fewer if many are written at once.
+MAX_LOG_SIZE: Final = 1 << 24
 _FACT_SIZE: Final = 4 * 4096
 
-# What is wrong with one caller's facts or question; every other error of SQLite is the disk's, and concerns everybody.
+# Errors of one caller's facts or question; any other error of SQLite is the disk's, and affects all callers.
 _CALLERS_FAULT: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -166,13 +166,13 @@ _CALLERS_FAULT: Final = (
 @define(eq=False)
 class Store:
     """
-    The facts in their file; to be used by one thread.
+    Reads and writes the facts in the file; for one thread.
     """
 
     path: Path
     connection: sqlite3.Connection
     failure: JournalError | None = None
-    _log_size: int = field(init=False, default=0)  # bytes, about, since the last checkpoint
+    _log_size: int = field(init=False, default=0)  # estimated bytes since the last checkpoint
 
     @classmethod
     def open(cls, path: Path, token: str, *, durable: bool) -> Store:
@@ -187,28 +187,28 @@ class Store:
 
     def close(self) -> None:
         """
-        Let go of the file.
+        Close the file.
         """
         with suppress(sqlite3.Error):
-            make_whole(self.connection)  # else a checkpoint that failed would be remembered
+            clear_partial(self.connection)  # a failed checkpoint may have left `partial = 1`
         self.connection.close()
 
     def tidy(self) -> None:
         """
-        Bring the log's facts into the main file if it has grown; to be called when nobody waits.
+        Make a checkpoint if the log has grown; to be called when nobody waits.
         """
-        if self._log_size < MOST_LOG or self.failure is not None:
+        if self._log_size < MAX_LOG_SIZE or self.failure is not None:
             return
         self._log_size = 0
-        # Should it fail, nothing is lost: the facts are in the log, and a disk that fails will fail the next one too.
+        # If it fails, nothing is lost: the facts are in the log, and a failing disk also fails the next commit.
         with suppress(sqlite3.Error):
             checkpoint(self.connection)
 
     def do(self, batch: Sequence[Work[Store]]) -> JournalError | None:
         """
-        Do the works in their order, and return what is wrong with the disk, if anything is.
+        Do the works in order; returns the error of the disk, if there is one.
 
-        Facts that stand side by side become durable together; each writer's are stored all or not at all.
+        Adjacent works that write become durable together; of each work, all facts are stored or none.
         """
         for reading, works in groupby(batch, key=lambda work: work.ask is not None):
             if reading:
@@ -221,7 +221,7 @@ class Store:
 
     def _write(self, works: Sequence[Work[Store]]) -> None:
         try:
-            # After a failure nothing is stored: a fact must not outlive one that was written before it.
+            # After a failure nothing is stored: no fact may survive when an earlier one is lost.
             if self.failure is not None:
                 raise self.failure
             self._write_together(works)
@@ -240,25 +240,25 @@ class Store:
 
     def _roll_back(self) -> None:
         if self.connection.in_transaction:
-            with suppress(sqlite3.Error):  # there is an error already, and it says more
+            with suppress(sqlite3.Error):  # the error that led here says more
                 self.connection.execute("ROLLBACK")
 
     def _write_together(self, works: Sequence[Work[Store]]) -> None:
         """
-        Store all facts at the price of one, provided that every one follows the rules and is new.
+        Store all facts in one transaction; raises if any breaks a rule or is a repetition.
         """
         rows = [_ROWS[type(fact)](fact) for work in works for fact in work.facts]
-        if len(rows) <= _MOST_ROWS:
-            self._insert(rows)  # a transaction by itself
+        if len(rows) <= _MAX_ROWS:
+            self._insert(rows)  # one statement is a transaction
             return
         self._execute("BEGIN")
-        for some in _slices(rows, _MOST_ROWS):
+        for some in _slices(rows, _MAX_ROWS):
             self._insert([*some])
         self._execute("COMMIT")
 
     def _write_apart(self, works: Sequence[Work[Store]]) -> None:
         """
-        Find out which facts are wrong or known already, and store the rest.
+        Store the facts one by one, to find out which are wrong or known already.
         """
         try:
             self._execute("BEGIN")
@@ -288,7 +288,7 @@ class Store:
 
     def _look_into(self, fact: Any) -> None:
         """
-        Tell a repetition, which is ignored, from a fact that cannot follow what is there.
+        Ignore a fact that is a repetition; raise if it cannot follow what is there.
         """
         entry = self.find(fact.key)
         if _REPEATS[type(fact)](fact, entry):
@@ -296,13 +296,13 @@ class Store:
         owner = self.find_tasks([fact.task_id]).get(fact.task_id) if isinstance(fact, Accepted) else None
         if owner is not None:
             raise AlreadyClaimed(
-                f"the task is key {owner.key!r}'s already", key=fact.key, task_id=fact.task_id
+                f"the task already belongs to key {owner.key!r}", key=fact.key, task_id=fact.task_id
             )
         raise out_of_order(fact, entry)
 
     def _insert(self, rows: list[tuple[object, ...]]) -> None:
         if rows:
-            # Few lengths, so that the statements stay prepared: the next power of two, filled up with no facts.
+            # Padded to a power of two: few different statements, so that they stay prepared.
             length = 1 << (len(rows) - 1).bit_length()
             texts = (len(value) for row in rows for value in row if isinstance(value, str))
             self._log_size += _FACT_SIZE * len(rows) + sum(texts)
@@ -314,12 +314,12 @@ class Store:
 
     def take_in(self, items: Sequence[TakeIn]) -> Sequence[Standing]:
         """
-        Write down the keys that are new, and say of each how it stands: all at once, or none on an error.
+        Write down the new keys, and return the standing of each: all of them or, on an error, none.
         """
         known = self.find_many(item.key for item in items)
         entries = [known.get(item.key) for item in items]
         standings = [*map(standing, items, entries)]
-        work = Work[Store](facts=tuple(chain.from_iterable(map(_news, items, entries, standings))))
+        work = Work[Store](facts=tuple(chain.from_iterable(map(_facts_of, items, entries, standings))))
         self._write([work])
         if work.error is not None:
             raise work.error
@@ -347,13 +347,13 @@ class Store:
 
     def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
         """
-        Return the latest purchases of those keys that are known.
+        Return the latest purchases of these keys, by key; unknown keys are absent.
         """
         return {entry.key: entry for entry in self._found("key", keys)}
 
     def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
         """
-        Return the purchases that these tasks belong to.
+        Return the purchases that these tasks belong to, by task id.
         """
         return {
             entry.task_id: entry for entry in self._found("task_id", task_ids) if entry.task_id is not None
@@ -373,9 +373,9 @@ class Store:
         return dict(_texts(self._execute("SELECT kind, data FROM learned")))
 
     def _found(self, column: str, values: Iterable[str]) -> Iterator[Entry]:
-        # The open purchase comes after the failed ones, and of those the latest last.
+        # Failed purchases come first, oldest first, then the open one: the last row of a key is its latest.
         question = _ENTRY + f"WHERE {column} IN ({{}}) ORDER BY failed DESC, id"
-        for some in _slices([*values], _MOST_ROWS):
+        for some in _slices([*values], _MAX_ROWS):
             rows = self._rows(question, some)
             ids = [row[0] for row in rows]
             attempts, downloads = self._by_job(_ATTEMPTS, ids), self._by_job(_DOWNLOADS, ids)
@@ -389,26 +389,26 @@ class Store:
 
     def _rows(self, question: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """
-        Ask with as many values as there are, in place of the braces.
+        Fetch the rows of a query whose braces are replaced by as many placeholders as there are values.
         """
         return self._execute(question.format(", ".join("?" * len(values))), values).fetchall()
 
 
 _INSERT: Final = {
     1 << power: "INSERT INTO fact VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?)"] * (1 << power))
-    for power in range(_MOST_ROWS.bit_length())
+    for power in range(_MAX_ROWS.bit_length())
 }
 
 
 def _unfit(error: Exception) -> JournalError:
-    unfit = JournalError(f"the journal cannot hold or look up this: {error}")
+    unfit = JournalError(f"the journal cannot store or look up this: {error}")
     unfit.__cause__ = error
     return unfit
 
 
 def _bound(value: object) -> object:
     """
-    Give text that UTF-8 cannot hold (lone surrogates) as bytes; no other text is ever stored so.
+    Return text with lone surrogates, which UTF-8 cannot encode, as bytes; all other text is stored as text.
     """
     if not isinstance(value, str) or value.isascii():
         return value
@@ -429,9 +429,9 @@ def _text(value: Any) -> Any:
 
 def _readable(stored: bytes) -> str:
     """
-    Read a text as far as it can be read: one that is spoilt must not cost all others that are read with it.
+    Decode a text as far as possible, so that a damaged one does not prevent reading the others.
 
-    SQLite's own way is an error for the whole question, with the text in its words.
+    By default, SQLite fails the whole query, with an error that quotes the text.
     """
     return stored.decode("utf-8", "replace")
 
@@ -461,7 +461,7 @@ def _entry(
     )
 
 
-def _news(item: TakeIn, entry: Entry | None, now: Standing) -> Iterator[Fact]:
+def _facts_of(item: TakeIn, entry: Entry | None, now: Standing) -> Iterator[Fact]:
     if isinstance(now, Fresh):
         if entry is None or entry.failed:
             yield Intended(key=item.key, request=item.request, at=item.at)

@@ -1,7 +1,7 @@
 """
-All of it joined, as `VeoSession`.
+`VeoSession`, which joins all other parts.
 
-Enter by `session`, which is what callers hold; `engine` is what runs while it is entered.
-`shortcuts` are the methods for each kind of request, `credentials` the token and the address;
-`learned_durations` keeps what was learned of how long tasks take, from one session to the next.
+Start reading at `session`, which callers use; `engine` is what runs inside its `async with`.
+`shortcuts` has a method for each kind of request, `credentials` checks the token and the address,
+`learned_durations` keeps how long tasks take, from one session to the next.
 """

@@ -1,5 +1,5 @@
 """
-Who asks, and where: the token and the API's address, from arguments or the environment.
+The token and the API's address, from arguments or the environment.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ log = logging.getLogger("veo_async")
 
 def token_from(token: str | None) -> str:
     """
-    Check the token, or take it from `ACEDATACLOUD_API_TOKEN`; neither errors nor the log repeat it.
+    Check the token, or take it from `ACEDATACLOUD_API_TOKEN`; no error or log message contains it.
 
     Raises:
-        ConfigurationError: there is none, or it cannot be sent in a header.
+        ConfigurationError: there is no token, or it cannot be sent in a header.
     """
     source = "the token" if token is not None else TOKEN_VARIABLE
     token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
@@ -40,12 +40,12 @@ def token_from(token: str | None) -> str:
         )
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         words = f"{source} holds a space, a line break or another character that no token has"
-        hint = ": was it read from a file, with the line's end?" if token[-1] in "\r\n" else ""
+        hint = ": was it read from a file, with its line break?" if token[-1] in "\r\n" else ""
         raise ConfigurationError(words + hint)
     if len(token) < SHORTEST_REDACTED:
-        # In the log: a program whose warnings are errors may well use a short token in its own tests.
+        # Logged, not warned: a program that turns warnings into errors may use a short token in its tests.
         log.warning(
-            "%s has less than %d characters: where the server repeats it, nobody can tell it from other words,"
+            "%s has less than %d characters: it cannot be told from other words if the server repeats it,"
             " so it may show in errors, logs and journals",
             source,
             SHORTEST_REDACTED,
@@ -58,7 +58,7 @@ def base_url_from(base_url: str | None) -> str:
     Check the API's address, or take it from `ACEDATACLOUD_API_BASE_URL`, or use the public one.
 
     Raises:
-        ConfigurationError: it is not https (http is for loopback), or carries more than an address.
+        ConfigurationError: it is not https (http is for loopback only), or has more than a host and a path.
     """
     address = (base_url or os.environ.get(ADDRESS_VARIABLE) or PUBLIC_ADDRESS).strip()
     if problem := _problem_with(address):
@@ -69,10 +69,10 @@ def base_url_from(base_url: str | None) -> str:
 
 def check_placeholder(_: object, __: object, placeholder: object) -> None:
     """
-    Check a callback URL that is to carry marks.
+    Check a callback URL that will carry marks.
 
     Raises:
-        ConfigurationError: it is no http or https address, or has a fragment.
+        ConfigurationError: it is not an http or https address, or has a fragment.
     """
     if placeholder is None or placeholder is ...:
         return
@@ -87,7 +87,7 @@ def _problem_with(address: str) -> str | None:
         return f"has no scheme: write it like {_with_scheme(_bare(address))}"
     try:
         parts = urlsplit(address)
-        _ = parts.port  # urlsplit looks at it only when asked
+        _ = parts.port  # urlsplit checks the port only when it is read
     except ValueError as error:
         return f"is malformed: {error}"
     return _problem_of(parts)
@@ -95,7 +95,7 @@ def _problem_with(address: str) -> str | None:
 
 def _with_scheme(bare: str) -> str:
     """
-    Complete `localhost:8750`; what is no host and port is not completed.
+    Add the scheme to an address such as `localhost:8750`; for anything else, return the public address.
     """
     found = re.fullmatch(r"(\[[0-9a-f:]+\]|[\w.-]+)(:[0-9]+)?(/.*)?", bare)
     if found is None:
@@ -118,13 +118,13 @@ def _problem_of(parts: SplitResult) -> str | None:
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # a name, and who knows where it leads
+    except ValueError:  # a name, which may lead anywhere
         return False
 
 
 def _bare(address: str) -> str:
     """
-    Strip what may be secret: a name and a password before the host, and what follows the path.
+    Strip what may be secret: the user and password before the host, and everything after the path.
     """
     scheme, mark, rest = address.rpartition("://") if "://" in address else ("", "", address)
     place, slash, path = re.split(r"[?#]", rest)[0].partition("/")

@@ -1,11 +1,11 @@
 """
-What runs while a session is entered: the rooms below, joined.
+What runs inside a session's `async with`: all parts, joined.
 
     submit ─▶ Intake ─▶ Queue ─▶ Submitters ─▶ Acceptance ─▶ Tracker ─▶ Outcomes: the job's
                                       │             ▲
                                       └▶ Reconciling ┘   where nobody answered
 
-A fact is written to the journal, where there is one, before its effect shows.
+If there is a journal, each fact is written to it before its effect shows.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ from .learned_durations import Learning
 
 __all__ = ["Engine"]
 
-NAMED_AT_ONCE: Final = 50  # tasks in one line of the log
-SHARE_OF_CONNECTIONS: Final = 0.75  # for submits; polls have the rest, however slowly submits are answered
+IDS_PER_LOG_LINE: Final = 50
+SHARE_OF_CONNECTIONS: Final = 0.75  # for submits; slow submits leave the rest free for polls
 
 log = logging.getLogger("veo_async")
 
@@ -61,7 +61,7 @@ log = logging.getLogger("veo_async")
 @define(eq=False, repr=False)
 class Engine:
     """
-    Carries jobs from their request to their outcome.
+    Takes jobs from their request to their outcome.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -108,10 +108,10 @@ class Engine:
             looked=self._looked,
             dead_after=self.retry.grace,
         )
-        self._build_the_way_of_a_submit()
+        self._build_submit_path()
         self.downloader = Downloader(open=self.transport.open_file, look_up=self.retrieve, retry=self.retry)
 
-    def _build_the_way_of_a_submit(self) -> None:
+    def _build_submit_path(self) -> None:
         lane, attempt_log = self._lane_of_submits(), AttemptLog(self.journal, self.clock.wall)
         reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
         queue = Queue(self.http, lane, attempt_log, reconciler, self.limits.max_queue_wait)
@@ -147,7 +147,7 @@ class Engine:
         self.submitters.lost = self.intake.put
 
     def _lane_of_polls(self) -> Limiter:
-        # A poll is free and its absence is felt: its lane looks for the end of a pause about once an interval.
+        # Polls are free, and a long back-off would delay results: it is capped at about one polling interval.
         patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
         polling = self.polling
         return Limiter(Gate(retry=patience, rate=polling.budget, burst=at_once(polling), random=self.random))
@@ -167,7 +167,7 @@ class Engine:
 
     async def start(self) -> None:
         """
-        Take in what the journal has learned, and begin to watch.
+        Load learned durations from the journal, and start the background tasks.
         """
         await self.learning.recall()
         self._begin(self.intake.run(), "veo_async intake")
@@ -184,11 +184,11 @@ class Engine:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.remove(task)
         if not task.cancelled() and (fault := task.exception()):
-            self._failed(fault)
+            self._stop_all(fault)
 
     def begin_to_close(self) -> None:
         """
-        Take and send nothing more.
+        Accept no more jobs, and send nothing more.
         """
         self.closing = True
         self.submitters.queue.close()
@@ -196,14 +196,14 @@ class Engine:
 
     async def close(self) -> None:
         """
-        End in order: submits in flight are drained, all else stops, every job settles.
+        Close in order: wait for submits in flight, settle every job, stop the rest.
         """
         self.begin_to_close()
         try:
             await self.submitters.drain(self.retry.drain)
         finally:
-            self._tell_what_goes_on()
-            # Before anything that could be cancelled: whoever awaits a job must not hang.
+            self._log_open_tasks()
+            # Jobs settle before the next await, which could be cancelled: nobody who awaits a job may hang.
             for job in list(self.registry.unsettled.values()):
                 stop(job, ended_early(job, self.resumption.find(job.key)))
             self.learning.keep()
@@ -212,27 +212,27 @@ class Engine:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _tell_what_goes_on(self) -> None:
+    def _log_open_tasks(self) -> None:
         """
-        Name the tasks that nobody waits for any more: they are paid for, and an error may go unread.
+        Log the tasks that nobody waits for any more: they are paid for, and their jobs' errors may go unread.
         """
         ids = [job.task_id for job in self.registry.unsettled.values() if job.task_id is not None]
         level = logging.WARNING if self.journal is None else logging.INFO
-        for start in range(0, len(ids), NAMED_AT_ONCE):
-            some = " ".join(ids[start : start + NAMED_AT_ONCE])
+        for start in range(0, len(ids), IDS_PER_LOG_LINE):
+            some = " ".join(ids[start : start + IDS_PER_LOG_LINE])
             log.log(level, "the session ended while %d tasks go on: %s", len(ids), some)
-            level = logging.INFO  # a line to be seen, and the rest for who wants it
+            level = logging.INFO  # only the first line is a warning
 
-    def _failed(self, fault: BaseException) -> None:
+    def _stop_all(self, fault: BaseException) -> None:
         """
-        End everything, loudly: a coroutine died of this package's own fault, or the caller took its means away.
+        Stop every job, after a background task died: a bug of this package, or the caller closed what it needs.
         """
         words = f"the session ended: {fault}"
         if isinstance(fault, UsageError):
             log.error("%s", words)
         else:
             log.critical("veo_async failed; this is a fault of its own", exc_info=fault)
-            words = f"the session ended by a fault of its own: {fault!r}"
+            words = f"the session ended because of a fault of its own: {fault!r}"
         self.closing = True
         for job in list(self.registry.unsettled.values()):
             error = SessionClosed(words)
@@ -252,7 +252,7 @@ class Engine:
         look_first: bool,
     ) -> Job:
         """
-        Make a job for a request whose key no unsettled job has, and bring it on its way.
+        Make and start a job for a request whose key no unsettled job has.
 
         Raises:
             JournalError: the journal has failed, so nothing new may be bought.
@@ -263,17 +263,17 @@ class Engine:
         job = Job(key, request, self, timeout, keyed)
         if not (keyed and self.resumption.inherit(job)):
             self.registry.add(job)
-            self._bring(Submission(job, request, self.loop.time(), retry_failed, look_first))
+            self._start_submission(Submission(job, request, self.loop.time(), retry_failed, look_first))
         return job
 
-    def _bring(self, submission: Submission) -> None:
+    def _start_submission(self, submission: Submission) -> None:
         entry = self.registry.recall(submission.job.key)
         if entry is None or not self.resumption.take_up(submission, entry):
             self.intake.put(submission)
 
     def attach(self, task_id: str, *, timeout: float | None) -> Job:
         """
-        Make a job for a task that exists already, or find the one that has it.
+        Make a job for a task that exists already, or return the one that tracks it.
         """
         if known := self.registry.by_task.get(task_id):
             return known
@@ -284,26 +284,26 @@ class Engine:
 
     def attach_key(self, key: str, *, timeout: float | None) -> Job:
         """
-        Make a job for the task that some process has bought with this key, or find the one that has it.
+        Make a job for the task that any process has bought with this key, or return the one that has the key.
         """
         if known := self.registry.unsettled.get(key):
             return known
         lingering = self.resumption.find(key)
         job = Job(key, lingering.request if lingering else None, self, timeout, True)
-        if self.resumption.inherit(job, attached=True):  # two submissions of one key would lose each other
+        if self.resumption.inherit(job, attached=True):  # two submissions of one key would hide each other
             return job
         self.registry.add(job)
-        self._bring(Submission(job, None, self.loop.time(), look_first=True))
+        self._start_submission(Submission(job, None, self.loop.time(), look_first=True))
         return job
 
     async def resume(self) -> list[Job]:
         """
-        Take up every purchase of the journal that has no outcome.
+        Resume every purchase in the journal that has no outcome.
         """
         assert self.journal is not None
         entries = await self.journal.unsettled()
         if self.closing:
-            raise SessionClosed("the session ended before it had taken anything up; the journal still has it")
+            raise SessionClosed("the session ended before it had resumed anything; the journal still has it")
         return [self._resumed(entry) for entry in entries]
 
     def _resumed(self, entry: facts.Entry) -> Job:
@@ -318,14 +318,14 @@ class Engine:
             return job
         submission = Submission(job, job.request, self.loop.time())
         if not self.resumption.take_up(submission, entry):
-            self.intake.put(submission)  # anew: meanwhile somebody else may have had the key, and given it up
+            self.intake.put(submission)  # written again, as another session may have had the key since
         return job
 
     # --- jobs going on ----------------------------------------------------------------------------------
 
     def moved(self, job: Job, before: JobState) -> None:
         """
-        Keep count of a change of state.
+        Count a change of state, and release what the old state held.
         """
         self.registry.moved(job, before)
         if job.done():
@@ -337,7 +337,7 @@ class Engine:
         """
         Stop waiting for a job.
         """
-        if job.state is JobState.QUEUED and job.request is not None:  # else it is not ours to withdraw
+        if job.state is JobState.QUEUED and job.request is not None:  # an attached job has no intention
             self.intake.withdraw(job)
         if job.task_id is not None and self.registry.by_task.get(job.task_id) is job:
             self.tracker.forget(job.task_id)
@@ -345,14 +345,14 @@ class Engine:
 
     def expected_at(self, task_id: str) -> datetime | None:
         """
-        Say when a pending task will probably have ended, where that is known.
+        Return when a pending task will probably have ended; None if that is not known.
         """
         at = self.tracker.schedule.expected_at(task_id)
         return None if at is None else datetime.fromtimestamp(self.clock.wall() + at - self.loop.time(), UTC)
 
     def called_back(self, task_id: str, *, window: float, path: str = "") -> bool:
         """
-        Take a callback as a hint, from any thread; tells whether a job waits for the task.
+        Take a callback as a hint, from any thread; returns whether a job waits for the task.
         """
         try:
             here = asyncio.get_running_loop() is self.loop
@@ -382,19 +382,19 @@ class Engine:
     async def _ended(self, ends: Sequence[tuple[str, Outcome]]) -> None:
         self.learning.noticed(end for _, end in ends)
         await self.outcomes.end(ends)
-        self.learning.keep_if_much()
+        self.learning.keep_if_due()
 
     # --- questions --------------------------------------------------------------------------------------
 
     async def retrieve(self, task_id: str | None, *, trace_id: str | None = None) -> TaskRecord:
         """
-        Ask about one task, by exactly one of its ids.
+        Ask about one task, by its id or its trace id, but not both.
         """
         return await retrieve(self.http, task_id=task_id, trace_id=trace_id)
 
     async def retrieve_many(self, task_ids: Iterable[str]) -> dict[str, TaskRecord]:
         """
-        Ask about many tasks, as many at once as the policy allows.
+        Ask about many tasks, in batches as large as the policy allows.
         """
         return await retrieve_many(self.http, task_ids, at_once=self.polling.batch_size)
 
@@ -413,6 +413,6 @@ class Engine:
         limit: int | None,
     ) -> AsyncGenerator[TaskRecord, None]:
         """
-        Go through the caller's own tasks.
+        Yield the caller's own tasks.
         """
         return list_tasks(self.http, created_from=created_from, created_to=created_to, type=type, limit=limit)

@@ -1,5 +1,5 @@
 """
-What the ends of tasks teach: how long tasks take, kept for sessions to come, and how late an end is noticed.
+Learns from the ends of tasks: how long tasks take, kept for later sessions, and how late an end is noticed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ..errors import JobError
 
 __all__ = ["Learning"]
 
-NEAREST: Final = 1e9  # Unix seconds; a time before 2001 is none
-FARTHEST: Final = 1e11  # nor one beyond the year 5000
-KEEP_EVERY: Final = 100  # tasks that end between two writings: losing some costs a few looks
+MIN_TIME: Final = 1e9  # Unix seconds; a value before 2001 is not a time
+MAX_TIME: Final = 1e11  # nor is one after the year 5000
+KEEP_EVERY: Final = 100  # ended tasks between two writes; losing some costs only a few polls
 
 
 @define(eq=False)
 class Learning:
     """
-    Keeps what the ends of tasks teach.
+    Collects what the ends of tasks show.
     """
 
     journal: AnyJournal | None
@@ -40,14 +40,14 @@ class Learning:
 
     async def recall(self) -> None:
         """
-        Take in what earlier sessions have learned of how long tasks take.
+        Load what earlier sessions have learned about how long tasks take.
         """
         if self.journal is not None:
             self.durations.load(_read_learned(await self.journal.learned()))
 
     def noticed(self, ends: Iterable[Mapping[str, Any] | JobError]) -> None:
         """
-        Learn from ends that were seen just now.
+        Learn from tasks whose end was seen just now.
         """
         for end in ends:
             self._ended += 1
@@ -58,18 +58,18 @@ class Learning:
         finished_at, server_now = record.get("finished_at"), self.clock.at(asyncio.get_running_loop().time())
         if server_now is None or not isinstance(finished_at, int | float):
             return
-        if NEAREST < finished_at < FARTHEST:
+        if MIN_TIME < finished_at < MAX_TIME:
             self._noticed += 1
             self._lag += max(0.0, server_now - finished_at)
 
     @property
     def notice_lag(self) -> float | None:
         """
-        Mean seconds from a task's end, where its record tells, to its being seen.
+        Mean seconds from a task's end, if its record tells it, until this session saw it.
         """
         return self._lag / self._noticed if self._noticed else None
 
-    def keep_if_much(self) -> None:
+    def keep_if_due(self) -> None:
         """
         Write down how long tasks take, once enough have ended since the last time.
         """
@@ -78,7 +78,7 @@ class Learning:
 
     def keep(self) -> None:
         """
-        Write down how long tasks take, for sessions to come.
+        Write down how long tasks take, for later sessions.
         """
         self._ended = 0
         if self.journal is not None and self.journal.failure is None:
@@ -90,7 +90,7 @@ class Learning:
 
 def _read_learned(learned: Mapping[str, str]) -> dict[str, Any]:
     """
-    Read what was learned, and leave aside what cannot be read: it only saves a few looks.
+    Read what was learned; ignore what cannot be read, as it only saves a few polls.
     """
     read = {}
     for kind, data in learned.items():

@@ -1,5 +1,5 @@
 """
-`VeoSession`: builds the rooms below, joins them, and closes them in order.
+`VeoSession`: builds all parts, joins them, and closes them in order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageEr
 from .credentials import base_url_from, check_placeholder, token_from
 from .shortcuts import ShortMethods
 
-if TYPE_CHECKING:  # what runs is loaded where a session is entered: to name a session takes far less
+if TYPE_CHECKING:  # these are loaded when a session is entered: a quick import needs none of them
     from .._http.transport import Transport
     from .._journal.journal import AnyJournal
     from .._submit.submitters import CallbackUrl
@@ -38,9 +38,9 @@ if TYPE_CHECKING:  # what runs is loaded where a session is entered: to name a s
 
 __all__ = ["SessionStats", "VeoSession"]
 
-MOST_SECONDS: Final = 1e11  # of a deadline; an event loop's clock cannot count much further
+MAX_TIMEOUT: Final = 1e11  # seconds; an event loop's clock cannot count much further
 
-CALLBACK_WINDOW: Final = 0.05  # seconds; a batch for many, and nobody notices
+CALLBACK_WINDOW: Final = 0.05  # seconds; long enough to batch many hints, too short to be noticed
 
 log = logging.getLogger("veo_async")
 
@@ -54,9 +54,9 @@ class SessionStats:
         jobs: how many jobs are in each state.
         requests: how many requests were sent, by kind: `submit`, `retrieve`, `retrieve_batch`, `list`.
         retries: how many of them repeated an earlier one.
-        looks: how often a task was asked about; one request may look at many.
-        notice_lag: seconds from a task's end to its being seen, the mean over the tasks whose records tell
-            when they ended; None where none did.
+        looks: how often a task was asked about; one request may ask about many tasks.
+        notice_lag: mean seconds from a task's end until it was seen, over the tasks whose records tell when they
+            ended; None if there are none.
     """
 
     jobs: Mapping[JobState, int]
@@ -67,7 +67,7 @@ class SessionStats:
 
     def to_dict(self) -> dict[str, Any]:
         """
-        Give the counts as plain values, ready for JSON.
+        Return the counts as plain values, ready for JSON.
         """
         told: dict[str, Any] = plain(self)
         return told
@@ -88,7 +88,7 @@ def _journal_at(place: AnyJournal | str | os.PathLike[str] | None) -> AnyJournal
 @define(eq=False, repr=False)
 class VeoSession(ShortMethods):
     """
-    An async context manager through which videos are asked for.
+    An async context manager that submits video jobs and waits for them.
 
         async with VeoSession() as veo:
             result = await veo.text_to_video("a whale breaching at golden hour")
@@ -96,14 +96,14 @@ class VeoSession(ShortMethods):
     Args:
         token: falls back to `ACEDATACLOUD_API_TOKEN`.
         base_url: falls back to `ACEDATACLOUD_API_BASE_URL`, then to the public address.
-        http: the caller's own `aiohttp.ClientSession`; it is not closed here.
-        polling: when tasks are asked about.
-        retry: how long to wait after failures.
-        limits: what this session allows itself.
-        journal: what makes a paid video survive this process: a `Journal`, or the path of its SQLite file; or a
+        http: the caller's own `aiohttp.ClientSession`; the session does not close it.
+        polling: when tasks are polled.
+        retry: how long to back off after failures.
+        limits: how much this session sends at once.
+        journal: makes paid videos survive this process: a `Journal`, or the path of its SQLite file; or a
             `PostgresJournal`, or its `postgresql://` address, which sessions on any machine share.
-        placeholder: the callback URL that carries the mark of a submit which has no other; by default the API's
-            own `/health`; None for no marks, so that what a lost answer has bought cannot be found.
+        placeholder: the callback URL that carries the mark of a submit without a callback URL of its own; by
+            default the API's `/health`. None sends no marks: what was bought cannot be found if its answer is lost.
 
     Raises:
         ConfigurationError: the token or the base URL cannot be used.
@@ -119,11 +119,11 @@ class VeoSession(ShortMethods):
     _placeholder: str | EllipsisType | None = field(
         alias="placeholder", default=..., validator=check_placeholder, kw_only=True
     )
-    _transport: Transport | None = field(init=False, default=None)  # a test's, in place of aiohttp
+    _transport: Transport | None = field(init=False, default=None)  # tests set it, in place of aiohttp
     _clock: ServerClock = field(init=False, factory=ServerClock)
-    _random: Random = field(init=False, factory=Random)  # of the jitter
+    _random: Random = field(init=False, factory=Random)  # for the jitter
     _engine: Engine | None = field(init=False, default=None)
-    _callback_url: CallbackUrl | None = field(init=False, default=None)  # a receiver's
+    _callback_url: CallbackUrl | None = field(init=False, default=None)  # set by a receiver
 
     def __repr__(self) -> str:
         state = "open" if self._engine and not self._engine.closing else "closed"
@@ -168,7 +168,7 @@ class VeoSession(ShortMethods):
         return self
 
     def _placeholder_url(self) -> str | None:
-        # [D] the vendor's own guide names it, and its clients send it with every submit.
+        # [D] the vendor's own guide names this URL, and its clients send it with every submit.
         return (
             f"{self._base_url}/health" if isinstance(self._placeholder, EllipsisType) else self._placeholder
         )
@@ -180,8 +180,10 @@ class VeoSession(ShortMethods):
         traceback: TracebackType | None,
     ) -> None:
         assert self._engine is not None
-        self._engine.begin_to_close()  # in this very turn: nothing more is sent
-        await _see_through(asyncio.create_task(self._close(self._engine, error), name="veo_async closing"))
+        self._engine.begin_to_close()  # before the first await, so nothing more is sent
+        await _wait_until_closed(
+            asyncio.create_task(self._close(self._engine, error), name="veo_async closing")
+        )
 
     async def _close(self, engine: Engine, error: BaseException | None) -> None:
         try:
@@ -203,7 +205,7 @@ class VeoSession(ShortMethods):
 
     def _entered(self) -> Engine:
         """
-        What runs, for a method that needs it.
+        Return the engine, for a method that needs it.
 
         Raises:
             UsageError: the session is not entered, or is entered in another event loop.
@@ -237,19 +239,19 @@ class VeoSession(ShortMethods):
         look_first: bool = False,
     ) -> Job:
         """
-        Ask for a video; returns at once, the sending happens in the background.
+        Ask for a video; returns at once, and sends in the background.
 
         Args:
             key: an idempotency key: the same key is the same job.
             timeout: the job's deadline in seconds after acceptance; None leaves it to `PollPolicy.deadline`.
             retry_failed: whether to buy again under a key whose task failed.
-            look_first: whether another process may have bought this key: its task is looked for among those that
-                the account has had for `RetryPolicy.recall`, and only where there is none is one bought. That
-                takes `RetryPolicy.grace`, a minute, as a task may be late to show.
+            look_first: whether another process may have bought this key. Its task is then looked for among the
+                account's tasks of the last `RetryPolicy.recall` seconds, and bought only if it is not there. That
+                takes `RetryPolicy.grace`, a minute by default, as a task may be late to show.
 
         Raises:
             JournalError: the journal has failed, so nothing new is bought.
-            KeyConflict: the key belongs to a different request; where only the journal knows, the job says so.
+            KeyConflict: the key belongs to a different request; if only the journal knows that, the job raises it.
             UsageError: the session is not entered.
         """
         engine = self._entered()
@@ -263,7 +265,7 @@ class VeoSession(ShortMethods):
             keyed=key is not None,
             timeout=timeout,
             retry_failed=retry_failed,
-            look_first=look_first and key is not None,  # a key that is made up is nobody else's
+            look_first=look_first and key is not None,  # no other process can have a generated key
         )
 
     def submit_many(self, requests: Iterable[Item], *, look_first: bool = False) -> list[Job]:
@@ -272,7 +274,7 @@ class VeoSession(ShortMethods):
 
         Args:
             requests: requests, or pairs of an idempotency key and a request.
-            look_first: whether another process may have bought these keys, see `submit`; they share their listings.
+            look_first: whether another process may have bought these keys, see `submit`; they share listings.
 
         Raises:
             KeyConflict: a key belongs to a different request.
@@ -301,12 +303,12 @@ class VeoSession(ShortMethods):
         """
         Submit requests only as fast as their jobs settle, and yield the settled jobs.
 
-        Leaving the loop ends the reading; what was submitted goes on.
+        Leaving the loop stops the reading; submitted jobs go on.
 
         Args:
-            requests: requests, or pairs of an idempotency key and a request; an endless iterable will do.
-            window: how many jobs may be read and not yet yielded.
-            ordered: yield in the order of the requests, not in that of settling.
+            requests: requests, or pairs of an idempotency key and a request; the iterable may be endless.
+            window: how many jobs may be submitted and not yet yielded.
+            ordered: yield jobs in the order of the requests, not as they settle.
             look_first: whether another process may have bought these keys, see `submit`.
         """
         self._entered()
@@ -321,9 +323,9 @@ class VeoSession(ShortMethods):
 
     def as_completed(self, jobs: Iterable[Job]) -> AsyncGenerator[Job, None]:
         """
-        Yield each job once it is settled, in the order in which they settle.
+        Yield each job as it settles.
 
-        A failed job is yielded, never raised: ask `job.exception()`.
+        A failed job is yielded, not raised: check `job.exception()`.
         """
         return as_completed(jobs)
 
@@ -331,9 +333,9 @@ class VeoSession(ShortMethods):
         self, task_id: str | None = None, *, key: str | None = None, timeout: float | None = None
     ) -> Job:
         """
-        Wait for a task that exists already, by its id or by the key that some process has bought it with.
+        Wait for a task that exists already, by its id or by the key that any process has bought it with.
 
-        Where no task of that key is found, the job ends with `TaskNotFound`.
+        If no task of that key is found, the job ends with `TaskNotFound`.
 
         Args:
             timeout: the job's deadline in seconds from now; None leaves it to `PollPolicy.deadline`.
@@ -353,7 +355,8 @@ class VeoSession(ShortMethods):
         """
         Find the tasks that any process has bought with these keys in the last `RetryPolicy.recall` seconds.
 
-        Keys without one are absent. Of several tasks of one key, one that has not failed counts, then the latest.
+        Returns records by key; keys without a task are absent. If a key has several tasks, one that has not failed
+        comes before failed ones, and then the latest.
 
         Raises:
             ApiError: the server answered with an error.
@@ -366,9 +369,9 @@ class VeoSession(ShortMethods):
 
     async def resume(self) -> list[Job]:
         """
-        Take up the unsettled jobs of the journal, in the order in which they were asked for.
+        Resume the unsettled jobs of the journal, in the order in which they were submitted.
 
-        What was only intended is sent, what was being sent is reconciled, what was accepted is tracked.
+        Jobs that were never sent are sent, jobs whose submit is unanswered are reconciled, accepted ones are tracked.
 
         Raises:
             JournalError: the journal cannot be read.
@@ -386,7 +389,7 @@ class VeoSession(ShortMethods):
         Ask about one task, by its id or its trace id.
 
         Raises:
-            TaskNotFound: there is none.
+            TaskNotFound: there is no such task.
             ApiError: the server answered with an error.
             TransportError: no answer came.
         """
@@ -394,7 +397,7 @@ class VeoSession(ShortMethods):
 
     async def retrieve_many(self, task_ids: Iterable[str]) -> dict[str, TaskRecord]:
         """
-        Ask about many tasks; ids that the server does not know are absent.
+        Ask about many tasks; returns records by id, without the ids that the server does not know.
 
         Raises:
             ApiError: the server answered with an error.
@@ -411,13 +414,13 @@ class VeoSession(ShortMethods):
         limit: int | None = None,
     ) -> AsyncGenerator[TaskRecord, None]:
         """
-        Go through the caller's own tasks, page by page.
+        Yield the caller's own tasks; asks page by page.
 
         Args:
-            created_from, created_to: aware datetimes or Unix seconds; whether the bounds belong to the range
+            created_from, created_to: aware datetimes or Unix seconds; whether the bounds are inclusive
                 is not documented.
             type: the server's word for the kind of task, such as `videos`.
-            limit: how many at most.
+            limit: the most tasks to yield.
         """
         return self._entered().list_tasks(
             created_from=created_from,
@@ -434,18 +437,18 @@ class VeoSession(ShortMethods):
         progress: Callable[[int, int | None], object] | None = None,
     ) -> Path:
         """
-        Fetch a video's file; one that is at its destination already is replaced, once the new one is whole.
+        Fetch a video's file, and return its path. An existing file is replaced once the new one is complete.
 
-        Neither the token nor cookies go to the host of the file.
+        The file's host gets neither the token nor cookies.
 
         Args:
             destination: a file, or an existing directory, where the file is named after the ids of its task and
                 video.
-            progress: called with the bytes done and the bytes in all, or None where that is not known.
+            progress: called with the bytes done and the bytes in total, which are None if unknown.
 
         Raises:
-            DownloadError: the file could not be fetched whole, or could not be written.
-            JournalError: the file is whole, and the journal could not write down where it lies.
+            DownloadError: the file could not be fetched completely, or could not be written.
+            JournalError: the file is complete, but the journal could not write down its path.
         """
         engine = self._entered()
         if not isinstance(video, Video):
@@ -456,9 +459,9 @@ class VeoSession(ShortMethods):
 
     def notify(self, payload: object) -> bool:
         """
-        Take a callback's parsed body as a hint to look at its task now; tells whether anybody waits for it.
+        Take a callback's parsed body as a hint to poll its task now; returns whether a job waits for that task.
 
-        Never raises on what is in it, and never believes it: only the API's own record settles a job.
+        No body makes it raise, and no body is trusted: only the API's own record settles a job.
         It may be called from any thread. Hints that come within 50 ms share a request.
         """
         return called_back(self, payload, window=CALLBACK_WINDOW)
@@ -483,11 +486,11 @@ class VeoSession(ShortMethods):
 
 def called_back(session: VeoSession, payload: object, *, window: float, path: str = "") -> bool:
     """
-    Take a callback's body as a hint; tells whether a job waits for its task.
+    Take a callback's body as a hint; returns whether a job waits for its task.
 
     Args:
         window: seconds; hints that come within it share a request.
-        path: what the callback's URL has behind the receiver's secret.
+        path: the part of the callback's URL after the receiver's secret.
     """
     task_id = payload.get("task_id") if isinstance(payload, dict) else None
     engine = session._engine
@@ -498,7 +501,7 @@ def called_back(session: VeoSession, payload: object, *, window: float, path: st
 
 def call_back_at(session: VeoSession, callback_url: CallbackUrl | None) -> None:
     """
-    Have each attempt carry the callback URL that is made for it, or the placeholder's from now on.
+    Set the function that makes each attempt's callback URL; None goes back to the placeholder.
     """
     session._callback_url = callback_url
     if session._engine is not None:
@@ -527,9 +530,9 @@ def _check_key(key: object) -> None:
         raise InvalidRequest(f"key must be a string that is not empty, not {key!r}")
 
 
-async def _see_through(closing: asyncio.Task[None]) -> None:
+async def _wait_until_closed(closing: asyncio.Task[None]) -> None:
     """
-    Wait for the end of the closing, whatever comes: a cancellation hurries it, once, and comes out at its end.
+    Wait until the session is closed; the first cancellation also cancels the closing, and is raised at its end.
     """
     cancelled: asyncio.CancelledError | None = None
     while not closing.done():
@@ -548,12 +551,12 @@ async def _see_through(closing: asyncio.Task[None]) -> None:
 
 def _video_in(value: object) -> str:
     """
-    Tell where the video is that somebody means with something else.
+    Say where to find the video in a value of the wrong type.
     """
     found = {Job: "(await job).video", VideoResult: "result.video", str: "(await veo.attach(task_id)).video"}
     return next((f": that is {place}" for kind, place in found.items() if isinstance(value, kind)), "")
 
 
 def _check_timeout(timeout: object) -> None:
-    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < MOST_SECONDS):
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < MAX_TIMEOUT):
         raise InvalidRequest(f"timeout must be seconds above 0, not {timeout!r}")

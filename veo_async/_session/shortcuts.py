@@ -1,5 +1,5 @@
 """
-The short methods: one for each kind of request, which make it and submit it.
+One short method for each kind of request, which makes it and submits it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUBMIT_OPTIONS: Final = ("key", "timeout", "retry_failed")
 
 class ShortMethods(ABC):
     """
-    What anything that submits offers besides.
+    The short methods of everything that has `submit`.
     """
 
     __slots__ = ()
@@ -50,8 +50,8 @@ class ShortMethods(ABC):
         """
         ...
 
-    # What `fields` may hold is typed, so that editors offer it. Of `submit` each takes `key`, `timeout` and
-    # `retry_failed`; and `video` is a `Video`, a `VideoResult` with one, or a video's id.
+    # `fields` is typed so that editors complete it. Each method also takes `key`, `timeout` and `retry_failed` of
+    # `submit`. `video` is a `Video`, a `VideoResult` with one video, or a video's id.
 
     def text_to_video(self, prompt: str, **fields: Unpack[MakeFields]) -> Job:
         """
@@ -64,7 +64,7 @@ class ShortMethods(ABC):
 
     def image_to_video(self, prompt: str, image_urls: Sequence[str], **fields: Unpack[MakeFields]) -> Job:
         """
-        Submit an `ImageToVideo`: a video that starts from an image, or leads from a first to a last.
+        Submit an `ImageToVideo`: a video that starts from an image, or leads from a first image to a last one.
 
         Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
         `retry_failed`.
@@ -75,7 +75,7 @@ class ShortMethods(ABC):
         self, image_urls: Sequence[str], prompt: str | None = None, **fields: Unpack[MakeFields]
     ) -> Job:
         """
-        Submit an `IngredientsToVideo`: a video that puts the things on one to three images together.
+        Submit an `IngredientsToVideo`: a video that combines the things in one to three images.
 
         Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
         `retry_failed`.

@@ -1,7 +1,7 @@
 """
-What follows when the server has a job's task: the claim to it is written down, and the tracker watches it.
+What happens once the server has accepted a job's task: the journal records the claim, and the tracker polls it.
 
-An answer alone is no proof: the first record that shows a mark must show the job's own.
+An answer alone does not prove whose task it is: the first record that shows a mark must show the job's own mark.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ log = logging.getLogger("veo_async")
 @define(eq=False)
 class Acceptance:
     """
-    Brings jobs and tasks together.
+    Assigns tasks to jobs.
 
     Attributes:
-        lane: the lane of the submits, whose gate counts the tasks that are unsettled.
+        lane: the limiter for submits; its gate counts the unsettled tasks.
     """
 
     registry: Registry
@@ -53,16 +53,16 @@ class Acceptance:
     attempt_log: AttemptLog
     reconciler: Reconciler
     polling: PollPolicy
-    _unchecked: set[str] = field(init=False, factory=set)  # accepted tasks, until a record shows a mark
+    _unchecked: set[str] = field(init=False, factory=set)  # accepted tasks not yet shown with a mark
 
     # --- an answer, or a record, names a task -----------------------------------------------------------
 
     async def accept(self, submission: Submission, attempt: Attempt, outcome: Accepted) -> bool:
         """
-        Take an answer's word for which task the job has; False where the task is another purchase's.
+        Assign the task that an answer names to the job; False if the task belongs to another purchase.
 
-        Then the answer was meant for that one, or the server is confused: what this attempt has bought, if
-        anything, is found by its mark.
+        In that case the answer was meant for the other purchase, or the server is wrong. The mark then shows what
+        this attempt has bought, if anything.
         """
         task_id, owner = outcome.task_id, self.owner_of(outcome.task_id)
         known = self.reconciler.knows(task_id) if owner is None else owner is not submission.job
@@ -81,13 +81,13 @@ class Acceptance:
 
     async def adopt(self, submission: Submission, attempt: Attempt, task_id: str, *, found: bool) -> bool:
         """
-        Take over the task whose record shows the job's mark; False where it is another purchase's.
+        Assign the task whose record shows the job's mark; False if it belongs to another purchase.
 
         Args:
-            found: whether it may have been accepted long ago.
+            found: whether the task may have been accepted long ago.
         """
         outcome = Accepted(task_id=task_id)
-        if submission.request is not None:  # else a mere handle, whoever has bought the task
+        if submission.request is not None:  # a job without one only waits for anybody's task
             if self.owner_of(task_id) is not None or self.reconciler.knows(task_id):
                 return False
             if not await self.attempt_log.claim(attempt, outcome):
@@ -98,7 +98,7 @@ class Acceptance:
 
     def owner_of(self, task_id: str) -> Job | None:
         """
-        Find the job that has bought a task; a mere handle has not.
+        Find the job that has bought a task; a job without a request has bought nothing.
         """
         job = self.registry.by_task.get(task_id)
         return job if job is not None and job.request is not None else None
@@ -124,16 +124,16 @@ class Acceptance:
 
     def take_up(self, job: Job, task_id: str, trace_id: str | None = None, *, age: float = 0.0) -> None:
         """
-        Go on with a task that was accepted so many seconds ago, as far as is known.
+        Track a task that was accepted `age` seconds ago, as far as is known.
 
-        Its deadline runs from then. Where that is past, the task has ended by now, and gets some time to be polled.
+        The deadline counts from acceptance. A task past its deadline has probably ended: it gets some time to be polled.
         """
         patience = self.polling.deadline if job.timeout is None else job.timeout
         if patience is not None and age:
             job.timeout = max(patience - age, min(patience, LATE_GAPS * self.polling.max_gap))
         self.lane.gate.entered()
         if job.request is not None:
-            self._unchecked.add(task_id)  # the session before may have ended before a record showed
+            self._unchecked.add(task_id)  # an earlier session may have ended before it saw a record
         self.track(job, task_id, trace_id, found=True)
 
     def track(self, job: Job, task_id: str, trace_id: str | None, *, found: bool) -> None:
@@ -141,15 +141,15 @@ class Acceptance:
         Wait for a task's end.
         """
         advance(job, JobState.PENDING, task_id=task_id, trace_id=trace_id)
-        self._watch_or_share(job, task_id, found=found)
+        self._track_or_share(job, task_id, found=found)
 
-    def _watch_or_share(self, job: Job, task_id: str, *, found: bool) -> None:
+    def _track_or_share(self, job: Job, task_id: str, *, found: bool) -> None:
         other = self.registry.by_task.get(task_id)
         if other is not None and other.request is not None:
             other.add_done_callback(lambda settled: self._share(settled, job))
             return
         self._watch(job, task_id, found=found)
-        if other is not None:  # a mere handle: the one that has bought it writes the outcome down
+        if other is not None:  # it only waits: the job that bought the task writes the outcome down
             job.add_done_callback(lambda settled: self._share(settled, other))
 
     def _watch(self, job: Job, task_id: str, *, found: bool) -> None:
@@ -166,13 +166,13 @@ class Acceptance:
 
     def _share(self, settled: Job, job: Job) -> None:
         """
-        Give a job the outcome of another that has the same task, or the watch over it if that one was abandoned.
+        Settle a job like another one with the same task; if that one was abandoned, track the task for this job.
         """
         if job.done():
             return
         outcome = settled.exception() or settled.result()
         if isinstance(outcome, JobAbandoned) and job.task_id is not None:
-            self._watch_or_share(job, job.task_id, found=True)
+            self._track_or_share(job, job.task_id, found=True)
         else:
             settle(job, settled.state, copy(outcome) if isinstance(outcome, VeoError) else outcome)
 
@@ -187,11 +187,11 @@ class Acceptance:
         self.lane.gate.left()
         self.lane.changed()
 
-    # --- a record shows another's mark ------------------------------------------------------------------
+    # --- a record shows another job's mark --------------------------------------------------------------
 
     def misnamed(self, records: Iterable[object]) -> list[str]:
         """
-        Find the tasks that answers have named for one job, and whose first marked record shows another's mark.
+        Find the tasks that an answer assigned to one job, but whose first marked record shows another job's mark.
         """
         found: list[str] = []
         for record in records if self._unchecked else ():
@@ -208,14 +208,14 @@ class Acceptance:
 
     def release(self, task_id: str, *, reach: float) -> Submission | None:
         """
-        Take a task from a job that has it on the word of an answer alone, as a record shows another's mark.
+        Take a task from the job that an answer assigned it to, since a record shows another job's mark.
 
-        Returns the job's attempt, whose outcome is unknown again; None where no job has the task on such a word.
+        Returns the job's attempt, whose outcome is unknown again; None if no answer assigned the task.
         """
         job = self.owner_of(task_id)
         if job is None or task_id not in self._unchecked:
             return None
-        log.warning("the answer to job %s named task %s, which shows another's mark", job.key, task_id)
+        log.warning("the answer to job %s named task %s, which shows another job's mark", job.key, task_id)
         self._unchecked.discard(task_id)
         self.registry.by_task.pop(task_id, None)
         self.tracker.forget(task_id)

@@ -1,5 +1,5 @@
 """
-Where jobs come in when there is a journal: each is written down, many at once, before it goes on its way.
+Writes new jobs to the journal, in batches, before they are sent.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from .submission import AttemptLog, Submission
 
 __all__ = ["Intake"]
 
-TAKEN_IN_AT_ONCE: Final = 500  # jobs written down in one go; more would hold the event loop
+TAKEN_IN_AT_ONCE: Final = 500  # jobs in one batch; more would block the event loop
 
 
 @define(eq=False)
 class Intake:
     """
-    Writes jobs down; those that the journal knows already go on from where they stand.
+    Writes jobs down, and resumes those that the journal knows already.
 
-    A key that another session goes on with waits here, until it has settled or become free.
+    A job whose key another session holds waits here until the key has settled or become free.
     """
 
     journal: AnyJournal | None
@@ -45,7 +45,7 @@ class Intake:
 
     def put(self, submission: Submission) -> None:
         """
-        Take a job in.
+        Write a job down soon, or send it on at once where there is no journal.
         """
         if self.journal is None:
             self.resumption.begin(submission)
@@ -56,15 +56,15 @@ class Intake:
 
     def withdraw(self, job: Job) -> None:
         """
-        Take back the intention of a job that will not be sent.
+        Withdraw the intention of a job that will not be sent.
         """
-        # Before it is written down, the journal knows of the key at most an earlier purchase, which stays.
+        # A job that is not written down yet has no intention in the journal, only perhaps an earlier purchase.
         if job not in self._unwritten:
             self.attempt_log.withdraw(job.key)
 
     async def run(self) -> None:
         """
-        Write down whatever comes in, until cancelled.
+        Write down the jobs that come in, until cancelled.
         """
         while self.journal is not None:
             while self._arrivals:
@@ -79,7 +79,7 @@ class Intake:
 
     async def follow(self) -> None:
         """
-        Take keys in again that another session has, whenever one of them may have settled or become free.
+        Retry the keys that another session holds whenever one of them may have settled or become free.
         """
         while self.journal is not None:
             changed = await self.journal.changed()
@@ -89,7 +89,7 @@ class Intake:
 
     async def _take_in(self, journal: AnyJournal, batch: Sequence[Submission]) -> None:
         """
-        Write down what is to be bought, ask about keys that are only looked for, and bring each on its way.
+        Write down the jobs that buy, look up the keys of those that only attach, and pass each one on.
         """
         buying = [(submission, submission.request) for submission in batch if submission.request]
         looking = [submission for submission in batch if not submission.request]
@@ -119,7 +119,7 @@ class Intake:
             job.attempts += submission.look_first and job.attempts > 0  # as the journal numbers it
             if job.done() and not submission.look_first:  # abandoned meanwhile
                 self.attempt_log.withdraw(job.key)
-            elif submission.request or not job.done():  # a look for a request is written down: it must end
+            elif submission.request or not job.done():  # the search is in the journal now, so it must end
                 self.resumption.begin(submission)
         elif isinstance(standing, Elsewhere):
             self._wait_for(submission, standing.entry)
@@ -135,7 +135,7 @@ class Intake:
 
     async def _give_up(self, journal: AnyJournal, batch: Sequence[Submission], error: JournalError) -> None:
         """
-        Stop what cannot be written down, and go on with what the journal knew before.
+        Stop the jobs that cannot be written down, but resume those that the journal knew before.
         """
         entries: dict[str, Entry] = {}
         with suppress(JournalError):

@@ -1,8 +1,8 @@
 """
-What listings have shown of the account's tasks, by their marks.
+The account's tasks that listings have shown, by their marks.
 
-A listing is read once: what it has shown is kept, and the next one begins a little before the newest record of the
-last. That record must come again, or the next listing does not continue the last, and all is read anew.
+What a listing has shown is kept, and the next one begins a little before the newest record of the last.
+If that record does not come again, the next listing does not continue the last, and everything is read again.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from .._api.tasks import task_id_of
 
 __all__ = ["Listing", "ShownTask", "ShownTasks"]
 
-HOUR: Final = 3600.0  # seconds by which the clocks of the records, of the filter and of ours may differ
-INSTANT: Final = 1.0  # seconds, so that a bound that is not part of the range leaves the newest record in
-# Unix seconds: a `created_at` beyond it, or of 0, is none (milliseconds, an infinity, a default, a hoax).
-FARTHEST: Final = 1e11
+HOUR: Final = 3600.0  # seconds by which the clocks of records, filter and this machine may differ
+OVERLAP: Final = 1.0  # seconds: keeps the newest record in the range even if the range excludes its bound
+# Unix seconds: a `created_at` above this, or of 0, is not a time (milliseconds, an infinity, a default, a fake).
+MAX_CREATED_AT: Final = 1e11
 
 
 @frozen(kw_only=True)
 class Listing:
     """
-    A question to ask: the account's tasks.
+    A query for the account's tasks.
     """
 
     asked_at: float  # by the caller's clock
     unix: float = 0.0  # the same in Unix seconds, as far as is known
     created_from: float | None = None  # by the clock of the records, in Unix seconds; None for all tasks
-    since: float | None = -math.inf  # the same by the caller's clock; None where it continues an earlier one
+    since: float | None = -math.inf  # the same by the caller's clock; None if it continues an earlier listing
 
 
 class ShownTask(NamedTuple):
@@ -45,7 +45,7 @@ class ShownTask(NamedTuple):
 
     id: str
     number: int  # of the attempt whose mark it shows
-    created_at: float  # by the clock of the records; minus infinity where it has no usable one
+    created_at: float  # by the clock of the records; minus infinity if the record has no usable time
     failed: bool
 
 
@@ -55,15 +55,15 @@ class ShownTasks:
     Keeps what records have shown.
     """
 
-    lateness: float  # seconds after its creation in which a record may begin to show
-    reaches_back_to: float = field(init=False, default=math.inf)  # all since is listed; by the caller's clock
+    lateness: float  # a record shows at most so many seconds after its creation
+    reaches_back_to: float = field(init=False, default=math.inf)  # no task since is missing; caller's clock
     _by_name: dict[str, dict[str, ShownTask]] = field(init=False, factory=dict)
     marked: set[str] = field(init=False, factory=set)  # tasks that a listing has shown with a mark
-    _unmarked: dict[str, float] = field(init=False, factory=dict)  # the others, and when they were created
-    _bare: dict[str, float] = field(init=False, factory=dict)  # their callback URLs, and the latest of each
-    _whole: set[str] = field(init=False, factory=set)  # URLs that have shown a mark in their fragment
+    _unmarked: dict[str, float] = field(init=False, factory=dict)  # all other tasks: when they were created
+    _unmarked_urls: dict[str, float] = field(init=False, factory=dict)  # their callback URLs, and the latest
+    _marked_urls: set[str] = field(init=False, factory=set)  # callback URLs shown with a mark as fragment
     _newest: tuple[float, str] | None = field(init=False, default=None)
-    _read_at: float = field(init=False, default=-math.inf)  # when that was asked for, in Unix seconds
+    _read_at: float = field(init=False, default=-math.inf)  # when its listing was asked for, in Unix seconds
 
     def __len__(self) -> int:
         return len(self.marked) + len(self._unmarked)
@@ -72,7 +72,10 @@ class ShownTasks:
 
     def add(self, record: object, *, listed: bool = False) -> str | None:
         """
-        Take in a record, however it came; returns its task's id, or None where it is no record.
+        Keep a record; returns its task's id, or None if it is not a record.
+
+        Args:
+            listed: whether a listing has shown it.
         """
         task_id = task_id_of(record)
         if task_id is None or not isinstance(record, Mapping):
@@ -91,16 +94,16 @@ class ShownTasks:
             self.marked.add(task_id)
             self._unmarked.pop(task_id, None)
             if marks_of(fragment):
-                self._whole.add(url)
+                self._marked_urls.add(url)
         elif task_id not in self.marked:
             self._unmarked[task_id] = created_at
             if url:
                 at = math.inf if created_at == -math.inf else created_at
-                self._bare[url] = max(at, self._bare.get(url, at))
+                self._unmarked_urls[url] = max(at, self._unmarked_urls.get(url, at))
 
     def take(self, listing: Listing, records: Sequence[object], *, complete: bool) -> bool:
         """
-        Take in a listing; tell whether it is whole: all of it was read, and each item was a task and came once.
+        Keep a listing; returns whether it is whole: read to the end, and each item a task that came once.
         """
         ids = {self.add(record, listed=True) for record in records} - {None}
         if not complete or len(ids) != len(records):
@@ -112,7 +115,7 @@ class ShownTasks:
             return False
         newest = max(((_created_at(record), task_id_of(record) or "") for record in records), default=None)
         if newest is not None and newest[0] > -math.inf:
-            # A single record that is dated ahead must not hide what comes after it.
+            # A record dated in the future must not hide the records that come after it.
             self._newest, self._read_at = (min(newest[0], listing.unix), newest[1]), listing.unix
         return True
 
@@ -120,21 +123,21 @@ class ShownTasks:
 
     def continues_from(self, *, sure: bool) -> float | None:
         """
-        Where the next listing may begin, by the clock of the records; None where it must begin anew.
+        Return where the next listing may begin, by the clock of the records; None if it must start over.
 
         Args:
-            sure: whether that clock differs from ours by less than `HOUR`, as far as is known.
+            sure: whether that clock is known to differ from ours by less than `HOUR`.
         """
         if self._newest is None:
             return None
         newest_at = self._newest[0]
-        # What was not shown yet is younger than that: nothing is in between if the newest is older.
+        # A task that did not show yet was created after this moment. If the newest record is older, none is missing.
         is_old = sure and newest_at < self._read_at - HOUR - self.lateness
-        return newest_at - (INSTANT if is_old else 2 * self.lateness)
+        return newest_at - (OVERLAP if is_old else 2 * self.lateness)
 
     def shows(self, task_id: str) -> bool | None:
         """
-        Tell whether listings have shown a task with a mark; None where they have not shown it at all.
+        Tell whether listings have shown a task with a mark; None if they have not shown it at all.
         """
         if task_id in self.marked:
             return True
@@ -142,9 +145,9 @@ class ShownTasks:
 
     def of_name(self, name: str, *, first: int, skip_failed: bool) -> list[ShownTask]:
         """
-        Return the tasks that show this name, from the attempt `first` on, the one that counts before the others.
+        Return the tasks whose mark has this name and an attempt number of at least `first`, the best one first.
 
-        A task that is pending or has succeeded counts before one that has failed, then the latest.
+        A pending or successful task is better than a failed one; among equals, the latest is best.
         """
         tasks = (task for task in self._by_name.get(name, {}).values() if task.number >= first)
         kept = [task for task in tasks if not (skip_failed and task.failed)]
@@ -152,21 +155,21 @@ class ShownTasks:
 
     def unmarked(self, seconds: float) -> tuple[str, ...]:
         """
-        Return the tasks without a mark that were created in the last so many seconds, by the clock of the records.
+        Return the tasks without a mark that were created in the last `seconds`, by the clock of the records.
         """
         since = self._now() - seconds
         return tuple(task_id for task_id, at in self._unmarked.items() if at == -math.inf or at >= since)
 
     def may_hide(self, own_url: str, seconds: float) -> bool:
         """
-        Tell whether a task of the last so many seconds shows this callback URL, or its beginning, without a mark.
+        Tell whether a task of the last `seconds` shows this callback URL, or its beginning, without a mark.
 
-        Where a fragment was ever shown behind it, it would show there.
+        False if this URL was ever shown with its mark: then fragments are not cut off.
         """
         whole, since = unescaped(own_url), self._now() - seconds
-        if whole in self._whole:
+        if whole in self._marked_urls:
             return False
-        return any(at >= since and whole.startswith(url) for url, at in self._bare.items())
+        return any(at >= since and whole.startswith(url) for url, at in self._unmarked_urls.items())
 
     def _now(self) -> float:
         return max(self._newest[0], self._read_at - HOUR) if self._newest else -math.inf
@@ -174,5 +177,5 @@ class ShownTasks:
 
 def _created_at(record: object) -> float:
     value: Any = record.get("created_at") if isinstance(record, Mapping) else None
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < FARTHEST
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < MAX_CREATED_AT
     return float(value) if usable else -math.inf

@@ -1,5 +1,5 @@
 """
-The queue of jobs to be sent, and the gate that each passes when its turn has come.
+The queue of jobs to be sent, and the gate that lets them go.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ log = logging.getLogger("veo_async")
 @define(eq=False)
 class Queue:
     """
-    Lets jobs go one after the other, as fast as the gate allows.
+    Releases jobs one at a time, as fast as the gate allows.
     """
 
     http: Http
     lane: Limiter
     attempt_log: AttemptLog
     reconciler: Reconciler
-    patience: float | None  # seconds that a job may wait for its turn; None for ever
+    max_wait: float | None  # seconds that a job may wait for its turn; None for ever
     _waiting: deque[Submission] = field(init=False, factory=deque)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _closed: bool = field(init=False, default=False)
@@ -46,7 +46,7 @@ class Queue:
 
     def put_again(self, submission: Submission, reason: BaseException | str) -> None:
         """
-        Queue a job once more, before all others, after an attempt that bought nothing.
+        Put a job back at the head of the queue, after an attempt that bought nothing.
         """
         submission.outgoing = submission.attempt = None
         if submission.attached:
@@ -63,7 +63,7 @@ class Queue:
 
     def close(self) -> None:
         """
-        Let no job go any more.
+        Release no more jobs.
         """
         self._closed = True
         self._woken.set()
@@ -71,7 +71,9 @@ class Queue:
 
     async def next(self) -> tuple[Submission, float] | None:
         """
-        Wait for the job whose turn it is, and for the gate to let it go; None once the queue is closed.
+        Wait for the next job and for the gate to open; None once the queue is closed.
+
+        Returns the submission, and when it passed the gate by the event loop's clock.
         """
         while not self._closed:
             self._drop_settled_and_late()
@@ -89,25 +91,25 @@ class Queue:
 
     def _drop_settled_and_late(self) -> None:
         """
-        Take from the head of the queue what was withdrawn, and what waited too long: the oldest come first.
+        Remove from the head of the queue, where the oldest jobs are, what was withdrawn or has waited too long.
         """
         while self._waiting:
             late_at = self._next_late_at()
             is_late = late_at is not None and late_at <= self.lane.now()
             if not is_late and not self._waiting[0].job.done():
                 break
-            words = f"waited for its turn for {self.patience} s; it was never sent"
+            words = f"waited for its turn for {self.max_wait} s; it was never sent"
             trouble = f": {self.lane.trouble}" if self.lane.trouble else ""
             job = self._waiting.popleft().job
             self.reconciler.closed(job.key)
             stop(job, SubmitTimedOut(words + trouble))
 
     def _next_late_at(self) -> float | None:
-        return None if self.patience is None else self._waiting[0].queued_at + self.patience
+        return None if self.max_wait is None else self._waiting[0].queued_at + self.max_wait
 
     async def _probe(self) -> None:
         """
-        Find out with a free question whether the server is back, before money goes that way.
+        Find out with a free request whether the server is back, before a paid one is sent.
         """
         gate, sent_at = self.lane.gate, self.lane.now()
         gate.take(sent_at)
@@ -119,7 +121,7 @@ class Queue:
             error = caught
         except BaseException as caught:
             gate.withdrawn(self.lane.now(), sent_at=sent_at)
-            if not isinstance(caught, TimeoutError):  # else somebody's patience at the gate has ended
+            if not isinstance(caught, TimeoutError):  # a timeout means that the next job has waited too long
                 raise
             return
         finally:

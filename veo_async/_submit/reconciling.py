@@ -22,7 +22,7 @@ from .._http.task_listing import read_all, record_or_none
 from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, BadRequest, ProtocolError, SubmissionUnknown, TaskNotFound, TransportError
 from .acceptance import Acceptance
-from .listed_tasks import HOUR, INSTANT, ShownTasks
+from .listed_tasks import HOUR, OVERLAP, ShownTasks
 from .queue import Queue
 from .sending_again import Adopt, Attempt, Decision, GiveUp, Reconciler, SendAgain
 from .submission import AttemptLog, Submission
@@ -181,7 +181,7 @@ class Reconciling:
         """
         wave, self._wave_due_at = [*self._refused.values()], None
         now, shown = self.queue.lane.now(), ShownTasks(0.0)
-        ago = now - min(attempt.began_at for _, attempt, _ in wave) + INSTANT
+        ago = now - min(attempt.began_at for _, attempt, _ in wave) + OVERLAP
         try:
             records, _ = await read_all(self.http, self.http.clock.earliest(now) - ago)
         except (ApiError, TransportError) as failure:

@@ -1,5 +1,5 @@
 """
-Keys that somebody has used before, here or in an earlier process: what is known of them is gone on with.
+Resumes jobs whose keys were used before, in this process or an earlier one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Resumption"]
 @define(eq=False)
 class Resumption:
     """
-    Brings jobs on their way: to be sent, or to where their keys stand.
+    Starts jobs: sends them, or resumes what is known of their keys.
     """
 
     http: Http
@@ -40,7 +40,7 @@ class Resumption:
 
     def begin(self, submission: Submission) -> None:
         """
-        Bring a job on its way whose key nobody has used, as far as is known here.
+        Start a job whose key was never used, as far as is known here.
         """
         if submission.look_first:
             self._look_first(submission)
@@ -63,7 +63,7 @@ class Resumption:
 
     def take_up(self, submission: Submission, entry: facts.Entry) -> bool:
         """
-        Go on with what is known of the job's key; False where it is only intended.
+        Resume what is known of the job's key; False if the job still has to be sent.
         """
         job, request = submission.job, submission.request
         job.attempts = max((entry.earlier, *(attempt.number for attempt in entry.attempts)))
@@ -88,9 +88,9 @@ class Resumption:
 
     def _reopen(self, submission: Submission, attempt: facts.Attempt) -> None:
         """
-        Find out what became of an attempt that an earlier process made.
+        Find out the outcome of an attempt that an earlier process made.
         """
-        # Only the local clock tells when that was, and it may have been set since.
+        # The time was taken from the local clock, which may have been set since.
         ago = max(0.0, self.http.clock.wall() - attempt.at)
         submission.attempted(
             number=attempt.number,
@@ -101,23 +101,23 @@ class Resumption:
         )
         self.reconciling.add(submission)
 
-    # --- jobs that were abandoned, and whose submits are unanswered -------------------------------------
+    # --- abandoned jobs whose submits are unanswered ----------------------------------------------------
 
     def find(self, key: str) -> Submission | None:
         """
-        Find the submission of a key that is still unanswered.
+        Find the unanswered submission of a key.
         """
         return self.submitters.find(key) or self.reconciling.find(key)
 
     def inherit(self, job: Job, *, attached: bool = False) -> bool:
         """
-        Let a job take the place of one that was abandoned while its submit was unanswered; False where none was.
+        Hand an unanswered submission, whose job was abandoned, to this job; False if the key has none.
 
         Args:
-            attached: whether it only waits for what was bought already, and is not sent again.
+            attached: whether the job only waits for what was bought already, and is never sent.
 
         Raises:
-            KeyConflict: that submit is of a different request.
+            KeyConflict: the unanswered submission is of a different request.
         """
         submission = self.find(job.key)
         if submission is None:

@@ -1,5 +1,5 @@
 """
-One job on its way to the server, and what the journal, where there is one, is told of it.
+One job being submitted, and what is written to the journal about it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .sending_again import Attempt
 __all__ = ["AttemptLog", "Submission", "ended_early"]
 
 NOT_SENT: Final = "the session ended first; the request was not sent"
-GOES_ON: Final = "the session ended first; the task goes on: its key, resume() or attach() takes it up"
+GOES_ON: Final = "the session ended first; the task goes on: resume it with its key, resume() or attach()"
 UNKNOWN: Final = "the session ended before it was known whether the task was accepted"
 
 log = logging.getLogger("veo_async")
@@ -33,19 +33,19 @@ log = logging.getLogger("veo_async")
 @define(eq=False)
 class Submission:
     """
-    One job on its way to the server.
+    One job being submitted.
     """
 
     job: Job
-    request: Request | None  # None where the key's task is only looked for
+    request: Request | None  # None if the job only looks for the key's task
     queued_at: float  # on the event loop's clock
-    retry_failed: bool = False  # whether to buy again where the key's task failed
+    retry_failed: bool = False  # whether to buy again if the key's task failed
     look_first: bool = False  # whether another process may have bought the key
-    attached: bool = False  # whether the job only waits for what was bought already, and is not sent again
-    outgoing: Outgoing | None = None  # the body of the attempt under way
-    attempt: Attempt | None = None  # the one that may have bought something
-    sent_at: float = 0.0  # when that began, in Unix seconds by the local clock
-    task_id: str | None = None  # what the answer named, until that is written down
+    attached: bool = False  # whether the job only waits for what was bought already, and is never sent
+    outgoing: Outgoing | None = None  # the body of the current attempt
+    attempt: Attempt | None = None  # the attempt that may have bought something
+    sent_at: float = 0.0  # when that attempt began, in Unix seconds by the local clock
+    task_id: str | None = None  # the task that the answer named, until it is written down
     called: str | None = None  # the task that a callback named before the answer came
 
     def attempted(
@@ -59,7 +59,10 @@ class Submission:
         skip_failed: bool = False,
     ) -> Attempt:
         """
-        Note that an attempt begins, or may have been made; the job's last one, unless told its number.
+        Note that an attempt begins, or may have been made elsewhere.
+
+        Args:
+            number: the attempt's number; by default the job's last one.
         """
         self.sent_at = sent_at
         self.attempt = Attempt(
@@ -78,7 +81,7 @@ class Submission:
 
 def ended_early(job: Job, submission: Submission | None) -> VeoError:
     """
-    Make the error of a job whose session ends before its task has.
+    Make the error of a job whose session ends before its task does.
     """
     is_out = submission is not None and submission.outgoing is not None and submission.outgoing.left
     if job.state is JobState.QUEUED or (job.state is JobState.SUBMITTING and not is_out):
@@ -92,7 +95,7 @@ def ended_early(job: Job, submission: Submission | None) -> VeoError:
 @define(eq=False)
 class AttemptLog:
     """
-    Writes down what becomes of attempts.
+    Writes the outcomes of attempts to the journal, if there is one.
     """
 
     journal: AnyJournal | None
@@ -100,7 +103,7 @@ class AttemptLog:
 
     async def sending(self, attempt: Attempt, at: float) -> None:
         """
-        Make it durable that an attempt is about to leave; on an error it must not.
+        Make it durable that an attempt is about to be sent; on an error it must not be sent.
         """
         if self.journal is not None:
             fact = facts.Sending(key=attempt.key, attempt=attempt.number, at=at, mark=attempt.mark)
@@ -108,7 +111,7 @@ class AttemptLog:
 
     async def claim(self, attempt: Attempt, outcome: Accepted) -> bool:
         """
-        Make it durable that a job has its task, before anybody sees the id; False where another purchase has it.
+        Make a job's claim to its task durable, before anybody sees the id; False if another purchase has the task.
         """
         task_id, trace_id = outcome.task_id, outcome.trace_id
         fact = facts.Accepted(key=attempt.key, task_id=task_id, trace_id=trace_id, at=self.wall())
@@ -126,7 +129,7 @@ class AttemptLog:
 
     def may_send(self, key: str) -> bool:
         """
-        Tell, as a body begins to leave, whether the key is still this session's.
+        Tell, just before a body is sent, whether this session still holds the key.
         """
         return self.journal is None or self.journal.may_send(key)
 
@@ -139,14 +142,14 @@ class AttemptLog:
 
     def withdraw(self, key: str) -> None:
         """
-        Take back the intention of a job that will not be sent.
+        Withdraw the intention of a job that will not be sent.
         """
         if self.journal is not None and self.journal.failure is None:
             self.journal.write_soon(facts.Withdrawn(key=key, at=self.wall()))
 
     async def disown(self, key: str, task_id: str) -> None:
         """
-        Make it durable that a task is not the job's after all; else the claim stands until the task ends.
+        Make it durable that a task is not the job's after all; if that fails, the claim stands until the task ends.
         """
         if self.journal is not None and self.journal.failure is None:
             with suppress(JournalError):
@@ -157,7 +160,7 @@ class AttemptLog:
 
     async def _write(self, fact: facts.Accepted | facts.AttemptClosed, *, task_id: str | None = None) -> None:
         """
-        Write, or log what a disk that fails now does not hold: it must not cost the video.
+        Write a fact; if the journal fails, only log it: that must not cost the video.
         """
         try:
             if self.journal is not None:
@@ -165,4 +168,6 @@ class AttemptLog:
         except facts.AlreadyClaimed:
             raise
         except JournalError as error:
-            log.error("the journal failed (%s): not held are job %s, task %s", error, fact.key, task_id)
+            log.error(
+                "the journal failed (%s) and does not hold this: job %s, task %s", error, fact.key, task_id
+            )

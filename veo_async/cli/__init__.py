@@ -1,7 +1,7 @@
 """
 The `veo-async` command: videos from a terminal, a demonstration, and a simulator to test against.
 
-It needs the extra `cli`; without it, it says how to get it.
+It needs the extra `cli`; without the extra, the command says how to install it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> None:
     Run the command with the arguments of this process, and exit.
     """
     try:
-        from .group import command  # noqa: PLC0415 - only here can its absence be told
+        from .group import command  # noqa: PLC0415 - so that missing packages can be reported
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
@@ -29,12 +29,12 @@ def main() -> None:
     except KeyboardInterrupt:  # while the packages were loading
         sys.exit(INTERRUPTED)
     before = signal.getsignal(signal.SIGINT)
-    if callable(before):  # else it is ignored, as a shell has it for what runs in the background
-        signal.signal(signal.SIGINT, _leave)  # what runs in an event loop has its own way
+    if callable(before):  # a shell lets background processes ignore it
+        signal.signal(signal.SIGINT, _leave)  # an event loop has its own handler
     try:
         command(prog_name="veo-async")
     except SystemExit as end:
-        # Once it is known, it is no news; what is left takes moments.
+        # After an interrupt, ignore further ones: the process ends in a moment.
         signal.signal(signal.SIGINT, signal.SIG_IGN if end.code == INTERRUPTED else before)
         raise
 

@@ -1,5 +1,5 @@
 """
-`python -m veo_async.cli`, where the command itself is not on the path.
+`python -m veo_async.cli`, for when the command is not on the path.
 """
 
 from . import main

@@ -1,5 +1,5 @@
 """
-What an error means for the person at the terminal: its own words, and what to do about it.
+Describes errors to the user: the error's own message, and what to do about it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CHECK_THE_ID: Final = (
 CHECK_THE_KEY: Final = "Check the key, and that the token is of the account that bought it; only tasks of the last day are looked through."
 CHECK_THE_VIDEO: Final = "Check the id: `veo-async list` shows those of tasks and videos."
 
-# The first row that fits is taken, so a narrower class stands before a wider one.
+# The first matching row counts, so subclasses come before their base classes.
 _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
     (InvalidRequest, "Nothing was sent, and nothing is billed."),
     (KeyConflict, "Nothing was sent: choose another key, or ask for what it belongs to."),
@@ -83,7 +83,7 @@ _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
 
 def advice(error: VeoError) -> str | None:
     """
-    Tell what to do about an error, in one sentence; None where nothing useful is known.
+    Say in one sentence what to do about an error; None if nothing useful is known.
     """
     if isinstance(error, BadRequest) and "video_id" in str(error.message):
         return CHECK_THE_VIDEO
@@ -97,7 +97,7 @@ def advice(error: VeoError) -> str | None:
 
 def reason(error: VeoError) -> str:
     """
-    Tell an error in its own words, without the ids.
+    Return an error's own message, without the ids.
     """
     if isinstance(error, JobVanished | TaskNotFound) and error.task_id:
         return unknown_task(error.task_id)
@@ -108,16 +108,16 @@ def reason(error: VeoError) -> str:
 
 def unknown_task(task_id: str) -> str:
     """
-    Say that the server has no such task: never had, no longer has, or has for somebody else.
+    Say that the server does not know a task: it never did, no longer does, or it is another account's.
     """
     return f"the server does not know the task {task_id}"
 
 
 def lines(error: VeoError) -> list[str]:
     """
-    Tell an error in its own words, with the ids that help, and on a line of its own what to do about it.
+    Return a line with an error's own message and the ids that help, and a line with what to do about it.
     """
-    # Not the key: nobody has seen it unless they chose it themselves.
+    # Not the key: users only know a key that they chose.
     ids = {
         "task": error.task_id,
         "trace": getattr(error, "trace_id", None),

@@ -1,5 +1,5 @@
 """
-From a coroutine to an exit status: 0 all well, 1 something failed, 2 bad input, 130 interrupted.
+Runs a command's coroutine, and exits with its status: 0 success, 1 failure, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FAILED: Final = 1
 REFUSED: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
 TERMINATED: Final = 128 + signal.SIGTERM
-IMPATIENCE: Final = 1.0  # seconds: who presses Ctrl-C again so long after the second time, means it
+FORCE_AFTER: Final = 1.0  # seconds after the second Ctrl-C, from which a third one leaves at once
 SHOW_CURSOR: Final = "\x1b[?25h"
 
 TOKEN: Final = "ACEDATACLOUD_API_TOKEN"
@@ -44,7 +44,7 @@ NO_TOKEN: Final = (
 
 def run(main: Coroutine[Any, Any, int]) -> None:
     """
-    Run a command's coroutine, tell its errors in words, and exit with its status.
+    Run a command's coroutine, print its errors, and exit with its status.
     """
     sys.exit(_status_of(main))
 
@@ -57,13 +57,13 @@ def _status_of(main: Coroutine[Any, Any, int]) -> int:
     except asyncio.CancelledError:
         return INTERRUPTED if interrupts.pressed else TERMINATED
     except (VeoError, OSError, BaseExceptionGroup) as error:
-        return _told(error)
+        return _report(error)
 
 
 @contextlib.contextmanager
 def _noting() -> Iterator[None]:
     """
-    Tell the package's warnings as notes of the command in the block.
+    Print the package's log warnings as notes in the block.
     """
     logger, handler = logging.getLogger("veo_async"), Notes(complain)
     logger.addHandler(handler)
@@ -76,10 +76,10 @@ def _noting() -> Iterator[None]:
 @define(eq=False)
 class _Interrupts:
     """
-    Ctrl-C: the first ends the command in order, the second cuts that short, and what comes on their heels is no news.
+    Ctrl-C: the first ends the command in order, the second cuts that short, a third soon afterwards is ignored.
 
-    asyncio's own would raise `KeyboardInterrupt` from the second on, wherever the program happens to be: also in
-    the middle of its end.
+    asyncio's own handler would raise `KeyboardInterrupt` from the second on, wherever the program is, even in the
+    middle of its clean-up.
     """
 
     pressed: int = field(init=False, default=0)
@@ -89,10 +89,10 @@ class _Interrupts:
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """
-        Take them in the block; and for good once there was one, since the process is ending.
+        Handle Ctrl-C in the block; after the first one also beyond it, since the process is ending.
         """
         before = signal.getsignal(signal.SIGINT)
-        if callable(before):  # else it is ignored, as a shell has it for what runs in the background
+        if callable(before):  # a shell lets background processes ignore it
             signal.signal(signal.SIGINT, self._take)
         try:
             yield
@@ -102,7 +102,7 @@ class _Interrupts:
 
     def stop(self, task: asyncio.Task[Any]) -> None:
         """
-        Have this task cancelled; at once if there was one already.
+        Cancel this task on Ctrl-C; at once if it was pressed already.
         """
         self._task = task
         if self.pressed:
@@ -114,21 +114,21 @@ class _Interrupts:
             self._cut_short_at = time.monotonic()
             if self._task is not None and not self._task.done():
                 self._task.get_loop().call_soon_threadsafe(self._task.cancel)
-        elif time.monotonic() - self._cut_short_at > IMPATIENCE:
+        elif time.monotonic() - self._cut_short_at > FORCE_AFTER:
             _leave_at_once()
 
 
 def _leave_at_once() -> None:
-    if sys.stderr.isatty():  # a display that had no time to end has hidden it
+    if sys.stderr.isatty():  # the display has hidden the cursor, and cannot clean up
         os.write(sys.stderr.fileno(), SHOW_CURSOR.encode())
     os._exit(INTERRUPTED)
 
 
-def _told(error: BaseException) -> int:
+def _report(error: BaseException) -> int:
     """
-    Tell what ended a command, and return the status for it; a fault of our own goes on as it is.
+    Print the error that ended a command, and return its status; a bug of our own is raised again.
     """
-    while isinstance(error, BaseExceptionGroup):  # of coroutines that ran side by side: the first one's
+    while isinstance(error, BaseExceptionGroup):  # of a task group: take the first
         error = error.exceptions[0]
     match error:
         case VeoError():
@@ -142,7 +142,7 @@ def _told(error: BaseException) -> int:
 
 async def _until_stopped(main: Coroutine[Any, Any, int], interrupts: _Interrupts) -> int:
     """
-    Take SIGTERM as Ctrl-C is taken: what was bought is told before the process ends.
+    Handle SIGTERM like Ctrl-C: the command reports what was bought before the process ends.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None, "a coroutine runs in a task"
@@ -152,14 +152,14 @@ async def _until_stopped(main: Coroutine[Any, Any, int], interrupts: _Interrupts
     try:
         return await main
     finally:
-        # Not left to the loop: it closes the pipe first that a signal is written to, and one in between complains.
+        # Not left to the loop, which closes its signal pipe first: a signal in between would print an error.
         with contextlib.suppress(NotImplementedError):
             loop.remove_signal_handler(signal.SIGTERM)
 
 
 def complain(first: str, *more: str) -> None:
     """
-    Write to stderr: a line that names the command, and the lines that belong to it.
+    Write to stderr: a line that begins with the command's name, and further lines, indented.
     """
     click.echo(f"veo-async: {printable(first)}", err=True)
     for line in more:
@@ -168,7 +168,7 @@ def complain(first: str, *more: str) -> None:
 
 def refuse(violations: Iterable[str]) -> None:
     """
-    Exit with the status for bad input if there is anything wrong with it, and tell all of it.
+    If there are violations, print all of them and exit with the status for bad input.
     """
     found = list(dict.fromkeys(violations))
     if found:
@@ -179,7 +179,7 @@ def refuse(violations: Iterable[str]) -> None:
 @contextlib.contextmanager
 def listening(option: str, port: int) -> Iterator[None]:
     """
-    Say what to do where a port cannot be listened at; `option` is the one that chose it.
+    In the block, explain an error from listening at a port; `option` is the option that chose the port.
     """
     try:
         yield
@@ -203,11 +203,11 @@ def new_session(
     journal: Journal | Path | None = None,
 ) -> VeoSession | None:
     """
-    Make a session from the environment and the flags; why there is none is added to the violations.
+    Make a session from the environment and the flags; if that fails, return None and add to the violations.
 
     Args:
-        speed: how many times faster than life the server is: other than 1 for a simulator only.
-        timeout: how long a job may wait to be sent, in seconds; None: for as long as it takes.
+        speed: the server's speed-up; other than 1 only for a simulator.
+        timeout: how long a job may wait to be sent, in seconds; None for ever.
         journal: a journal or its file, or None.
     """
     if not os.environ.get(TOKEN):

@@ -1,5 +1,5 @@
 """
-Jobs from their submit to their files, shown on a board, and accounted for however it ends.
+Takes jobs from their submit to their files, shows them on a board, and reports how they ended.
 """
 
 from __future__ import annotations
@@ -22,26 +22,24 @@ from .ending import FAILED, FINE, REFUSED, complain
 from .options import Target
 from .words import printable
 
-__all__ = ["NO_CANCEL", "ON_THE_WAY", "STOPPING", "Piece", "fetch", "interrupted", "see_through", "tell"]
+__all__ = ["NO_CANCEL", "ON_THE_WAY", "STOPPING", "Piece", "fetch", "interrupted", "run_pieces", "tell"]
 
 ON_THE_WAY: Final = frozenset({JobState.SUBMITTING, JobState.UNKNOWN})
 
-STOPPING: Final = (
-    "stopping: a submit that is on its way gets a moment to be answered; Ctrl-C again leaves at once"
-)
+STOPPING: Final = "stopping: waiting a moment for the answer to a submit; Ctrl-C again leaves at once"
 NO_CANCEL: Final = "The API has no cancel: what it has accepted goes on, and is billed if it succeeds."
 
 
 @define(eq=False, kw_only=True)
 class Piece:
     """
-    One job to be seen through.
+    One job, and the files of its videos.
 
     Attributes:
-        title: what the board calls it.
+        title: its title on the board.
         start: submits the request, or attaches to the task.
-        target: where its videos go; None leaves them where they are.
-        job, files, error: what has become of it so far.
+        target: where its videos go; None does not download them.
+        job, files, error: its progress so far.
     """
 
     title: str
@@ -54,14 +52,14 @@ class Piece:
     @property
     def on_its_way(self) -> bool:
         """
-        Whether its submit waits for an answer; what is attached to is not submitted.
+        Whether its submit waits for an answer; never for an attached job.
         """
         return self.job is not None and self.job.request is not None and self.job.state in ON_THE_WAY
 
     @property
     def open(self) -> bool:
         """
-        Whether the server may still be at work on it, or it was never known to have begun.
+        Whether its task may still be running, or its outcome is unknown because the session ended.
         """
         return self.job is not None and (
             not self.job.done() or isinstance(self.job.exception(), SessionClosed)
@@ -70,27 +68,27 @@ class Piece:
 
 async def fetch(session: VeoSession, pieces: Sequence[Piece], board: Board) -> None:
     """
-    See all pieces through at once; what goes wrong with one is kept with it.
+    Run all pieces concurrently in a new session; a piece keeps its own error.
     """
     async with board, session as veo:
-        await see_through(veo, pieces, board)
+        await run_pieces(veo, pieces, board)
 
 
-async def see_through(veo: VeoSession, pieces: Sequence[Piece], board: Board) -> None:
+async def run_pieces(veo: VeoSession, pieces: Sequence[Piece], board: Board) -> None:
     """
-    The same within a session and on a board that are there already.
+    Run all pieces concurrently, with an open session and board.
     """
     try:
         async with asyncio.TaskGroup() as group:
             for piece in pieces:
-                group.create_task(_see_through(piece, veo, board), name=f"veo-async {piece.title}")
+                group.create_task(_run_piece(piece, veo, board), name=f"veo-async {piece.title}")
     except asyncio.CancelledError:
         if any(piece.on_its_way for piece in pieces):
             board.say(STOPPING)
         raise
 
 
-async def _see_through(piece: Piece, veo: VeoSession, board: Board) -> None:
+async def _run_piece(piece: Piece, veo: VeoSession, board: Board) -> None:
     row = board.add(piece.title)
     try:
         piece.job = await piece.start(veo)
@@ -111,10 +109,10 @@ async def _see_through(piece: Piece, veo: VeoSession, board: Board) -> None:
 
 def interrupted(pieces: Sequence[Piece], *, kept: bool = False) -> None:
     """
-    Tell what was accepted, by its id: nobody here waits for it any more.
+    Print the ids of the accepted tasks, since this command no longer waits for them.
 
     Args:
-        kept: whether a journal knows of it under a key, so that the same command finds it again.
+        kept: whether a journal knows the purchase by its key, so that repeating the command resumes it.
     """
     ids = [piece.job.task_id for piece in pieces if piece.open and piece.job and piece.job.task_id]
     if ids:

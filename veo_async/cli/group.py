@@ -1,5 +1,5 @@
 """
-`veo-async`: the commands, gathered.
+The group of all commands, `veo-async`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def command() -> None:
     """
     Videos from Google's Veo on Ace Data Cloud.
 
-    Progress goes to stderr, results to stdout. Exit status: 0 all well, 1 something failed, 2 bad input,
+    Progress goes to stderr, results to stdout. Exit status: 0 success, 1 something failed, 2 bad input,
     130 interrupted. The token is read from ACEDATACLOUD_API_TOKEN.
     """
 

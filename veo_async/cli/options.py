@@ -1,5 +1,5 @@
 """
-The options that commands share, and the request that they make, with everything that is wrong with it.
+The options that commands share, and the checks of requests and outputs.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 HIGHEST_PORT: Final = 65535
-STAND_IN: Final = "https://example.com/"  # for an image that is refused already, so that the rest is checked
-LONGEST_SUFFIX: Final = ".part.json"  # what a download may put behind the file's name while it runs
+STAND_IN: Final = "https://example.com/"  # replaces an image that is refused, so that the rest is checked
+LONGEST_SUFFIX: Final = ".part.json"  # what a running download appends to the file's name
 
-# A field's name at the head of a violation, as the person at the terminal knows it.
+# The option or argument that sets a request's field.
 _OPTIONS: Final = {
     "prompt": "PROMPT",
     "image_urls": "--image",
@@ -103,7 +103,7 @@ def fraction(value: str) -> float:
 
 def port_number(value: str) -> int:
     """
-    Read a port; 0 stands for any free one.
+    Read a port; 0 means any free one.
     """
     try:
         number = int(value)
@@ -168,7 +168,7 @@ submitting: Final = _all(*_SUBMITTING, *_WAITING, *_CONNECTION)
 
 def checked(make: Callable[[], Request], violations: list[str]) -> Request | None:
     """
-    Make a request; its violations are added to those found so far, its cautions are told at once.
+    Make a request; adds its violations to the others and returns None, or prints its cautions.
     """
     with warnings.catch_warnings(record=True) as cautions:
         warnings.simplefilter("always")
@@ -184,23 +184,23 @@ def checked(make: Callable[[], Request], violations: list[str]) -> Request | Non
 
 def as_typed(violation: str) -> str:
     """
-    Begin a violation with what was typed: the option, not the field of the API.
+    Begin a violation with the option that was typed, instead of the request's field.
     """
     field, _, rest = violation.partition(" ")
-    field = re.split(r"[\[:]", field)[0]  # which image it is, the quoted address tells better than a number
+    field = re.split(r"[\[:]", field)[0]  # without the image's number, as the message quotes its address
     return f"{_OPTIONS.get(field, field)} {rest}"
 
 
 def web_address(image: str) -> str:
     """
-    Return an image's address, or something in its place where `local_images` has a better word for it.
+    Return an image's address, or a stand-in for a local file, which `local_images` reports.
     """
     return STAND_IN if _is_local(image) else image
 
 
 def local_images(images: Iterable[str]) -> Iterator[str]:
     """
-    Tell which images are files on this machine.
+    Report the images that are files on this machine.
     """
     for image in images:
         if _is_local(image):
@@ -212,7 +212,7 @@ def local_images(images: Iterable[str]) -> Iterator[str]:
 
 def local_masks(mask: str | None) -> Iterator[str]:
     """
-    Tell whether a mask is a file on this machine.
+    Report a mask that is a file on this machine.
     """
     if mask is not None and _is_local(mask):
         yield (
@@ -235,7 +235,7 @@ class Target:
 
     Attributes:
         path: a file, or an existing directory.
-        overwrite: whether a file that is there may be replaced.
+        overwrite: whether an existing file may be replaced.
     """
 
     path: Path
@@ -243,7 +243,7 @@ class Target:
 
     def place(self, index: int) -> Path:
         """
-        Return the place of one of several videos: `whale.mp4`, then `whale-2.mp4`.
+        Return the path for one of several videos: `whale.mp4`, then `whale-2.mp4`.
         """
         if self.path.is_dir():
             return self.path
@@ -263,7 +263,7 @@ def numbered(path: Path, index: int) -> Path:
 
 def target_violations(text: str, *, overwrite: bool) -> Iterator[str]:
     """
-    Tell why a video could not be saved there: before it is bought, not after.
+    Report why a video could not be saved there; to be called before it is bought.
     """
     path = Path(text)
     try:
@@ -279,14 +279,14 @@ def target_violations(text: str, *, overwrite: bool) -> Iterator[str]:
 
 def is_directory(text: str) -> bool:
     """
-    Tell whether an output is to be a directory, there or not.
+    Tell whether an output means a directory, existing or not.
     """
     return text.endswith(("/", os.sep)) or Path(text).is_dir()
 
 
 def make_directory(text: str) -> None:
     """
-    Make an output that is to be a directory, and is not there yet.
+    Make the directory that an output means, if it does not exist.
     """
     if is_directory(text):
         Path(text).mkdir(parents=True, exist_ok=True)
@@ -295,14 +295,14 @@ def make_directory(text: str) -> None:
 def _violations_of_a_new_one(path: Path) -> Iterator[str]:
     there = next(place for place in path.absolute().parents if place.exists())
     if path.exists() or not there.is_dir():
-        yield f"--output {path} cannot be made: {path if path.exists() else there} is no directory"
+        yield f"--output {path} cannot be made: {path if path.exists() else there} is not a directory"
     elif trouble := unwritable(there):
         yield f"--output {path} cannot be made, as {there} cannot be written to: {trouble}"
 
 
 def unwritable(directory: Path) -> str | None:
     """
-    Tell why no file can be made in a directory, or None; only making one tells for sure.
+    Return why no file can be made in a directory, or None; tries to make one, as only that is reliable.
     """
     try:
         with tempfile.TemporaryFile(dir=directory):

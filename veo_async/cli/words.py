@@ -1,5 +1,5 @@
 """
-How things read: text from elsewhere made harmless for a terminal, durations, sizes, counts.
+Formats text: makes foreign text safe for a terminal, and writes durations, sizes and counts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 __all__ = ["READ_AS", "duration", "plural", "printable", "shortened", "size"]
 
-READ_AS: Final = {  # what a request of this class makes of an earlier video
+READ_AS: Final = {  # what a request of this class makes from an earlier video
     "Get1080p": "1080p of",
     "Upsample": "a larger version of",
     "Extend": "a continuation of",
@@ -19,22 +19,20 @@ READ_AS: Final = {  # what a request of this class makes of an earlier video
     "RemoveObject": "something taken out of",
 }
 _KIB: Final = 1024
-_OBEYED: Final = frozenset({"Cc", "Cs"})  # control characters, and surrogates, which cannot be written at all
-_TURNS: Final = frozenset(
-    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)  # the direction of what follows
+_CONTROLS: Final = frozenset({"Cc", "Cs"})  # control characters; surrogates, which cannot be encoded
+_BIDI_CONTROLS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def printable(text: str) -> str:
     """
-    Put a text on one line, with nothing in it that a terminal would obey.
+    Put a text on one line, without control characters.
     """
     spaced = " ".join(text.split())
     return "".join("\N{REPLACEMENT CHARACTER}" if _is_harmful(letter) else letter for letter in spaced)
 
 
 def _is_harmful(letter: str) -> bool:
-    return letter in _TURNS or unicodedata.category(letter) in _OBEYED
+    return letter in _BIDI_CONTROLS or unicodedata.category(letter) in _CONTROLS
 
 
 def shortened(text: str, width: int) -> str:
@@ -47,7 +45,7 @@ def shortened(text: str, width: int) -> str:
 
 def duration(seconds: float) -> str:
     """
-    Tell how long something took, as precisely as anybody wants to know: `4.2 s`, `1:06`, `2:03:10`.
+    Write a duration with a suitable precision: `4.2 s`, `1:06`, `2:03:10`.
     """
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -61,7 +59,7 @@ def duration(seconds: float) -> str:
 
 def size(count: float) -> str:
     """
-    Tell a number of bytes: `812 bytes`, `14 KB`, `3.4 MB`.
+    Write a number of bytes: `812 bytes`, `14 KB`, `3.4 MB`.
     """
     if count < _KIB:
         return plural(round(count), "byte")
@@ -72,6 +70,6 @@ def size(count: float) -> str:
 
 def plural(count: int, noun: str) -> str:
     """
-    Tell how many: `1 video`, `12 videos`.
+    Write a count with its noun: `1 video`, `12 videos`.
     """
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

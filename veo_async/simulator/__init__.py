@@ -1,5 +1,5 @@
 """
-The Veo API on your own machine, to test against: no key, no cost, and as fast as you like.
+The Veo API on your own machine, for tests: no key, no cost, and at any speed.
 
     async with Simulator(Settings(speed=100)) as sim:
         async with VeoSession(sim.token, base_url=sim.url) as veo:

@@ -1,5 +1,5 @@
 """
-What belongs to one account: its tasks in the order of their creation, what is unfinished, and its rates.
+One account: its tasks in the order of their creation, the unfinished ones, and its rates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Account", "Rate"]
 @define(eq=False)
 class Rate:
     """
-    Allows so many requests a second, with a burst of one second's worth.
+    Allows `per_second` requests, with a burst of one second's worth.
     """
 
     per_second: float
@@ -28,7 +28,7 @@ class Rate:
 
     def wait(self, now: float) -> float:
         """
-        Take a request into account and return 0, or return the seconds until there is room for it.
+        Count a request and return 0, or return the seconds until it is allowed.
         """
         step = 1 / self.per_second
         free_at = max(now, self._free_at)
@@ -44,10 +44,10 @@ class Account:
     One customer.
 
     Attributes:
-        name: which.
-        keeps_ended: whether `outdated` will be asked for.
+        name: its name.
+        keeps_ended: whether `outdated` will be called.
         accepted: how many tasks were ever accepted.
-        billed: how many videos had been delivered, and so paid for, when `settle` was last called.
+        billed: how many tasks had ended in a video, and so were paid for, when `settle` was last called.
         ended: how many tasks had ended by then.
     """
 
@@ -56,7 +56,7 @@ class Account:
     accepted: int = field(default=0, init=False)
     billed: int = field(default=0, init=False)
     ended: int = field(default=0, init=False)
-    # Two lists side by side: bisecting plain floats is much faster than bisecting by key.
+    # Two parallel lists: bisecting plain floats is much faster than bisecting with a key function.
     _created: list[float] = field(factory=list, init=False, repr=False)
     _tasks: list[Task | None] = field(factory=list, init=False, repr=False)
     _running: list[tuple[float, int, Task]] = field(factory=list, init=False, repr=False)
@@ -66,7 +66,7 @@ class Account:
 
     def add(self, task: Task) -> None:
         """
-        Take a new task in.
+        Add a new task.
         """
         self.accepted += 1
         if self._created and task.created_at < self._created[-1]:  # somebody set the clock back
@@ -80,7 +80,7 @@ class Account:
 
     def watch(self, task: Task) -> None:
         """
-        Take note of when the task ends, and of when it becomes visible.
+        Note when a task ends, and when it becomes visible.
         """
         heappush(self._running, (task.ends_at, task.number, task))
         self._all_visible_at = max(self._all_visible_at, task.visible_at)
@@ -91,7 +91,7 @@ class Account:
         """
         while self._running and self._running[0][0] <= now:
             noted, _, task = heappop(self._running)
-            if noted == task.ends_at and not task.counted:  # else a note from before somebody steered it
+            if noted == task.ends_at and not task.counted:  # otherwise a test has changed its end since
                 task.counted = True
                 self.ended += 1
                 if self.keeps_ended:
@@ -107,7 +107,7 @@ class Account:
 
     def outdated(self, before: float) -> list[Task]:
         """
-        Hand over, once, the tasks that ended before a moment.
+        Return the tasks that ended before this time, each task once.
         """
         found = []
         while self._ended and self._ended[0].ends_at < before:
@@ -116,14 +116,14 @@ class Account:
 
     def next_end(self, now: float) -> float | None:
         """
-        Tell in how many seconds the next task ends; None where none is known to.
+        Return the seconds until the next task ends; None if no end is known.
         """
         self.settle(now)
         return self._running[0][0] - now if self._running and self._running[0][0] < inf else None
 
     def forget(self, task: Task) -> None:
         """
-        Lose a task, save from the counts.
+        Remove a task, but keep it in the counts.
         """
         place = bisect_left(self._created, task.created_at)
         while self._tasks[place] is not task:
@@ -144,7 +144,7 @@ class Account:
 @define(eq=False)
 class Listing:
     """
-    A view of a range of tasks, which is walked only where something may be hidden in it.
+    A view of a range of tasks, which is iterated only if some of them may be hidden.
     """
 
     _tasks: list[Task | None]
@@ -162,7 +162,7 @@ class Listing:
         self, offset: int, limit: int, *, newest_first: bool, kind: object = None
     ) -> tuple[list[Task], int]:
         """
-        Return a page of the tasks of a type (None means all), and the number of such tasks.
+        Return a page of the tasks of a type (None for all), and how many such tasks there are.
         """
         if self._now is not None or kind is not None:
             found = [task for task in self if kind is None or task.type == kind]

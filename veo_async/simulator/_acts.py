@@ -1,5 +1,5 @@
 """
-What a reply does to a connection.
+Sends replies, and carries out what they do to the connection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ._replies import Act, Reply
 
 __all__ = ["act_out"]
 
-PIECES: Final = 20  # of a slow answer
+PIECES: Final = 20  # parts of a slow answer
 NO_LINGER: Final = struct.pack("ii", 1, 0)  # closing then sends RST
 
 
@@ -34,7 +34,7 @@ async def _stream(
 async def _plain(request: web.Request, reply: Reply) -> web.StreamResponse:
     if reply.chunks is not None:
         return await _stream(request, reply, reply.chunks)
-    if request.method == "HEAD":  # has the length of what it does not send
+    if request.method == "HEAD":  # its headers give the length of the body that is not sent
         return await _stream(request, reply, ())
     return web.Response(status=reply.status, headers=reply.headers, body=reply.body or None)
 
@@ -50,7 +50,7 @@ async def _drop(request: web.Request, reply: Reply) -> web.StreamResponse:
 
 async def _reset(request: web.Request, reply: Reply) -> web.StreamResponse:
     """
-    Break the connection off, so that the client sees a reset.
+    Abort the connection, so that the client sees a reset.
     """
     transport = request.transport
     if transport is not None:
@@ -62,9 +62,9 @@ async def _reset(request: web.Request, reply: Reply) -> web.StreamResponse:
 
 async def _stall(request: web.Request, reply: Reply) -> web.StreamResponse:
     """
-    Keep the connection open, and silent, until the client leaves.
+    Keep the connection open without an answer until the client leaves.
     """
-    # Seen from here, a client that leaves is nothing but a transport that is gone.
+    # aiohttp shows that a client has left only by closing the transport.
     while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     return web.Response()  # goes nowhere
@@ -112,7 +112,7 @@ async def _oversize(request: web.Request, reply: Reply) -> web.StreamResponse:
 
 _ACTS: Final[Mapping[Act | None, Callable[[web.Request, Reply], Awaitable[web.StreamResponse]]]] = {
     None: _plain,
-    "refuse": _reset,  # the connection stands already: this is the nearest to not having made it
+    "refuse": _reset,  # the connection exists already; a reset is closest to a refused one
     "drop": _drop,
     "reset": _reset,
     "stall": _stall,
@@ -124,6 +124,6 @@ _ACTS: Final[Mapping[Act | None, Callable[[web.Request, Reply], Awaitable[web.St
 
 async def act_out(request: web.Request, reply: Reply) -> web.StreamResponse:
     """
-    Send the reply, or do to the connection what it says instead.
+    Send the reply, or carry out its `act` on the connection.
     """
     return await _ACTS[reply.act](request, reply)

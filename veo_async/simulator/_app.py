@@ -1,5 +1,5 @@
 """
-The core behind aiohttp: reads requests, waits where an answer is due later, delivers callbacks.
+The core as an aiohttp application: reads requests, waits until answers are due, delivers callbacks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["create_app"]
 _log: Final = logging.getLogger("veo_async.simulator")
 MAX_REQUEST: Final = 32 << 20  # bytes: an image mask may come as base64
 CALLBACK_TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
-MAX_NAP: Final = 3600.0  # seconds: the loop's timers take no infinity
+MAX_NAP: Final = 3600.0  # seconds; the loop's timers do not accept infinity
 
 
 @define(eq=False)
@@ -114,7 +114,7 @@ Restart = Callable[[float], None]
 @define(eq=False)
 class _Front:
     """
-    Turns aiohttp's requests into the core's, and its replies into what happens on the socket.
+    Passes aiohttp's requests to the core, and sends its replies.
     """
 
     core: Core
@@ -144,7 +144,7 @@ def create_app(core: Core, *, restart: Restart | None = None) -> web.Application
     Return the API as an aiohttp application.
 
     Args:
-        restart: called with a number of seconds when an injected fault wants the server to go away for so long.
+        restart: called when an injected fault restarts the server, with the seconds for which it is away.
     """
     bell = _Bell()
     postmen: list[_Postman] = []
@@ -152,7 +152,7 @@ def create_app(core: Core, *, restart: Restart | None = None) -> web.Application
     async def background(app: web.Application) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
 
-        def ring() -> None:  # a test may steer the core from a thread of its own
+        def ring() -> None:  # a test may control the core from another thread
             loop.call_soon_threadsafe(bell.ring)
 
         core.listeners.append(ring)

@@ -1,5 +1,5 @@
 """
-What the server owes its callers: which callback is due when, and what goes wrong with it.
+Plans callbacks: which is due when, and which faults it has.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ._settings import Settings
 
 __all__ = ["HEALTH", "Callbacks"]
 
-HEALTH: Final = "/health"  # who has no receiver lets `callback_url` point there, at whatever host
+HEALTH: Final = "/health"  # at any host: the placeholder `callback_url` of clients without a receiver
 
-# How many are sent when the task has ended, and how late, in units of the fault's seconds.
+# The callbacks that are sent after the task's end: the delay of each, in units of the fault's seconds.
 _LAGS: Final = {"lost": (), "delayed": (1.0,), "duplicated": (0.0, 0.0, 1.0)}
 _Entry = tuple[float, int, Task, dict[str, Any] | None, float]  # due, serial, task, body, the end it assumes
 
@@ -39,14 +39,14 @@ class Callbacks:
 
     def owes(self, task: Task) -> bool:
         """
-        Tell whether somebody wants to hear of this task: nobody does at a placeholder.
+        Tell whether this task has a callback; a placeholder gets none.
         """
         url = task.body.get("callback_url")
         return url is not None and self.settings.callbacks != "off" and not _is_placeholder(url)
 
     def plan(self, task: Task, now: float, hit: Hit | None = None) -> None:
         """
-        Note what is to be sent about a task that was accepted, or steered, just now.
+        Plan the callbacks of a task that was accepted, or ended by a test, just now.
         """
         kind, seconds = (hit.fault.kind, hit.fault.seconds) if hit else ("", 0.0)
         if kind == "early":
@@ -64,7 +64,7 @@ class Callbacks:
 
     def _forge(self, task: Task, now: float) -> None:
         """
-        Claim that this task failed, that a task nobody has succeeded, and that ours lies at another host.
+        Plan three false claims: that the task failed, that an unknown task succeeded, and that the file is elsewhere.
         """
         stranger = self.new_id()
         bogus = evolve(task, id=stranger, number=number_of(stranger) or 0, error=None)
@@ -76,19 +76,19 @@ class Callbacks:
 
     def next_at(self) -> float | None:
         """
-        Tell when the next one is due.
+        Return when the next callback is due, in Unix seconds; None if there is none.
         """
         return self._entries[0][0] if self._entries else None
 
     def due(self, now: float) -> list[Callback]:
         """
-        Hand over what is due.
+        Return the callbacks that are due, each once.
         """
         found = []
         while self._entries and self._entries[0][0] <= now:
             due_at, _, task, body, ends_at = heappop(self._entries)
             if body is None and ends_at != task.ends_at:
-                continue  # somebody steered the task since
+                continue  # a test has changed the task's end since
             found.append(self._callback(task, due_at, body or self._body(task)))
         return found
 

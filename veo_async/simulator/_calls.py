@@ -1,5 +1,5 @@
 """
-Reads requests: strict about their form, and nothing else.
+Reads requests, and checks their form only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ._rules import FIELDS, Refusal
 
 __all__ = ["Call", "bearer", "kind_of", "list_of", "number", "paging", "read_object"]
 
-PAGE: Final = 12  # seen in the vendor's clients: the default of `limit`
+PAGE: Final = 12  # the default of `limit`; seen in the vendor's clients
 
 
 @frozen
@@ -63,7 +63,7 @@ def read_object(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
 
 def kind_of(path: str, body: Mapping[str, Any]) -> str:
     """
-    Tell what a request is after.
+    Return the kind of a request.
     """
     if path in FIELDS:
         return "submit"

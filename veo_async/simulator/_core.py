@@ -1,7 +1,7 @@
 """
 The whole API as a synchronous function from the bytes of a request to the bytes of its answer.
 
-No event loop, no socket, no waiting: time comes from the clock it is given.
+It has no event loop and no socket, and never waits; it reads the time from a given clock.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ __all__ = ["Core"]
 
 _JSON: Final = "application/json; charset=utf-8"
 _HEALTHY: Final = encode({"status": "ok"})
-_UUID4: Final = 0x4 << 76 | 0x8 << 60  # the version and the variant, in their places
+_UUID4: Final = 0x4 << 76 | 0x8 << 60  # the bits of version and variant
 _UUID_HOLES: Final = ~(0xF << 76 | 0xC << 60) & ((1 << 128) - 1)
 
 
 @define(eq=False)
 class Core:
     """
-    The server's memory and judgement.
+    The server's state and logic.
 
     Args:
         settings: how it behaves.
         clock: returns Unix seconds.
-        faults: what goes wrong on purpose.
+        faults: the faults to inject.
 
     Attributes:
         tokens: the valid tokens, each with its account's name.
-        dead_tokens: tokens with the error code that they get.
+        dead_tokens: invalid tokens, each with the error code that it gets.
         tasks: every accepted task by its id, in the order of acceptance.
         accepted: how many tasks were ever accepted.
         requests: how many requests came, by kind: `submit`, `retrieve`, `retrieve_batch`, `list`,
             `download`, `refused`.
-        files: what serves `video_url`; its `base_url` is what those start with.
-        next_durations: durations of the next tasks, in seconds, before any other source is asked.
-        listeners: called whenever a task was accepted, or something new may have become due.
-        down_until: no connection can be made before that moment.
+        files: serves the files of `video_url`, whose addresses start with its `base_url`.
+        next_durations: durations of the next tasks, in seconds; they override all other sources.
+        listeners: called whenever a task was accepted, or an answer or a callback may have become due.
+        down_until: connections are refused before this time, in Unix seconds.
     """
 
     settings: Settings = field(factory=Settings)
@@ -93,7 +93,7 @@ class Core:
         Answer one request.
 
         Args:
-            path: with its query, if any, as it stands in the request line.
+            path: the request's target with its query, unchanged.
         """
         now = self.clock()
         if now < self.down_until:
@@ -102,14 +102,14 @@ class Core:
         if path.startswith("/files/"):
             return self._download(method, path, lowered, now)
         endpoint = path.partition("?")[0]
-        if endpoint == HEALTH:  # needs no token, takes any method, and counts as no request
+        if endpoint == HEALTH:  # needs no token, accepts any method, and is not counted as a request
             headers = {"Content-Type": _JSON, "Date": http_date(self._as_dated(now))}
             return Reply(headers=headers, body=_HEALTHY)
         return self._answer(method, endpoint, lowered, body, now)
 
     def post(self, path: str, body: object, *, token: str | None = None) -> Reply:
         """
-        Answer a well-formed JSON request, by default of the first valid token: for tests without a client.
+        Answer a well-formed JSON request, by default with the first valid token; for tests without a client.
         """
         headers = {
             "Authorization": f"Bearer {token or next(iter(self.tokens))}",
@@ -154,7 +154,7 @@ class Core:
 
     def _check_token(self, token: str, kind: str) -> None:
         code = self.dead_tokens.get(token)
-        if code is None or (code == "used_up" and kind != "submit"):  # looking is free
+        if code is None or (code == "used_up" and kind != "submit"):  # polls are free
             return
         status = self.settings.mismatch_status if code == "token_mismatched" else CODES[code]
         raise Refusal(code, f"The token cannot be used: {code}.", status=status)
@@ -195,7 +195,7 @@ class Core:
 
     def _as_dated(self, now: float) -> float:
         """
-        Tell the time by the clock of the `Date` header.
+        Return the time by the clock of the `Date` header.
         """
         return now + self.settings.date_ahead
 
@@ -236,7 +236,7 @@ class Core:
         self._clean_up(call.account, call.now)
         twin = self._twin(call, body)
         task = twin or self._accept(call, body, source, hit)
-        early = twin is None and self._promise(task, call.now)
+        early = twin is None and self._plan_callbacks(task, call.now)
         if not body.get("async") and "callback_url" not in body:
             return self._when_ended(task)
         named = self._named(task)
@@ -246,7 +246,7 @@ class Core:
 
     def _twin(self, call: Call, body: Mapping[str, Any]) -> Task | None:
         """
-        Find the task that an equal submit has got, where equal submits share one.
+        Find the task of an equal submit, if the settings make equal submits share one.
         """
         if self.settings.answered_task != "same":
             return None
@@ -313,7 +313,7 @@ class Core:
 
     def _when_ended(self, task: Task) -> Reply:
         """
-        Answer a synchronous submit: later, until the task has ended.
+        Answer a synchronous submit, once the task has ended.
         """
         now = self.clock()
         if now < task.ends_at:
@@ -340,9 +340,9 @@ class Core:
 
     # --- callbacks -------------------------------------------------------------------------------------
 
-    def _promise(self, task: Task, now: float) -> bool:
+    def _plan_callbacks(self, task: Task, now: float) -> bool:
         """
-        Plan the callbacks of a new task, and tell whether one comes before the submit's own answer.
+        Plan the callbacks of a new task; returns whether one must come before the submit's own answer.
         """
         if not self._callbacks.owes(task):
             return False
@@ -352,13 +352,13 @@ class Core:
 
     def next_callback_at(self) -> float | None:
         """
-        Tell when the next callback is due, in Unix seconds; None where there is none.
+        Return when the next callback is due, in Unix seconds; None if there is none.
         """
         return self._callbacks.next_at()
 
     def callbacks_due(self, now: float) -> list[Callback]:
         """
-        Hand over the callbacks that are due; each is handed over once.
+        Return the callbacks that are due, each once.
         """
         return self._callbacks.due(now)
 
@@ -366,11 +366,14 @@ class Core:
         for listener in self.listeners:
             listener()
 
-    # --- steering --------------------------------------------------------------------------------------
+    # --- control by tests ------------------------------------------------------------------------------
 
     def finish(self, task_id: str, *, videos: int | None = None) -> Task:
         """
-        Let a pending task succeed now; with `videos=0`, as a success that has no video in it.
+        Let a pending task succeed now; with `videos=0`, the success has no video.
+
+        Raises:
+            ValueError: the task has ended already.
         """
         task = self._steerable(task_id)
         task.videos = task.videos if videos is None else videos
@@ -379,6 +382,9 @@ class Core:
     def fail(self, task_id: str, code: str = "api_error", message: str = "fetch failed") -> Task:
         """
         Let a pending task fail now.
+
+        Raises:
+            ValueError: the task has ended already.
         """
         return self._end(self._steerable(task_id), (code, message))
 
@@ -398,7 +404,7 @@ class Core:
 
     def forget(self, task_id: str) -> None:
         """
-        Lose a task, as a server that cleans up: lookups and listings no longer have it, counts do.
+        Forget a task, like a server that cleans up: it leaves lookups and listings, but not the counts.
         """
         task = self.tasks.pop(task_id)
         self._accounts[task.account].forget(task)
@@ -407,19 +413,19 @@ class Core:
         if self.settings.forget_after is None:
             return
         for task in account.outdated(now - self.settings.forget_after):
-            if task.id in self.tasks:  # else somebody was quicker
+            if task.id in self.tasks:  # a test may have forgotten it
                 self.forget(task.id)
 
     def revoke(self, token: str, code: str = "token_expired") -> None:
         """
-        Let a token get an error from now on: `token_expired`, `disabled`, `used_up` (submits only), ...
+        Make a token invalid: it gets the error `token_expired`, `disabled`, `used_up` (submits only), ...
         """
         self.dead_tokens[token] = code
 
     @property
     def billed(self) -> int:
         """
-        How many tasks have been paid for: those that ended in a video.
+        How many tasks were paid for: those that ended in a video.
         """
         for account in self._accounts.values():
             account.settle(self.clock())
@@ -432,7 +438,7 @@ def _without_callback(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _jobs(call: Call) -> Iterable[str]:
     """
-    Tell apart the jobs that a request is about: submits by what they ask for, lookups by id.
+    Return names of the jobs that a request concerns: a submit's body, the ids of a lookup.
     """
     match call.kind:
         case "submit":

@@ -1,7 +1,7 @@
 """
-Faults on purpose: which request gets which, and what that does to its answer.
+Injects faults: which request gets which fault, and what that does to its answer.
 
-The core decides and spoils the bytes; what concerns the connection is left to the transport, as `Reply.act`.
+The core chooses the fault and changes the bytes; faults of the connection are left to the transport (`Reply.act`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     "callback",
 )
 
-# What the transport does; the request has then been acted on (`_after`), or not (`_before`).
+# What the transport does. The request was then acted on (`_after`), or was not (`_before`).
 _ACTS: Final[Mapping[str, Act]] = {
     "drop_before": "drop",
     "reset_before": "reset",
@@ -55,7 +55,7 @@ _ACTS: Final[Mapping[str, Act]] = {
 DEPTH: Final = 100_000
 _PAGE: Final = b"<html><head><title>Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
 
-# What the body becomes; the status stays 200.
+# The body that is sent instead; the status stays 200.
 _BODIES: Final[Mapping[str, Callable[[bytes], tuple[bytes, str]]]] = {
     "bad_json": lambda body: (body[:-1] + b",}", "application/json"),
     "bad_text": lambda body: (b"\x80" + body, "application/json"),
@@ -71,7 +71,7 @@ CALLBACK_FAULTS: Final = ("lost", "duplicated", "early", "delayed", "forged")
 _LATE: Final = "late"
 
 _ANSWER_FAULTS: Final = (*_ACTS, *_BODIES, *_STATUSES, "cut_off")
-FAULTS: Final[Mapping[Endpoint, tuple[str, ...]]] = {  # what may be asked for, where
+FAULTS: Final[Mapping[Endpoint, tuple[str, ...]]] = {  # the kinds of fault per endpoint
     "submit": (*_ANSWER_FAULTS, _LATE),
     "retrieve": (*_ANSWER_FAULTS, "missing", "strangers", "stale"),
     "retrieve_batch": (*_ANSWER_FAULTS, *RECORD_FAULTS),
@@ -85,7 +85,7 @@ _CODES: Final = {429: "too_many_requests", 500: "api_error", 504: "timeout"}  # 
 
 def _unknown(what: str, word: object, words: Sequence[str]) -> str:
     """
-    Say that a word is none of these, and which of them it may be meant for.
+    Say that a word is unknown, and suggest a similar one.
     """
     near = get_close_matches(str(word), words, n=1)
     return f"{word!r} is no {what}" + (
@@ -101,7 +101,7 @@ def _is_kind(_: object, __: object, kind: str) -> None:
 @frozen
 class Fault:
     """
-    One thing that goes wrong.
+    One kind of fault, with its details.
 
     - the connection: `drop_before`, `drop_after` (closed without an answer, the request acted on or not),
       `drop_mid` (closed in the middle of the answer), `reset_before`, `reset_after`, `stall_before`,
@@ -115,9 +115,9 @@ class Fault:
 
     Attributes:
         kind: one of these.
-        status: of `status_before` and `status_after`.
-        retry_after: seconds that such an answer asks to wait, or None.
-        as_date: whether it says so as an HTTP date.
+        status: the status of `status_before` and `status_after`.
+        retry_after: seconds in the `Retry-After` of such an answer, or None.
+        as_date: whether that header is an HTTP date.
         seconds: how long `slow` takes, `late` and `delayed` lag, and a restart lasts.
         size: bytes of an oversized answer.
     """
@@ -151,12 +151,12 @@ class _Rule:
 @frozen(kw_only=True)
 class Hit:
     """
-    A fault that struck.
+    A fault that strikes a request.
 
     Attributes:
-        keys: the ids that it concerns.
-        whole: whether it concerns all of these, or some.
-        random: for what is left to chance.
+        keys: the names of the jobs that it concerns; see `Faults.strike`.
+        whole: whether it applies to all of these, or only to some.
+        random: for random choices.
     """
 
     fault: Fault
@@ -171,26 +171,26 @@ _CHOICES: Final = ("on", "first", "share", "nth", "times", "match")  # of `Fault
 
 def _endpoints(kind: str, on: Sequence[Endpoint]) -> frozenset[str]:
     """
-    Return where a fault of this kind strikes: there, or wherever it can where nothing is said.
+    Return the endpoints that a fault strikes: `on`, or if that is empty, all that this kind can strike.
     """
     for endpoint in on:
         if endpoint not in ENDPOINTS:
             raise ValueError(_unknown("endpoint", endpoint, ENDPOINTS))
         if kind not in FAULTS[endpoint]:
-            raise ValueError(f"{kind} is nothing that can happen to {endpoint}")
+            raise ValueError(f"{kind} cannot happen to {endpoint}")
     return frozenset(on or (endpoint for endpoint in ENDPOINTS if kind in FAULTS[endpoint]))
 
 
 @define(eq=False)
 class Faults:
     """
-    Decides which requests go wrong, and how: by script, or at random from a seed.
+    Decides which requests get which fault: by rules, or at random from a seed.
 
         faults = Faults(seed=7)
         faults.add("drop_after", on="submit", first=True)
         faults.add("status_before", on=("retrieve", "retrieve_batch"), share=0.1, status=429, retry_after=2)
 
-    The rules are asked in order, and the first that strikes is the one.
+    The rules are tried in order, and the first that strikes is used.
 
     Attributes:
         struck: how often each fault struck, by endpoint and kind.
@@ -225,13 +225,17 @@ class Faults:
         Add a rule, and return the same faults.
 
         Args:
-            kind: as `Fault` has it; `details` are its other fields.
-            on: the endpoints; without any, all that it can happen to.
+            kind: the fault's kind, see `Fault`; `details` are its other fields.
+            on: the endpoints; by default, all that this kind can strike.
             first: strike only the first request of each job: of each body on `submit`, of each task elsewhere.
-            share: strike this part of the requests, 0 to 1, at random.
+            share: strike this share of the requests, 0 to 1, at random.
             nth: strike only these requests of the endpoint, counted from 1.
-            times: strike no more often than this.
-            match: strike only requests whose body it likes.
+            times: strike at most so often.
+            match: strike only requests for whose body it returns True.
+
+        Raises:
+            TypeError: there is no such detail.
+            ValueError: there is no such kind or endpoint, or the kind cannot strike there.
         """
         for name in details:
             if name not in _DETAILS:
@@ -246,10 +250,10 @@ class Faults:
 
     def strike(self, endpoint: Endpoint, keys: Iterable[str], body: Mapping[str, Any]) -> Hit | None:
         """
-        Decide about one request.
+        Return the fault that strikes a request, or None.
 
         Args:
-            keys: what tells the jobs apart that it concerns.
+            keys: the names of the jobs that the request concerns.
         """
         self._requests[endpoint] += 1
         if not self.on:
@@ -284,7 +288,7 @@ class Faults:
         return fresh
 
 
-# --- what becomes of the answer ------------------------------------------------------------------------
+# --- the effect on the answer --------------------------------------------------------------------------
 
 
 def broken(hit: Hit, now: float) -> Reply:
@@ -296,7 +300,7 @@ def broken(hit: Hit, now: float) -> Reply:
 
 def spoil(reply: Reply, hit: Hit, now: float) -> Reply:
     """
-    Let the fault do to the answer what it does.
+    Apply a fault to an answer.
     """
     later = reply.later
     if later is not None:
@@ -314,7 +318,7 @@ def spoil(reply: Reply, hit: Hit, now: float) -> Reply:
 
 def _shortened(reply: Reply) -> Reply:
     """
-    End the body half-way, with headers that say nothing else is to come.
+    Send half the body, with a `Content-Length` that matches.
     """
     headers = {**reply.headers, "Content-Length": str(reply.length // 2)}
     if reply.chunks is None:
@@ -323,11 +327,11 @@ def _shortened(reply: Reply) -> Reply:
 
 
 def _other_body(reply: Reply, body: bytes, content_type: str) -> Reply:
-    headers = {name: value for name, value in reply.headers.items() if name not in _OF_THE_BODY}
+    headers = {name: value for name, value in reply.headers.items() if name not in _BODY_HEADERS}
     return evolve(reply, headers=headers | {"Content-Type": content_type}, body=body, chunks=None)
 
 
-_OF_THE_BODY: Final = ("Content-Type", "Content-Length", "Content-Range", "ETag")
+_BODY_HEADERS: Final = ("Content-Type", "Content-Length", "Content-Range", "ETag")
 
 
 def _status(fault: Fault, now: float) -> Reply:

@@ -1,7 +1,7 @@
 """
-The files behind `video_url`: small real videos, told apart by a note inside, padded on demand.
+The files of `video_url`: small real videos, each with a note that makes it unique, padded on demand.
 
-The clips in `media/` are a white square that travels over a turning gradient for two seconds, one in each
+The clips in `media/` show for two seconds a white square that moves over a rotating gradient, one clip per
 shape. They were made with ffmpeg 5.1, for each size, pair of colours and name:
 
     SRC="gradients=s=320x180:c0=0x0b3954:c1=0xff6663:x0=0:y0=0:x1=320:y1=180:speed=0.06:d=2:r=12[b];
@@ -30,8 +30,8 @@ from ._settings import Settings
 
 __all__ = ["Files", "VideoFile", "video_file"]
 
-CHUNK: Final = 1 << 20  # bytes: large enough that the copying, not Python, sets the pace
-PATTERN_SIZE: Final = 1_048_573  # bytes: a prime, so that a resume at a wrong place is seen in the contents
+CHUNK: Final = 1 << 20  # bytes; large enough that copying, not Python, limits the speed
+PATTERN_SIZE: Final = 1_048_573  # bytes; a prime, so that resuming at a wrong offset changes the contents
 TYPES: Final = {"mp4": "video/mp4", "gif": "image/gif"}
 SHAPES: Final = {"16:9": "16x9", "9:16": "9x16", "4:3": "4x3", "3:4": "3x4", "1:1": "1x1"}
 
@@ -55,7 +55,7 @@ def _shape(task: Task) -> str:
 
 def _extension(task: Task) -> str:
     """
-    Tell the kind of a task's files: `mp4` or `gif`.
+    Return the extension of a task's files: `mp4` or `gif`.
     """
     wanted = (task.body.get("resolution"), task.body.get("action"))
     return "gif" if "gif" in wanted else "mp4"
@@ -63,7 +63,7 @@ def _extension(task: Task) -> str:
 
 def _free_box(size: int) -> bytes:
     """
-    Begin a box that players skip, of `size` bytes with its head.
+    Return the header of a box that players skip; `size` is in bytes, with the header.
     """
     if size < 1 << 32:
         return struct.pack(">I4s", size, b"free")
@@ -72,7 +72,7 @@ def _free_box(size: int) -> bytes:
 
 def _with_note(clip: bytes, note: bytes, kind: str) -> bytes:
     """
-    Put a note into a clip where players do not look.
+    Add a note to a clip, in a place that players skip.
     """
     if kind == "gif":  # a comment extension before the trailer
         return clip[:-1] + b"\x21\xfe" + bytes([len(note)]) + note + b"\x00" + clip[-1:]
@@ -82,7 +82,12 @@ def _with_note(clip: bytes, note: bytes, kind: str) -> bytes:
 @define(eq=False)
 class VideoFile:
     """
-    One file: what is at its head, and how long it is with the padding.
+    One file.
+
+    Attributes:
+        kind: `mp4` or `gif`.
+        head: the bytes before the padding.
+        size: the length in bytes, with the padding.
     """
 
     kind: str
@@ -121,7 +126,7 @@ def video_file(task: Task, index: int, size: int | None) -> VideoFile:
 
 def _range(text: str, size: int) -> tuple[int, int] | None:
     """
-    Read a `Range` of one part; None where it is not one, or not to be had.
+    Read a `Range` of one part; None if it is malformed or cannot be satisfied.
     """
     first, dash, last = text.removeprefix("bytes=").partition("-")
     if not text.startswith("bytes=") or not dash or not (first + last).isdecimal():
@@ -173,7 +178,7 @@ class Files:
     Serves the files of finished tasks at `/files/<task id>-<index>.<kind>`.
 
     Attributes:
-        base_url: what their addresses start with.
+        base_url: the start of their addresses.
     """
 
     settings: Settings
@@ -186,7 +191,7 @@ class Files:
 
     def link(self, task: Task, index: int = 0) -> str:
         """
-        Return the address of a file: a fresh one if the last has expired.
+        Return the address of a file; a new one if the last has expired.
         """
         name = f"{self.base_url}/files/{task.id}-{index}.{_extension(task)}"
         if self.settings.link_lifetime is None:
@@ -210,7 +215,7 @@ class Files:
 
     def contents(self, task: Task, index: int = 0) -> bytes:
         """
-        Return a whole file, to compare a download with.
+        Return a whole file, to compare with a download.
         """
         file = video_file(task, index, self.settings.file_size)
         return b"".join(file.chunks(0, file.size))

@@ -1,5 +1,5 @@
 """
-Lookups and listings, with the faults that concern records.
+Answers lookups and listings, and applies the faults of records.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Items = list[dict[str, Any]]
 @define(eq=False)
 class Lookups:
     """
-    Answers what is asked about tasks.
+    Answers lookups and listings.
     """
 
     settings: Settings
@@ -62,7 +62,7 @@ class Lookups:
         if not ids and not traces:
             raise Refusal("bad_request", "id or trace_id is required")
         found = self._find(call, self._names(ids, [] if ids else traces))
-        items = self._twisted(found, call, hit, alone=True)
+        items = self._with_fault(found, call, hit, alone=True)
         if items:
             return items[0]
         if self.settings.unknown == "404":
@@ -78,7 +78,7 @@ class Lookups:
         if self.settings.limit_caps_ids:
             offset, limit = paging(call.body)
             found = found[offset : offset + limit]
-        items = self._twisted(found, call, hit)
+        items = self._with_fault(found, call, hit)
         return {"items": items, "count": len(items)}
 
     def _list(self, call: Call, hit: Hit | None) -> object:
@@ -92,7 +92,7 @@ class Lookups:
         listing = call.account.listing(call.now, since=since, until=until, closed=closed)
         newest_first = self.settings.order == "newest"
         found, size = listing.page(offset, limit, newest_first=newest_first, kind=kind)
-        items = self._twisted(found, call, hit)
+        items = self._with_fault(found, call, hit)
         return {"items": items, "count": size if self.settings.count == "total" else len(items)}
 
     def _filters(self, body: Mapping[str, Any]) -> tuple[object, float, float]:
@@ -103,10 +103,10 @@ class Lookups:
 
     # --- faults ----------------------------------------------------------------------------------------
 
-    def _twisted(self, found: list[Task], call: Call, hit: Hit | None, *, alone: bool = False) -> Items:
-        if hit is None or hit.fault.kind not in _TWISTS:
+    def _with_fault(self, found: list[Task], call: Call, hit: Hit | None, *, alone: bool = False) -> Items:
+        if hit is None or hit.fault.kind not in _RECORD_FAULTS:
             return [self._show(task, call.now) for task in found]
-        return _TWISTS[hit.fault.kind](self, found, call.now, hit, alone)
+        return _RECORD_FAULTS[hit.fault.kind](self, found, call.now, hit, alone)
 
     def _missing(self, found: list[Task], now: float, hit: Hit, alone: bool) -> Items:
         gone = _some(found, hit)
@@ -128,7 +128,7 @@ class Lookups:
 
     def _stranger(self, task: Task) -> Task:
         other = self.new_id()
-        # It came from elsewhere: all that the two have in common is what both asked for.
+        # The stranger has the same request, but no callback URL, as another client submitted it.
         body = {name: value for name, value in task.body.items() if name != "callback_url"}
         return evolve(
             task, id=other, number=number_of(other) or 0, body=body, ends_at=task.created_at, error=None
@@ -146,7 +146,7 @@ class Lookups:
         return [self._show(task, now) for task in found] + pending
 
 
-_TWISTS: Final[Mapping[str, Callable[[Lookups, list[Task], float, Hit, bool], Items]]] = {
+_RECORD_FAULTS: Final[Mapping[str, Callable[[Lookups, list[Task], float, Hit, bool], Items]]] = {
     "missing": Lookups._missing,
     "shuffled": Lookups._shuffled,
     "doubled": Lookups._doubled,
@@ -158,7 +158,7 @@ _TWISTS: Final[Mapping[str, Callable[[Lookups, list[Task], float, Hit, bool], It
 
 def _some(found: list[Task], hit: Hit) -> set[str]:
     """
-    Pick those that the fault concerns: the jobs it struck, or half of them, so that the others go on.
+    Choose the tasks that the fault applies to: those of the struck jobs, or half of them, so that the others go on.
     """
     ids = dict.fromkeys(task.id for task in found)
     struck = [task_id for task_id in ids if task_id in hit.keys] or [*ids]

@@ -1,5 +1,5 @@
 """
-A task as the server keeps it, and every shape in which the documents show it.
+A task as the server keeps it, and every form in which the documents show it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["Task", "dashed", "failure", "number_of", "record", "result", "video_
 Link = Callable[["Task", int], str]
 State = Literal["pending", "succeeded", "failed"]
 
-# Other ids are the task's own number under a mask, so that none of them has to be stored to be found again.
-# The zeros spare the digits that mark a UUID's version and variant.
+# Other ids are the task's number XOR a mask, so they need not be stored to be found.
+# The zeros keep the digits of a UUID's version and variant.
 TRACE_MASK: Final = 0x5A17C3D94E6B0F2D00B81C6A93F47E25
 VIDEO_MASK: Final = 0x3C9E27B1D5840A6F007D52E8B6194CF3
 MAX_VIDEOS: Final = 9
@@ -55,16 +55,16 @@ class Task:
     Attributes:
         id: the task's id.
         number: the same as a number.
-        token, account: who submitted it, and whose it is.
-        path: the endpoint it came to.
-        body: what was submitted, without the fields that the endpoint does not know.
-        created_at: by the clock that dates records, in Unix seconds.
+        token, account: the token that submitted it, and the account that owns it.
+        path: the endpoint.
+        body: the submitted body, without the fields that the endpoint does not know.
+        created_at: in Unix seconds, by the clock that dates records.
         ends_at: Unix seconds.
         error: the code and message it fails with, or None.
-        videos: how many it yields.
+        videos: how many videos it makes.
         source: the task whose video it works on, or None.
-        visible_at: when lookups begin to find it.
-        linked_at: when its current link was handed out.
+        visible_at: when lookups begin to find it, in Unix seconds.
+        linked_at: when its current link was made, in Unix seconds.
         counted: whether its account has counted it as ended.
         shown: whether an answer has already shown it as ended.
     """
@@ -88,7 +88,7 @@ class Task:
     @property
     def trace_id(self) -> str:
         """
-        What the vendor's support would ask for.
+        The id that the vendor's support would ask for.
         """
         return dashed(self.number ^ TRACE_MASK)
 
@@ -102,14 +102,14 @@ class Task:
     @property
     def origin(self) -> Task:
         """
-        The task whose video ids and times this one shows: get1080p repeats those of its source.
+        The task whose video ids and times this one shows: itself, or for get1080p its source's origin.
         """
         again = self.source is not None and self.body.get("action") in {"get1080p", "get_1080p"}
         return self.source.origin if again and self.source else self
 
     def state(self, now: float) -> State:
         """
-        Tell how the task stands.
+        Return the task's state.
         """
         if now < self.ends_at:
             return "pending"
@@ -118,7 +118,7 @@ class Task:
 
 def video_ids(task: Task, settings: Settings) -> list[str]:
     """
-    Name the videos of a task.
+    Return the ids of a task's videos.
     """
     first = task.origin.number ^ VIDEO_MASK
     write = dashed if settings.video_ids == "dashed" else "{:032x}".format
@@ -147,7 +147,7 @@ def _videos(task: Task, settings: Settings, link: Link) -> list[dict[str, Any]]:
     write = _TIMES[settings.times]
     origin = task.origin
     times = {"created_at": write(origin.created_at), "complete_at": write(_finished_at(origin, settings))}
-    if not task.videos:  # a success with no video in it
+    if not task.videos:  # a success without a video
         return [{"id": video_ids(task, settings)[0], **times, "state": settings.success_word}]
     return [
         {"id": video_id, "video_url": link(task, index), **times, "state": settings.success_word}
@@ -161,14 +161,14 @@ def _ids(task: Task) -> dict[str, Any]:
 
 def result(task: Task, settings: Settings, link: Link) -> dict[str, Any]:
     """
-    Show a finished task as the synchronous answer, the callback and the record's `response` have it.
+    Return a finished task in the form of a synchronous answer, a callback and a record's `response`.
     """
     return {"success": True, **_ids(task), "data": _videos(task, settings, link)}
 
 
 def failure(task: Task) -> dict[str, Any]:
     """
-    Show a failed task as the callback has it.
+    Return a failed task in the form of a callback.
     """
     code, message = task.error or ("api_error", "")
     return {"success": False, **_ids(task), "error": {"code": code, "message": message}}
@@ -221,7 +221,7 @@ _FAILED: Final[Mapping[FailedForm, Callable[[Task, Settings], Any]]] = {  # seen
     "state": _failed_state,
     "empty_success": _empty_success,
 }
-_NEEDS_FINISHED_AT: Final = {"text", "null"}  # without it they would mean a hiccup
+_NEEDS_FINISHED_AT: Final = {"text", "null"}  # without it they would mean a temporary error
 
 
 def _pick(form: str, forms: Mapping[Any, Any], task: Task) -> str:
@@ -234,7 +234,7 @@ def _cut_off(url: str) -> str:
 
 def _rewritten(url: str) -> str:
     """
-    Spell a URL otherwise: capitals where case is no matter, parameters in the other order, escapes without need.
+    Rewrite a URL with the same meaning: capitals where case is ignored, parameters reversed, needless escapes.
     """
     url, hash_sign, fragment = url.partition("#")
     url, question_mark, query = url.partition("?")
@@ -246,7 +246,7 @@ def _rewritten(url: str) -> str:
 
 
 def _escaped(url: str) -> str:
-    return html.escape(url).replace("/", "&#x2F;").replace("=", "&#x3D;")  # as careful templates do
+    return html.escape(url).replace("/", "&#x2F;").replace("=", "&#x3D;")  # as cautious templates do
 
 
 _CALLBACK_URLS: Final[Mapping[CallbackUrlForm, Callable[[str], str | None]]] = {
@@ -316,7 +316,7 @@ def _failed(task: Task, settings: Settings) -> dict[str, Any]:
 
 def record(task: Task, settings: Settings, link: Link, now: float) -> dict[str, Any]:
     """
-    Show a task as lookups and listings have it.
+    Return a task in the form of lookups and listings.
     """
     started = {"started_at": task.created_at} if settings.newer_fields else {}
     match task.state(now):

@@ -1,5 +1,5 @@
 """
-What the core hands back: bytes to send, what to do to the connection meanwhile, and callbacks to deliver.
+What the core returns: bytes to send, what to do to the connection, and callbacks to deliver.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 def encode(body: object) -> bytes:
     """
-    Write JSON as bytes; half a surrogate pair, which UTF-8 cannot hold, becomes a question mark.
+    Encode JSON as bytes; a lone surrogate, which UTF-8 cannot encode, becomes a question mark.
     """
     return _encoder.encode(body).encode(errors="replace")
 
 
 def http_date(at: float) -> str:
     """
-    Write a moment, in Unix seconds, as HTTP headers have it.
+    Return a time in Unix seconds as an HTTP date.
     """
     return formatdate(at, usegmt=True)
 
@@ -38,14 +38,14 @@ class Reply:
     """
     The answer to one request.
 
-    A transport looks at it in this order:
+    A transport checks in this order:
 
-    - `later` is set: the connection stays open; call it at `answer_at` for the next reply.
+    - `later` is set: the connection stays open; call `later` at `answer_at` for the next reply.
     - `act` is set: do that to the connection.
-        `refuse`: it is not even made; `drop`: closed without an answer; `reset`: the same by RST;
+        `refuse`: it is not made; `drop`: closed without an answer; `reset`: the same, by RST;
         `stall`: no answer, until the client leaves; `cut`: closed after half the body;
         `slow`: the answer takes `seconds`; `oversize`: white space follows the body, up to `size` bytes.
-    - Otherwise: send `status`, `headers` and `body`, or `chunks` where the body is a large file.
+    - Otherwise: send `status`, `headers` and `body`, or `chunks` if the body is a large file.
 
     Attributes:
         fault: the kind of the injected fault, or None.
@@ -84,7 +84,7 @@ class Reply:
 
     def json(self) -> Any:
         """
-        Read the body, as a test would.
+        Parse the body; for tests.
         """
         return json.loads(self.body)
 

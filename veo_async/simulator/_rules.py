@@ -1,7 +1,7 @@
 """
-What the API accepts, as its documents say it: written from those alone, so that no mistake is shared.
+What the API accepts, written from its documents alone, so that it shares no mistake with the client.
 
-A request that breaks a rule is a `Refusal`; the table of codes gives its HTTP status.
+A request that breaks a rule raises a `Refusal`; the table of codes gives its HTTP status.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["CODES", "FIELDS", "Refusal", "check_submit", "model_of", "unfit"]
 
 Body = Mapping[str, Any]
 
-CODES: Final[Mapping[str, int]] = {  # the documents' table; where they give two, the newer
+CODES: Final[Mapping[str, int]] = {  # the documents' table; if they give two statuses, the newer
     "token_mismatched": 401,
     "api_not_implemented": 400,
     "bad_request": 400,
@@ -35,10 +35,10 @@ CODES: Final[Mapping[str, int]] = {  # the documents' table; where they give two
 
 class Refusal(Exception):
     """
-    The request gets an error for an answer, and nothing else happens.
+    The request is answered with an error, and has no effect.
 
     Attributes:
-        wait: after how many seconds it may come again, or None.
+        wait: the seconds after which it may be sent again, or None.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "video_id": _text,
 }
 
-FIELDS: Final[Mapping[str, frozenset[str]]] = {  # per endpoint; anything else is dropped in silence
+FIELDS: Final[Mapping[str, frozenset[str]]] = {  # per endpoint; other fields are ignored
     "/veo/videos": frozenset(_CHECKS) - {"image_mask", "motion_type"},
     "/veo/upsample": frozenset({"video_id", "action", "callback_url", "async"}),
     "/veo/extend": frozenset(
@@ -121,12 +121,12 @@ def _one_of(body: Body, name: str, *allowed: str) -> None:
 
 _FUSION: Final = "veo31-fast-ingredients"  # newest: the server forces it for ingredients2video
 _MAX_IMAGES: Final = 3  # every version
-_RESOLUTIONS: Final = ("1080p", "gif", "4k")  # every version; leaving it out gives 720p
+_RESOLUTIONS: Final = ("1080p", "gif", "4k")  # every version; the default is 720p
 
 
 def model_of(body: Body, settings: Settings) -> str:
     """
-    Tell which model the server uses.
+    Return the model that the server uses.
     """
     if body.get("action") == "ingredients2video":
         return _FUSION
@@ -135,7 +135,7 @@ def model_of(body: Body, settings: Settings) -> str:
 
 def unfit(body: Body, settings: Settings) -> bool:
     """
-    Tell whether the resolution is not offered for what is asked.
+    Tell whether the resolution is not offered for this request.
     """
     if body.get("resolution") != "4k":
         return False
@@ -157,7 +157,7 @@ def _check_text(body: Body, settings: Settings) -> None:
 
 def _most_images(name: str, settings: Settings) -> int:
     """
-    Tell how many images image2video takes: the fusing model three, the others a first and a last frame.
+    Return how many images image2video takes: the fusing model three, the others a first and a last frame.
     """
     return _MAX_IMAGES if name == _FUSION else min(settings.max_frames, max(MODELS[name].images))
 
@@ -257,7 +257,7 @@ def _check_offered(path: str, settings: Settings) -> None:
 
 def check_submit(path: str, body: Body, settings: Settings) -> None:
     """
-    Raise a `Refusal` unless the body, already rid of unknown fields and nulls, is good for the endpoint.
+    Raise a `Refusal` unless the endpoint accepts the body, from which unknown fields and nulls were removed.
     """
     _check_offered(path, settings)
     _check_fields(body)

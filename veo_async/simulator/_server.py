@@ -22,14 +22,14 @@ __all__ = ["Simulator"]
 @define(eq=False)
 class Simulator:
     """
-    Serves the API on a local port while inside `async with`.
+    Serves the API on a local port inside `async with`.
 
     Args:
-        settings: how it behaves; ignored where a `core` is given.
-        core: an in-memory server to put on the port, such as one that has a past.
-        host: loopback unless told otherwise.
-        port: 0 takes a free one.
-        faults: what goes wrong on purpose.
+        settings: how it behaves; ignored if a `core` is given.
+        core: the in-memory server to put on the port, such as one that already has tasks.
+        host: the address to listen at; loopback by default.
+        port: the port; 0 takes a free one.
+        faults: the faults to inject.
     """
 
     settings: Settings = field(factory=Settings)
@@ -70,12 +70,12 @@ class Simulator:
 
     async def start(self) -> None:
         """
-        Listen; a later start takes the same port again.
+        Listen; a later start uses the same port.
         """
         app = create_app(self.core, restart=self._restart_soon)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.0)
         await self._runner.setup()
-        # Without reuse_address the port of a server that has just gone is taken for a minute.
+        # Without reuse_address, the port would stay taken for a minute after a stop.
         await web.TCPSite(self._runner, self.host, self.port, reuse_address=True).start()
         self.port = self._runner.addresses[0][1]
         if self.settings.files_url is None:
@@ -83,7 +83,7 @@ class Simulator:
 
     async def stop(self) -> None:
         """
-        Close the port and every connection; the core keeps what it knows.
+        Close the port and every connection; the core keeps its state.
         """
         restarting, self._restarting = self._restarting, None
         if restarting is not None:
@@ -93,7 +93,7 @@ class Simulator:
 
     async def restart(self, *, pause: float = 0.0) -> None:
         """
-        Break every connection off, stay away for `pause` seconds, and come back with the same memory.
+        Close every connection, stay away for `pause` seconds, and come back with the same state.
         """
         await self._close()
         await asyncio.sleep(pause)

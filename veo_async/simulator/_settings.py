@@ -1,5 +1,5 @@
 """
-Every choice that the documents leave open, or that the service has changed in its time.
+Settings for everything that the documents leave open, or that the service has changed over time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RATIOS: Final = ("16:9", "9:16")  # newest
 
 def _accounts(value: Any) -> Mapping[str, str]:
     """
-    Give each token its account: its own, unless a mapping says otherwise.
+    Map each token to its account; without a mapping, each token has its own.
     """
     if isinstance(value, Mapping):
         return dict(value)
@@ -66,38 +66,38 @@ _share: Final[Any] = validators.and_(validators.ge(0), validators.le(1))
 @frozen(kw_only=True)
 class Settings:
     """
-    How a simulator behaves; the defaults are the newest documents (2026-10).
+    How a simulator behaves; the defaults follow the newest documents (2026-10).
 
-    Durations are seconds. `speed` divides the durations of tasks, and nothing else.
+    Durations are in seconds. `speed` divides the durations of tasks, and nothing else.
 
     Attributes:
-        seed: the source of everything drawn at random.
-        tokens: valid tokens; a mapping gives each token its account, else each is its own.
+        seed: the seed of all random choices.
+        tokens: valid tokens; a mapping gives each token its account, otherwise each has its own.
 
-        speed: how many times faster than life tasks run.
+        speed: how many times faster than in reality tasks run.
         mean, sigma: of the log-normal durations of tasks. (The median is `mean * exp(-sigma**2 / 2)`.)
-        duration: a task's duration by its request body, instead of the drawn one.
+        duration: a function from a request's body to its task's duration, instead of a random one.
         failure_share: the share of tasks that fail, 0 to 1.
-        failure: the code and the message of a drawn failure.
+        failure: the code and the message of a random failure.
 
         contract: `newest`, or `seed` (2025-12 to 2026-03: no `ingredients2video`, `get_1080p` allowed).
             See also `Settings.oldest()`.
-        retired_models: refused with `model is not supported`.
-        aspect_ratios: what is accepted.
+        retired_models: models that are refused with `model is not supported`.
+        aspect_ratios: the accepted aspect ratios.
         max_frames: the most images for image2video (newest: 2; seed: 3).
         default_model: for a request without a model.
-        unfit_resolution: what becomes of `4k` where it is not offered: a failed `task`, or a 400 (`refused`).
+        unfit_resolution: what `4k` leads to where it is not offered: a failed `task`, or a 400 (`refused`).
         post_processing: `on`, or the code with which the endpoints are refused.
 
-        pending: how the response of a pending record looks.
+        pending: the form of a pending record's response.
         pending_finished_at: whether `finished_at` of a pending record is absent or null.
-        failed: how a failed record looks.
-        failed_word: the state word of a failure that is told by `data[].state`.
+        failed: the form of a failed record.
+        failed_word: the state word of a failure that is shown by `data[].state`.
         success_word: the state word of a finished video.
-        newer_fields: whether records carry `started_at`, `finished_at`, `elapsed`.
-        times: of `data[]`: `iso` with a Z, or `utc8` (local text without an offset).
+        newer_fields: whether records have `started_at`, `finished_at`, `elapsed`.
+        times: the form of the times in `data[]`: `iso` with a Z, or `utc8` (local time without an offset).
         video_ids: `hex` or `dashed`.
-        videos: how many videos a task yields.
+        videos: how many videos a task makes.
         echo_omits: fields of the submitted body that `request` leaves out.
         echo_defaults: whether `request` names the model that the server chose.
         echo_callback_url: how `request` shows the callback URL: `whole`, `cut_off` (without its query and
@@ -105,34 +105,34 @@ class Settings:
         records_ahead: seconds by which the clock that dates records is ahead; below 0 it is behind.
         date_ahead: seconds by which the clock of the `Date` header is ahead; below 0 it is behind.
 
-        answered_task: which task a submit's answer names: its `own`; the account's `first`, though each
-            submit gets one of its own; or the `same` for submits that are the same but for `callback_url`.
-        submit_extras: whether an asynchronous submit's answer has `success` and `trace_id`, too.
-        error_success: whether an error's body says `success: false`, too.
+        answered_task: the task that a submit's answer names: its `own`; the account's `first`, although each
+            submit gets its own task; or the `same` one for submits that differ only in `callback_url`.
+        submit_extras: whether an asynchronous submit's answer also has `success` and `trace_id`.
+        error_success: whether an error's body also has `success: false`.
         mismatch_status: the status of `token_mismatched`.
-        unknown: what `retrieve` answers about an unknown id: `{}`, null, or 404.
+        unknown: what `retrieve` answers for an unknown id: `{}`, null, or 404.
         repeats: whether an id asked for twice comes twice.
         max_batch: the most ids in one batch (the vendor recommends at most 50), or None.
-        limit_caps_ids: whether `limit` (12 where it is missing) also caps a query by ids.
+        limit_caps_ids: whether `limit` (12 if it is missing) also caps a query by ids.
         count: whether `count` is that of the `page`, or of the whole listing (`total`).
-        order: of a listing, by creation.
-        bounds_inclusive: whether `created_at_min` and `created_at_max` belong to the range.
+        order: the order of a listing, by creation.
+        bounds_inclusive: whether `created_at_min` and `created_at_max` are inclusive.
         listing: `on`, `empty` (always), `unfiltered` (filters are ignored), or `refused` (400).
-        forget_after: when a finished task is lost to lookups and listings, to save memory; None is never.
+        forget_after: the seconds after which lookups and listings lose a finished task, to save memory; None is never.
         late: how long a new task stays invisible to lookups and listings.
 
-        max_in_flight: unfinished tasks a token may have, or None.
-        submits_per_second, polls_per_second: of one token, or None.
-        retry_after: whether a 429 says when to come back, and how.
+        max_in_flight: how many unfinished tasks an account may have, or None.
+        submits_per_second, polls_per_second: the limits of one token, or None.
+        retry_after: the form of a 429's `Retry-After`, or `none`.
         balance: how many videos an account may buy, or None.
 
-        files_url: what `video_url` starts with; None is the simulator's own address.
+        files_url: the start of `video_url`; None is the simulator's own address.
         file_size: each file is padded to this many bytes (and stays playable); None leaves it small.
-        link_lifetime: how long a link works once it was handed out, or None.
-        expired_status: what an expired link answers.
+        link_lifetime: how long a new link works, or None.
+        expired_status: the status of an expired link.
 
         callbacks: `loopback` delivers only to this machine, `any` to any host, `off` to none.
-            One whose address ends in `/health` is a placeholder, and counts as delivered.
+            A callback URL that ends in `/health` is a placeholder, and counts as delivered.
         callback_attempts: how often a callback is tried.
     """
 
@@ -204,7 +204,7 @@ class Settings:
     @property
     def actions(self) -> tuple[str, ...]:
         """
-        What `/veo/videos` takes.
+        The actions of `/veo/videos`.
         """
         return (
             _ACTIONS if self.contract == "newest" else ("text2video", "image2video", "get1080p", "get_1080p")
@@ -213,7 +213,7 @@ class Settings:
     @classmethod
     def oldest(cls, **changes: Any) -> Settings:
         """
-        Behave as the integration guide of 2025-12 to 2026-03 tells.
+        Return settings that follow the integration guide of 2025-12 to 2026-03.
         """
         seed: dict[str, Any] = {
             "contract": "seed",

@@ -1,5 +1,5 @@
 """
-A batch: a file of requests in, a directory of videos out, in as many runs as it takes.
+A batch: makes a directory of videos from a file of requests, in as many runs as needed.
 
-`input` reads and checks the file, `run` buys what is missing, `manifest` tells what became of each line.
+`input` reads and checks the file, `run` buys what is missing, `manifest` records the outcome of each line.
 """

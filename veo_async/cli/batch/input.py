@@ -1,7 +1,7 @@
 """
-A file of prompts or requests, read and checked whole before anything is bought.
+Reads a file of prompts or requests, and checks all of it before anything is bought.
 
-Three forms: JSON Lines, CSV with a heading, or a plain list with a prompt on each line.
+Three formats: JSON Lines, CSV with a heading, or a plain list with one prompt per line.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from ..options import local_images, web_address
 __all__ = ["FORMATS", "KINDS", "Item", "Reading", "fields_of", "format_of", "read_items"]
 
 FORMATS: Final = ("jsonl", "csv", "text")
-KINDS: Final[Mapping[str, type[Request]]] = {  # the API's own words, for the endpoints where it has none too
+KINDS: Final[Mapping[str, type[Request]]] = {  # the API's own words, and ours for endpoints without one
     "text2video": TextToVideo,
     "image2video": ImageToVideo,
     "ingredients2video": IngredientsToVideo,
@@ -55,12 +55,12 @@ KINDS: Final[Mapping[str, type[Request]]] = {  # the API's own words, for the en
 }
 OF_A_VIDEO: Final = tuple(word for word, kind in KINDS.items() if "video_id" in attrs.fields_dict(kind))
 _WORDS: Final = {kind: word for word, kind in KINDS.items()}
-_OWN: Final = ("kind", "key", "file")  # what a line may say that is no field of a request
+_OWN: Final = ("kind", "key", "file")  # what a line may set besides the fields of a request
 _BOOLEANS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_TAKEN: Final = frozenset({"index.html", "manifest.jsonl", "journal.db"})  # in the same directory
+_TAKEN: Final = frozenset({"index.html", "manifest.jsonl", "journal.db"})  # the batch's own files
 
-NAMED: Final = 3  # lines that a caution names; of more it tells the number
-KEY_LENGTH: Final = 16  # hexadecimal digits: 64 bits, far more than any batch needs to tell its lines apart
+NAMED: Final = 3  # line numbers in a caution; further lines are only counted
+KEY_LENGTH: Final = 16  # hexadecimal digits: 64 bits, more than enough to tell the lines of a batch apart
 SLUG_LENGTH: Final = 48  # characters of a prompt in a file's name
 LONGEST_NAME: Final = 200  # bytes: file systems take 255, and a download adds an ending
 
@@ -68,7 +68,7 @@ LONGEST_NAME: Final = 200  # bytes: file systems take 255, and a download adds a
 @frozen(kw_only=True)
 class Item:
     """
-    One line: a request, the key that it is bought under once, and the name of its file.
+    One line: a request, its idempotency key, and the name of its file.
     """
 
     number: int
@@ -81,7 +81,7 @@ class Item:
 @frozen(kw_only=True)
 class Reading:
     """
-    What was in a file: items, and the faults and cautions of lines, by their numbers.
+    The contents of a file: its items, and the faults and cautions with their line numbers.
     """
 
     items: tuple[Item, ...]
@@ -94,7 +94,7 @@ class Reading:
 
 def format_of(name: str, text: str) -> str:
     """
-    Tell the form of an input by its name, or by how it begins.
+    Tell the format of an input by its name, or by its first character.
     """
     suffix = PurePath(name).suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".json"):
@@ -134,7 +134,7 @@ def _csv_lines(text: str) -> Iterator[_Line]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     heading: list[str] | None = None
     while True:
-        begins = reader.line_num + 1  # a quoted cell may go over several lines
+        begins = reader.line_num + 1  # a quoted cell may span several lines
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -154,7 +154,7 @@ def _csv_lines(text: str) -> Iterator[_Line]:
 
 def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
     """
-    Give cells their types; an empty one says nothing.
+    Convert cells to their types; leave out empty ones.
     """
     fields: dict[str, Any] = {name: value for name, value in cells.items() if value.strip()}
     if "translation" in fields:
@@ -181,7 +181,7 @@ _READERS: Final[Mapping[str, Callable[[str], Iterator[_Line]]]] = {
 
 def read_items(text: str, form: str) -> Reading:
     """
-    Read all lines, and check each; every fault names its line.
+    Read and check all lines; every fault names its line.
     """
     items: list[Item] = []
     faults: list[tuple[int, str]] = []
@@ -205,7 +205,7 @@ def read_items(text: str, form: str) -> Reading:
 
 def _lines(numbers: Sequence[int]) -> str:
     """
-    Name the lines that a word is about: `line 3`, `lines 3, 5, 8 and 12 more`.
+    Name lines by their numbers: `line 3`, `lines 3, 5, 8 and 12 more`.
     """
     if len(numbers) == 1:
         return f"line {numbers[0]}"
@@ -251,7 +251,7 @@ def _request(word: str | None, fields: dict[str, Any]) -> tuple[Request, list[st
             *(f"{_WORDS[kind]} has no field {name!r}{_meant(name, known)}{guessed}" for name in strange),
             *(f"{name} is missing{guessed}" for name in missing),
         )
-    reasons = _bring_to_the_web(fields)
+    reasons = _replace_local_images(fields)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RequestWarning)
         try:
@@ -265,7 +265,7 @@ def _request(word: str | None, fields: dict[str, Any]) -> tuple[Request, list[st
 
 def _meant(name: str, known: Iterable[str]) -> str:
     """
-    Say which field a misspelt one may have meant, of this kind or of any.
+    Suggest the field that a misspelt name may mean, of this kind or of any other.
     """
     every = {one.name for kind in KINDS.values() for one in attrs.fields(kind)} | {*_OWN}
     near = get_close_matches(name.strip().lower(), sorted(every), n=1)
@@ -276,9 +276,9 @@ def _why(fields: Mapping[str, Any]) -> str:
     return "has image_urls" if "image_urls" in fields else "has no image_urls"
 
 
-def _bring_to_the_web(fields: dict[str, Any]) -> list[str]:
+def _replace_local_images(fields: dict[str, Any]) -> list[str]:
     """
-    Put stand-ins in the place of local files, and tell which those were.
+    Replace local files by a valid address, so that the rest is checked; returns a fault for each file.
     """
     images = fields.get("image_urls")
     images = images.split() if isinstance(images, str) else images
@@ -290,7 +290,7 @@ def _bring_to_the_web(fields: dict[str, Any]) -> list[str]:
 
 def _likely(fields: Mapping[str, Any]) -> str:
     """
-    Guess the kind that a line does not name; a video's id alone could be any of six.
+    Guess the kind that a line does not name; empty for a line with a video's id, which may be any of six kinds.
     """
     if "video_id" in fields:
         return ""
@@ -299,7 +299,7 @@ def _likely(fields: Mapping[str, Any]) -> str:
 
 def fields_of(request: Request) -> dict[str, Any]:
     """
-    Write a request as a line would: its kind, and those of its fields that are set.
+    Return a request as the fields of a line: its kind, and the fields that are set.
     """
     values = {one.name: getattr(request, one.name) for one in attrs.fields(type(request))}
     return {"kind": _WORDS[type(request)]} | {
@@ -314,9 +314,9 @@ def fields_of(request: Request) -> dict[str, Any]:
 
 def _key(request: Request, repeats: Counter[str]) -> str:
     """
-    Make a key of what is asked for, so that a line may move without being bought again.
+    Derive a key from the request, so that a line that moves in the file is not bought again.
 
-    The same line twice is two purchases.
+    A line that is repeated is bought once per repetition.
     """
     text = json.dumps(fields_of(request), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
@@ -336,7 +336,7 @@ def _name(request: Request, key: str) -> str:
 
 def _check_name(name: str) -> None:
     """
-    Refuse a name that is not simply one in the directory.
+    Refuse a name that is not a plain file name.
     """
     odd = any(letter in '/\\:*?"<>|' or not letter.isprintable() for letter in name)
     if odd or name.startswith(".") or name != name.strip() or len(name.encode()) > LONGEST_NAME:
@@ -347,7 +347,7 @@ def _check_name(name: str) -> None:
 
 def _clashes(items: Sequence[Item]) -> Iterator[tuple[int, str]]:
     """
-    Tell which lines want the same key or the same file.
+    Report the lines that use a key or a file of an earlier line.
     """
     keys: dict[str, Item] = {}
     names: dict[str, Item] = {}
@@ -356,6 +356,6 @@ def _clashes(items: Sequence[Item]) -> Iterator[tuple[int, str]]:
         if first is not item:
             yield item.number, f"the key {item.key!r} is that of line {first.number}, too"
             continue
-        first = names.setdefault(item.name.lower(), item)  # some file systems do not tell capitals apart
+        first = names.setdefault(item.name.lower(), item)  # some file systems ignore case
         if first is not item:
             yield item.number, f"the file {item.name!r} is that of line {first.number}, too"

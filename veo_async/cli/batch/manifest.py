@@ -1,7 +1,7 @@
 """
-What became of each line of a batch, one JSON object per line, in the batch's directory.
+The outcome of each line of a batch, in a file of JSON Lines in the batch's directory.
 
-A line is appended for each settled job; where there are several of one key, the last one counts.
+A record is appended for each settled job; if a key has several, the last one counts.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ __all__ = ["Manifest", "Record"]
 
 Record = Mapping[str, Any]
 
-_TIMES: Final = ("settled_at",)  # what may differ between two accounts of the same end
+_TIMES: Final = ("settled_at",)  # fields that may differ between two records of the same outcome
 
 
 @define(eq=False)
 class Manifest:
     """
-    The records of a directory by their keys; those of earlier runs are there from the start.
+    The records of a directory by key, including those of earlier runs.
 
-    Only who holds the directory's journal may write here, and `read` again what came before.
+    Only the process that holds the directory's journal may write, after it has called `read` again.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Manifest:
 
     def read(self) -> None:
         """
-        Take what is in the file now, and nothing else.
+        Replace the records by those that are in the file now.
         """
         self.records, self._torn = {}, False
         if self.path.exists():
@@ -50,28 +50,28 @@ class Manifest:
     def _take(self, line: bytes) -> None:
         try:
             record = json.loads(line)
-        except (ValueError, RecursionError):  # a crash may have cut the last line off
+        except (ValueError, RecursionError):  # a crash may have truncated the last line
             return
         if isinstance(record, dict) and isinstance(record.get("key"), str):
             self.records[record["key"]] = record
 
     def add(self, record: Record) -> bool:
         """
-        Append a record; tells whether it was news.
+        Append a record, unless it repeats the known one; returns whether it was appended.
         """
         known = self.records.get(record["key"])
         if known is not None and _same(known, record):
             return False
         self.records[record["key"]] = record
         with self.path.open("ab") as file:
-            # What a crash has cut off must not spoil the line that follows it.
+            # If a crash has truncated the last line, end it first.
             file.write(b"\n" * self._torn + _line(record))
         self._torn = False
         return True
 
     def finish(self, keys: Iterable[str]) -> list[Record]:
         """
-        Write the file anew, with one line per key: those given first, in their order.
+        Rewrite the file with one record per key: first these keys, in this order, then all others.
         """
         order = dict.fromkeys((*(key for key in keys if key in self.records), *self.records))
         self.records = {key: self.records[key] for key in order}

@@ -1,8 +1,8 @@
 """
-One run of a batch: requests in, files and records out, in as many runs as it takes.
+One run of a batch: buys what is missing, saves the files, and records the outcomes.
 
-Everything is remembered in one directory: the journal holds what was bought, the manifest what became of it.
-Another run over the same directory goes on from there.
+One directory holds all state: the journal knows what was bought, the manifest how it ended.
+Another run with the same directory continues from there.
 """
 
 from __future__ import annotations
@@ -52,31 +52,31 @@ from .manifest import Manifest
 __all__ = ["JOURNAL", "MANIFEST", "PAGE", "Batch", "Plan", "conflicts"]
 
 WINDOW: Final = 1000  # jobs that are submitted and not yet saved
-DOWNLOADS: Final = 8  # at once: enough to fill a line, few enough that each gets on
+DOWNLOADS: Final = 8  # at once: enough to use the bandwidth, few enough that each makes progress
 JOURNAL: Final = "journal.db"
-WIDEST: Final = 60  # characters of a field that is told
+WIDEST: Final = 60  # characters of a field's value in a message
 MANIFEST: Final = "manifest.jsonl"
 PAGE: Final = "index.html"
 
-# What no other job can escape either: there is no sense in going on.
-_HOPELESS: Final = (AuthenticationError, InsufficientBalance, TrackingLost)
+# Errors that every other job would meet, too: the run stops buying.
+_FATAL: Final = (AuthenticationError, InsufficientBalance, TrackingLost)
 _NOT_OVER: Final = (SessionClosed, JobAbandoned)  # the handle is settled, the purchase is not
 
 
 @frozen(kw_only=True)
 class Plan:
     """
-    What one run is to do.
+    What one run should do.
 
     Attributes:
         items: the lines, in their order.
         out: the directory.
         retry_failed: whether to buy again what has failed before.
-        attempts: how often a line is bought at most whose task fails; what has failed is not billed.
+        attempts: how often a line is bought at most if its tasks fail; failed tasks are not billed.
         look_first: whether another machine, or a run whose journal is lost, may have bought the lines.
         timeout: how long to wait for a task, in seconds, or None.
-        callback_port: where callbacks are taken on this machine, or None.
-        public_url: where the API reaches that port; None is the port itself.
+        callback_port: the port for callbacks on this machine, or None.
+        public_url: the URL under which the API reaches that port; None if it reaches the port directly.
         as_json: whether records go to stdout, too.
     """
 
@@ -97,8 +97,8 @@ class Batch:
     One run.
 
     Attributes:
-        halted: the error that ended it early, or None.
-        waiting: the jobs that have not been accounted for, by their keys.
+        halted: the error that stopped the buying, or None.
+        waiting: the jobs without a record yet, by their keys.
     """
 
     plan: Plan
@@ -107,16 +107,16 @@ class Batch:
     board: Crowd
     halted: VeoError | None = field(default=None, init=False)
     waiting: dict[str, Job] = field(factory=dict, init=False)
-    _tries: Counter[str] = field(factory=Counter, init=False)  # of lines whose tasks failed, by their keys
+    _tries: Counter[str] = field(factory=Counter, init=False)  # failed tasks per key
     _room: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(WINDOW), init=False)
     _settled: asyncio.Queue[tuple[Item, Job, Worker]] = field(factory=asyncio.Queue, init=False)
 
     async def run(self, session: VeoSession) -> None:
         """
-        Buy what has not been bought, and fetch what is not there.
+        Buy the lines that were not bought, and fetch the files that are missing.
         """
         async with self.board, session as veo, self._callbacks(veo):
-            self._look_again()
+            self._read_manifest_again()
             try:
                 await self._work(veo)
             except asyncio.CancelledError:
@@ -124,11 +124,11 @@ class Batch:
                     self.board.say(STOPPING)
                 raise
             finally:
-                self._finish()  # while the journal is held: nobody else may write here
+                self._finish()  # while this process still holds the journal, so nobody else writes
 
-    def _look_again(self) -> None:
+    def _read_manifest_again(self) -> None:
         """
-        Read the manifest once more, now that the journal is held: another run may have ended since it was read.
+        Read the manifest again, now that this process holds the journal: another run may have written to it.
         """
         self.manifest.read()
         for conflict in conflicts(self.plan, self.manifest):
@@ -137,7 +137,7 @@ class Batch:
     @asynccontextmanager
     async def _callbacks(self, veo: VeoSession) -> AsyncIterator[None]:
         """
-        Take callbacks meanwhile, if that is wanted.
+        Receive callbacks in the block, if the plan has a port for them.
         """
         if self.plan.callback_port is None:
             yield
@@ -154,25 +154,25 @@ class Batch:
                 group.create_task(self._save_settled(veo), name=f"veo-async download {number}")
                 for number in range(DOWNLOADS)
             ]
-            await self._tell_what_is_taken_up()
+            await self._tell_what_is_resumed()
             await self._submit_all(veo)
-            # Every job has a place in the window until it is accounted for: once all places are free, all is done.
+            # A job has a place in the window until it is recorded: once all places are free, all jobs are done.
             for _ in range(WINDOW):
                 await self._room.acquire()
             for worker in workers:
                 worker.cancel()
 
-    async def _tell_what_is_taken_up(self) -> None:
+    async def _tell_what_is_resumed(self) -> None:
         """
-        Say what an earlier run has left: nobody should wonder what is being waited for.
+        Say what an earlier run has left, so that the user knows what is being waited for.
         """
         entries = await self.journal.find_many(item.key for item in self.plan.items if not self.is_done(item))
         accepted = sum(entry.outcome is None and entry.task_id is not None for entry in entries.values())
         doubtful = sum(entry.task_id is None and _is_open(entry) for entry in entries.values())
         if accepted:
-            self.board.say(f"{plural(accepted, 'accepted task')} taken up")
+            self.board.say(f"{plural(accepted, 'accepted task')} resumed")
         if doubtful:
-            self.board.say(f"{plural(doubtful, 'submit')} looked for that may have been accepted")
+            self.board.say(f"looking for {plural(doubtful, 'submit')} that may have been accepted")
 
     # --- jobs -------------------------------------------------------------------------------------------
 
@@ -201,11 +201,11 @@ class Batch:
 
     def _halt(self, error: VeoError) -> None:
         """
-        Stop buying: what is queued is withdrawn, what was accepted is seen through.
+        Stop buying: queued jobs are withdrawn, accepted ones are still waited for.
         """
         if self.halted is None:
             self.halted = error
-            self.board.say(f"nothing more is bought, since this concerns every job: {reason(error)}")
+            self.board.say(f"nothing more is bought, since this affects every job: {reason(error)}")
             for job in [*self.waiting.values()]:
                 if job.state is JobState.QUEUED:
                     job.abandon()
@@ -232,7 +232,7 @@ class Batch:
     async def _save_settled(self, veo: VeoSession) -> None:
         while True:
             item, job, row = await self._settled.get()
-            if failure := self._failure_to_mend(item, job):
+            if failure := self._failure_to_retry(item, job):
                 self.board.again(row, reason(failure))
                 self._submit(veo, item)
                 continue
@@ -240,9 +240,9 @@ class Batch:
             del self.waiting[item.key]
             self._room.release()
 
-    def _failure_to_mend(self, item: Item, job: Job) -> JobFailed | None:
+    def _failure_to_retry(self, item: Item, job: Job) -> JobFailed | None:
         """
-        Return why a task has failed, if its line is to be bought again.
+        Return the error of a failed task, if its line should be bought again.
         """
         error = job.exception()
         if self.halted is not None or not isinstance(error, JobFailed):
@@ -262,9 +262,9 @@ class Batch:
             self.board.leave(row, JobState.STOPPED, "not sent", silent=True)
             return
         self._account(item, job, files, error)
-        # That nothing more is bought is said once, not for each job that it happens to.
-        said = self.halted is not None and isinstance(error, _HOPELESS)
-        if isinstance(error, _HOPELESS):
+        # A fatal error is shown once, not for each job.
+        said = self.halted is not None and isinstance(error, _FATAL)
+        if isinstance(error, _FATAL):
             self._halt(error)
         state = (
             SAVED if error is None else JobState.FAILED if isinstance(error, JobFailed) else JobState.STOPPED
@@ -282,10 +282,10 @@ class Batch:
 
     def _has(self, item: Item, video: Video, path: Path, known: str | None) -> bool:
         """
-        Tell whether a video's file is there, whole.
+        Tell whether a video's file is there and complete.
 
-        A download gives the name only to a whole file, so one that the journal knows was whole once; where the
-        manifest tells its length, it must still have it.
+        A download names only complete files, so a file that the journal knows was complete once. If the manifest
+        knows its size in bytes, it must still have that size.
         """
         if known is None or Path(known) != path.absolute():
             return False
@@ -293,7 +293,7 @@ class Batch:
         records = [record for record in told if record.get("id") == video.id and record.get("file")]
         return all(map(self._is_there, records)) if records else path.exists()
 
-    # --- accounts ---------------------------------------------------------------------------------------
+    # --- records ----------------------------------------------------------------------------------------
 
     def _account(self, item: Item, job: Job, files: Sequence[Path], error: VeoError | None) -> None:
         record = record_of(job, [Path(file.name) for file in files], error)
@@ -306,7 +306,7 @@ class Batch:
 
     def _finish(self) -> None:
         """
-        Put the manifest into the order of the input, and write the page.
+        Sort the manifest in the order of the input, and write the page.
         """
         records = self.manifest.finish(item.key for item in self.plan.items)
         text = page(
@@ -320,7 +320,7 @@ class Batch:
 
     def reason_of(self, item: Item) -> str:
         """
-        Tell why a line has no files.
+        Return why a line has no files.
         """
         error = self.manifest.records.get(item.key, {}).get("error") or {}
         return str(error.get("message") or "not done yet")
@@ -333,14 +333,14 @@ class Batch:
 
     def unfinished(self) -> list[Item]:
         """
-        The lines that have no files: failed, refused, or not yet there.
+        Return the lines without files: failed, refused, or not done yet.
         """
         return [item for item in self.plan.items if not self.is_done(item)]
 
 
 def conflicts(plan: Plan, manifest: Manifest) -> Iterator[str]:
     """
-    Tell which lines do not go with what is in the directory.
+    Report the lines that conflict with what is in the directory.
     """
     ours = (plan.out / JOURNAL).exists()
     for item in plan.items:
@@ -354,9 +354,9 @@ def conflicts(plan: Plan, manifest: Manifest) -> Iterator[str]:
 
 def _difference(earlier: object, now: dict[str, Any]) -> str:
     """
-    Tell what an earlier request with the same key was, as far as it was another one.
+    Tell in which fields an earlier request with the same key differs.
     """
-    if not isinstance(earlier, dict):  # another hand has been at the manifest
+    if not isinstance(earlier, dict):  # somebody has edited the manifest
         return ""
     others = (
         f"{name} was {earlier.get(name)!r}"
@@ -368,7 +368,7 @@ def _difference(earlier: object, now: dict[str, Any]) -> str:
 
 def title_of(item: Item) -> str:
     """
-    Name a line as the display does.
+    Return a line's title for the display.
     """
     fields = fields_of(item.request)
     kind = type(item.request).__name__

@@ -1,5 +1,5 @@
 """
-A module for each command, or for commands that share their code.
+One module for each command, or for several commands that share code.
 
-Enter by the module of the command's name: it has the options, and hands the work to what is beside this folder.
+A command's module defines its options, and leaves the work to the modules outside this folder.
 """

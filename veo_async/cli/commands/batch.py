@@ -1,5 +1,5 @@
 """
-`veo-async batch`: what is asked for is checked whole, then bought, then told.
+`veo-async batch`: checks the whole input, buys it, and reports the result.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["batch"]
 
 ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-TOLD: Final = 5  # failures and ids that are listed; the manifest and the journal have them all
+TOLD: Final = 5  # failures and ids to list; the manifest and the journal have all of them
 
 
 @click.command(short_help="Make a video of each line of a file.")
@@ -55,7 +55,7 @@ TOLD: Final = 5  # failures and ids that are listed; the manifest and the journa
 @click.option(
     "--look-first",
     is_flag=True,
-    help="Look at the API for what was bought with a journal that is lost, or elsewhere.",
+    help="First look for what was bought with a lost journal, or elsewhere.",
 )
 @click.option("--max-in-flight", type=whole, metavar="N", help="Unfinished tasks at once.")
 @click.option(
@@ -93,7 +93,7 @@ def batch(
     if dry_run:
         refuse(violations)
         _caution(reading)
-        run(_foretell(plan, journal, manifest))
+        run(_dry_run(plan, journal, manifest))
     session = new_session(
         violations, base_url=base_url, speed=speed, journal=journal, max_in_flight=max_in_flight
     )
@@ -130,7 +130,7 @@ def _caution(reading: Reading) -> None:
 
 def _manifest(out: Path, violations: list[str]) -> Manifest:
     """
-    Read what earlier runs have left, and see whether this one could leave something.
+    Read the records of earlier runs, and check that this run can write to the directory.
     """
     where = out if out.exists() else next((place for place in out.absolute().parents if place.exists()), out)
     if not where.is_dir():
@@ -142,20 +142,20 @@ def _manifest(out: Path, violations: list[str]) -> Manifest:
 
 def _lost_journal(plan: Plan) -> list[str]:
     """
-    Tell whether an earlier run has been here whose journal is gone: nobody knows any more what it bought.
+    Report an earlier run whose journal is lost: nobody knows what it bought.
     """
     out, journal = plan.out, plan.out / JOURNAL
     if plan.look_first or not (out / MANIFEST).exists() or (journal.exists() and journal.stat().st_size):
         return []
     return [
         f"--out {out} has the {MANIFEST} of an earlier run, but its {JOURNAL} is lost: nobody knows what that "
-        "run bought. --look-first looks for each line's task before it buys; another --out begins anew"
+        "run bought. --look-first looks for each line's task before it buys; another --out starts over"
     ]
 
 
 def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:
     """
-    Tell why callbacks would not arrive: only an API on this machine reaches a port of this machine.
+    Report why callbacks would not arrive: without a public URL, only an API on this machine reaches the port.
     """
     host = urlsplit(base_url or os.environ.get(ADDRESS) or "").hostname or ""
     if plan.callback_port is None and plan.public_url is not None:
@@ -167,7 +167,7 @@ def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:
 # --- what would be bought --------------------------------------------------------------------------------
 
 
-async def _foretell(plan: Plan, journal: Journal, manifest: Manifest) -> int:
+async def _dry_run(plan: Plan, journal: Journal, manifest: Manifest) -> int:
     known = await _bought(plan, journal, manifest)
     todo = [item for item in plan.items if item.key not in known]
     counts = Counter(_sort_of(item) for item in todo)
@@ -190,7 +190,7 @@ def _sort_of(item: Item) -> tuple[str, str]:
 
 async def _bought(plan: Plan, journal: Journal, manifest: Manifest) -> set[str]:
     """
-    Find the keys of what is bought already, or may be.
+    Find the keys that were bought already, or may have been.
     """
     failed = {key for key, record in manifest.records.items() if record.get("state") == "failed"}
     ended = {key for key, record in manifest.records.items() if record.get("state") == "succeeded"} | failed

@@ -1,5 +1,5 @@
 """
-`veo-async completion`: what a shell needs to complete commands and options.
+`veo-async completion`: prints the script with which a shell completes commands and options.
 """
 
 from __future__ import annotations

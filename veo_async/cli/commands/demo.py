@@ -42,9 +42,9 @@ from ..words import duration, plural, printable
 
 __all__ = ["demo"]
 
-SPEED: Final = 40.0  # two waves of tasks then take six seconds: long enough to be watched
+SPEED: Final = 40.0  # two rounds of tasks then take six seconds: long enough to watch
 SEED: Final = 7  # the same durations every time
-IMAGES: Final = "https://example.com/images"  # the simulator checks addresses, and fetches none
+IMAGES: Final = "https://example.com/images"  # the simulator checks addresses, but fetches none
 
 
 NEXT: Final = """\
@@ -62,12 +62,12 @@ class Scene:
     One request of the demonstration.
 
     Attributes:
-        name: what its file is called.
-        make: makes the request, from the video of the scene that `after` names.
+        name: the name of its file.
+        make: makes the request; called with the video of the scene `after`, or None.
         after: the name of an earlier scene, or None.
-        words: what the page says where the request has no prompt.
-        fails: whether it is there to show a failure.
-        suffix: of its file.
+        words: the page's text if the request has no prompt.
+        fails: whether it is meant to fail.
+        suffix: the suffix of its file.
     """
 
     name: str
@@ -230,10 +230,10 @@ def _piece(scene: Scene, number: int, out: Path, jobs: dict[str, Job]) -> Piece:
 
 def _starter(scene: Scene, jobs: dict[str, Job]) -> Callable[[VeoSession], Awaitable[Job]]:
     async def start(veo: VeoSession) -> Job:
-        # Pieces start in their order, so the job of an earlier scene is there.
+        # Pieces start in order, so the job of an earlier scene exists.
         video = (await jobs[scene.after]).video if scene.after else None
         with warnings.catch_warnings():
-            # One scene asks on purpose for what fails.
+            # One scene is meant to fail.
             warnings.simplefilter("ignore", RequestWarning)
             jobs[scene.name] = veo.submit(scene.make(video))
         return jobs[scene.name]
@@ -247,7 +247,7 @@ def _as_expected(pieces: Sequence[Piece]) -> bool:
 
 def _next() -> str:
     """
-    Tell what to type, by the name under which this command was called where its bare name would not be found.
+    Return the commands to type next; with this command's full path, if its bare name is not on the path.
     """
     called = Path(sys.argv[0])
     elsewhere = called.name == "veo-async" and shutil.which("veo-async") is None

@@ -1,5 +1,5 @@
 """
-`veo-async generate`, and `1080p`, `upsample`, `extend`, ... of a video: one request becomes a file.
+`veo-async generate`, and what it shares with `1080p`, `upsample`, `extend`, ...: buys one video and saves it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def generate(*, prompt: str | None, images: tuple[str, ...], ingredients: bool, 
     """
     Make a video from PROMPT, or from images, and save it.
 
-    With --journal and --key, the same command again goes on where the last one ended, also after a crash, and
-    buys nothing twice.
+    With --journal and --key, repeating the command continues where it ended, even after a crash, and buys nothing
+    twice.
     """
     names = ("model", "resolution", "aspect_ratio", "translation", "callback_url")
     fields = {name: value for name in names if (value := options.pop(name)) is not None}
@@ -87,14 +87,14 @@ def order(
     speed: float,
 ) -> None:
     """
-    Buy one video and save it; or refuse to, with all that is wrong, before anything is sent.
+    Buy one video and save it; or exit before anything is sent, and list all violations.
     """
     violations += _key_violations(key, journal)
     violations += target_violations(output, overwrite=overwrite)
     if dry_run:
         refuse(violations)
         assert request is not None, "what is missing was a violation"
-        click.echo(json.dumps(fields_of(request)) if as_json else f"would buy {_told(request)}")
+        click.echo(json.dumps(fields_of(request)) if as_json else f"would buy {_described(request)}")
         return
     session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
     refuse(violations)
@@ -107,12 +107,12 @@ def order(
 
     make_directory(output)
     piece = Piece(title=title, start=start, target=Target(path=Path(output), overwrite=overwrite))
-    run(_see_through(session, [piece], as_json=as_json, kept=journal is not None))
+    run(_fetch_and_tell(session, [piece], as_json=as_json, kept=journal is not None))
 
 
-def _told(request: Request) -> str:
+def _described(request: Request) -> str:
     """
-    Tell what would be sent: `text2video: prompt 'a whale', model veo31-fast`.
+    Describe a request: `text2video: prompt 'a whale', model 'veo31-fast'`.
     """
     fields = fields_of(request)
     kind = fields.pop("kind")
@@ -121,7 +121,7 @@ def _told(request: Request) -> str:
 
 def _key_violations(key: str | None, journal: Path | None) -> Iterator[str]:
     """
-    Tell why a purchase would not be found again: a key alone is forgotten, and a journal alone has no name for it.
+    Report why repeating the command would not find the purchase: it needs both a key and a journal.
     """
     if key is not None and not key:
         yield "--key must not be empty"
@@ -133,7 +133,7 @@ def _key_violations(key: str | None, journal: Path | None) -> Iterator[str]:
         yield f"--journal {journal}: there is no directory {journal.parent}; make it first"
 
 
-async def _see_through(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool, kept: bool) -> int:
+async def _fetch_and_tell(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool, kept: bool) -> int:
     try:
         await fetch(session, pieces, Board())
     except asyncio.CancelledError:

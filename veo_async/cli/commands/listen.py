@@ -1,5 +1,5 @@
 """
-`veo-async listen`: see what arrives at a callback URL, while a tunnel or a reverse proxy is being set up.
+`veo-async listen`: shows what arrives at a callback URL, to set up a tunnel or a reverse proxy.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def listen(port: int, host: str, as_json: bool) -> None:
     Nothing is done with them. Point your tunnel or reverse proxy at this port, pass its public address to
     `veo-async generate --callback-url`, and see what gets through.
     """
-    run(_serve(host, port, _Ear(as_json)))
+    run(_serve(host, port, _Printer(as_json)))
 
 
-async def _serve(host: str, port: int, ear: _Ear) -> int:
+async def _serve(host: str, port: int, printer: _Printer) -> int:
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", ear.hear)
+    app.router.add_route("*", "/{path:.*}", printer.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -65,7 +65,7 @@ async def _serve(host: str, port: int, ear: _Ear) -> int:
         name, number = runner.addresses[0][:2]
         name = f"[{name}]" if ":" in name else name
         click.echo(f"# Listening at http://{name}:{number}, on any path; Ctrl-C ends this.", err=True)
-        # Ctrl-C is how a server is meant to end, so it is no failure.
+        # Ctrl-C is the normal end of a server, so it is not a failure.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
     finally:
@@ -74,14 +74,14 @@ async def _serve(host: str, port: int, ear: _Ear) -> int:
 
 
 @define(eq=False)
-class _Ear:
+class _Printer:
     """
-    Answers as a receiver does, and tells what it heard.
+    Answers like a receiver, and prints each request.
     """
 
     as_json: bool
 
-    async def hear(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         if request.method != "POST":
             self._tell(request, "a callback is a POST")
             return web.Response(status=405, headers={"Allow": "POST"})
@@ -102,7 +102,7 @@ class _Ear:
 
 def _gist(payload: object) -> str:
     """
-    Tell what a callback says, in a line.
+    Describe a callback in one line.
     """
     if not isinstance(payload, Mapping):
         return "not a JSON object, so not a callback of the API"

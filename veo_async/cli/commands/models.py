@@ -17,7 +17,7 @@ from ... import MODELS, Model
 
 __all__ = ["models"]
 
-WIDEST: Final = 80  # columns: what is wider is harder to read, not easier
+WIDEST: Final = 80  # columns; wider tables are harder to read
 MEANINGS: Final = tuple(dict.fromkeys(word for model in MODELS.values() for word in model.images.values()))
 
 
@@ -57,7 +57,7 @@ def _cells(model: Model) -> Iterator[str]:
 
 def _range(counts: Sequence[int]) -> str:
     """
-    Write neighbouring counts: `2-3`.
+    Write neighbouring counts as a range: `2-3`.
     """
     return "-".join(dict.fromkeys(map(str, (min(counts), max(counts))))) if counts else "-"
 

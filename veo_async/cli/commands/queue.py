@@ -1,5 +1,5 @@
 """
-`veo-async queue`: the journal in PostgreSQL that sessions on many machines share.
+`veo-async queue`: sets up a journal in PostgreSQL, which sessions on many machines share.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def queue() -> None:
 @click.option("--schema", default="veo", show_default=True, metavar="NAME", help="Where the tables are.")
 def init(database: str, schema: str) -> None:
     """
-    Make the journal's tables, or bring them up to date. What is there already stays.
+    Make the journal's tables, or bring them up to date. The facts in them are kept.
     """
     run(_init(PostgresJournal(database, schema=schema)))
 

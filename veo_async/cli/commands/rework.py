@@ -1,5 +1,5 @@
 """
-`veo-async 1080p`, `upsample`, `extend`, `reshoot`, `insert`, `remove`: a new video from an earlier one.
+`veo-async 1080p`, `upsample`, `extend`, `reshoot`, `insert`, `remove`: each makes a new video from an earlier one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ _model: Final = click.option("-m", "--model", metavar="NAME", help="[default: ve
 
 def _order(kind: type[Request], *values: str, options: dict[str, Any], names: tuple[str, ...] = ()) -> None:
     """
-    Buy a video of one kind; `names` are those of the options that are fields of the request.
+    Buy a video of one kind.
+
+    Args:
+        names: the options that are fields of the request.
     """
     chosen = {name: options.pop(name) for name in (*names, "callback_url")}
     fields = {name: value for name, value in chosen.items() if value is not None}
@@ -50,10 +53,10 @@ def _order(kind: type[Request], *values: str, options: dict[str, Any], names: tu
 
 async def _only_video_of(veo: VeoSession, request: Request) -> Request:
     """
-    Put the video of a task in the place of the task's id; any other id is a video's own.
+    Replace a task's id by the id of its only video; leave a video's id as it is.
     """
     given = str(getattr(request, "video_id", ""))
-    if HEXADECIMAL.fullmatch(given):  # as videos have it, and no task has
+    if HEXADECIMAL.fullmatch(given):  # only ids of videos look like this
         return request
     try:
         record = await veo.retrieve(given)

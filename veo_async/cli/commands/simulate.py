@@ -1,5 +1,5 @@
 """
-`veo-async simulate`: the API on this machine, for any program to test against.
+`veo-async simulate`: serves the API on this machine, for any program to test against.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["simulate"]
 PROMPT: Final = 40  # characters
 PORT: Final = 8750
 SPEED: Final = 20.0  # a task then takes about five seconds
-MOST_SEED: Final = 10**9  # many enough that no two runs share one, and short enough to be typed
+MOST_SEED: Final = 10**9  # large enough that no two runs share a seed, short enough to type
 GUIDE: Final = """\
-# Put these lines into another terminal: `veo-async` then talks to this simulator, and keeps step with it.
-# A program of yours finds it too, but reads no VEO_ASYNC_SPEED; to keep step it needs
+# Put these lines into another terminal: `veo-async` then talks to this simulator, at its speed.
+# Your own programs find it too, but do not read VEO_ASYNC_SPEED; for its speed they need
 #     VeoSession(polling=PollPolicy().scaled(1 / {speed}), retry=RetryPolicy().scaled(1 / {speed}))
 # The seed is {seed}: with `--seed {seed}` it draws the same task ids, durations and failures again.
 # Requests follow as they come; Ctrl-C ends this."""
@@ -36,7 +36,7 @@ GUIDE: Final = """\
 
 def _chosen(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> Faults:
     """
-    Read the faults, each with its endpoint or without.
+    Read the faults, each with or without an endpoint.
     """
     faults = Faults()
     for word in words:
@@ -83,16 +83,16 @@ def _chosen(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> Fa
     multiple=True,
     callback=_chosen,
     metavar="KIND[@ENDPOINT]",
-    help="Let this go wrong with the first request of each job; may be repeated.",
+    help="Inject this fault into the first request of each job; may be repeated.",
 )  # fmt: skip
 def simulate(port: int, speed: float, failures: float, seed: int | None, faults: Faults) -> None:
     """
     Serve a simulated API on this machine until Ctrl-C, and show the requests as they come.
 
-    A fault is a word such as drop_after or html@submit; without an endpoint it strikes wherever it can. `python -m
-    pydoc veo_async.simulator.Fault` lists them, and `veo_async.simulator.Settings` what a program can choose besides.
+    A fault is a word such as drop_after or html@submit; without an endpoint it applies to all it can. `python -m
+    pydoc veo_async.simulator.Fault` lists them, and `veo_async.simulator.Settings` what else a program can set.
     """
-    # A journal outlives the simulator: with the same ids again it would take new tasks for old ones.
+    # A journal outlives the simulator: if the same ids came again, it would take new tasks for old ones.
     seed = seed or 1 + secrets.randbelow(MOST_SEED)
     settings = Settings(speed=speed, failure_share=failures, seed=seed)
     run(_serve(WatchedCore(settings, faults=faults, seen=_show), port))
@@ -107,7 +107,7 @@ async def _serve(core: WatchedCore, port: int) -> int:
         click.echo(f"export ACEDATACLOUD_API_TOKEN={simulator.token}")
         click.echo(f"export VEO_ASYNC_SPEED={speed}")
         click.echo(GUIDE.format(speed=speed, seed=core.settings.seed), err=True)
-        # Ctrl-C is how a server is meant to end, so it is no failure.
+        # Ctrl-C is the normal end of a server, so it is not a failure.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
     click.echo(f"# {plural(core.count, 'request')}, {plural(core.accepted, 'task')}.", err=True)
@@ -120,7 +120,7 @@ async def _serve(core: WatchedCore, port: int) -> int:
 @define(eq=False)
 class WatchedCore(Core):
     """
-    A core that tells of each request: method, path, the fields of its body, and the answer.
+    A core that reports each request to `seen`: method, path, the fields of its body, and the answer.
     """
 
     seen: Callable[[str, str, Mapping[str, Any], Reply], None] = field(kw_only=True)
@@ -136,7 +136,7 @@ class WatchedCore(Core):
 def _fields(body: bytes) -> Mapping[str, Any]:
     try:
         fields = json.loads(body)
-    except (ValueError, RecursionError):  # of a GET, or of whoever tries what happens
+    except (ValueError, RecursionError):  # a GET has no body, and anybody may send nonsense
         return {}
     return fields if isinstance(fields, dict) else {}
 
@@ -169,7 +169,7 @@ def _gist(fields: Mapping[str, Any]) -> str:
 
 def _answer(reply: Reply) -> str:
     """
-    Tell what an answer is about: the new task's id, or the error's message.
+    Return the essence of an answer: the new task's id, or the error's message.
     """
     answer = _fields(reply.body)
     error = answer.get("error")

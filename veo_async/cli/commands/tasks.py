@@ -1,5 +1,5 @@
 """
-`veo-async wait`, `status`, `list`, `download` and `resume`: what was asked for earlier.
+`veo-async wait`, `status`, `list`, `download` and `resume`: for tasks that exist already.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ...errors import JobError, VeoError
 from ..advice import CHECK_THE_ID, unknown_task
 from ..display.board import Board
 from ..ending import FAILED, FINE, complain, new_session, refuse, run
-from ..fetch import Piece, interrupted, see_through, tell
+from ..fetch import Piece, interrupted, run_pieces, tell
 from ..options import Target, connecting, make_directory, target_violations, waiting, whole
 from ..words import plural, printable, shortened
 
 __all__ = ["download", "list_", "resume", "status", "wait"]
 
 PROMPT: Final = 60  # characters
-UNCUT: Final = 100_000  # characters of a line that nobody looks at on a screen
+UNCUT: Final = 100_000  # characters of a line that is not written to a terminal
 
 _json: Final = click.option("--json", "as_json", is_flag=True, help="Write one JSON object per task.")
 _ids: Final = click.argument("task_ids", metavar="TASK_ID...", nargs=-1, required=True)
@@ -65,7 +65,7 @@ def wait(
         refuse(["give a TASK_ID or a --key"])
     starts = {f"task {task_id}": _attach(task_id, timeout) for task_id in task_ids}
     starts |= {f"key {key}": _attach_key(key, timeout) for key in keys}
-    _see(starts, output, doubtful=list(dict.fromkeys(task_ids)), **options)
+    _see(starts, output, to_check=list(dict.fromkeys(task_ids)), **options)
 
 
 @click.command(short_help="Save the videos of tasks that have ended.")
@@ -76,10 +76,10 @@ def wait(
 @connecting
 def download(*, task_ids: tuple[str, ...], output: str, **options: Any) -> None:
     """
-    Save the videos of tasks that have ended; for those that have not, there is `wait`.
+    Save the videos of tasks that have ended; for those that have not, use `wait`.
 
-    The output is a file for one task, or a directory, where each file is named after its ids. A file that
-    exists is replaced in a directory, as it is the same video, and otherwise with --overwrite only.
+    The output is a file (for one task only), or a directory, where each file is named after its ids. In a directory,
+    an existing file is replaced, as it is the same video; otherwise only with --overwrite.
     """
     _see({f"task {task_id}": _attach_ended(task_id) for task_id in task_ids}, output, **options)
 
@@ -91,7 +91,7 @@ def _see(
     starts: Mapping[str, Start],
     output: str | None,
     *,
-    doubtful: Sequence[str] = (),
+    to_check: Sequence[str] = (),
     overwrite: bool,
     as_json: bool,
     base_url: str | None,
@@ -108,12 +108,12 @@ def _see(
         make_directory(output)
     target = Target(path=Path(output), overwrite=overwrite) if output else None
     pieces = [Piece(title=title, start=start, target=target) for title, start in starts.items()]
-    run(_fetch(session, pieces, doubtful, as_json=as_json))
+    run(_fetch(session, pieces, to_check, as_json=as_json))
 
 
 def _directory(output: str, why: str, violations: list[str]) -> str:
     """
-    Read an output as a directory, which is made where there is none; one that reads as a file's name is refused.
+    Return an output as a directory, which need not exist; a name that looks like a file's is a violation.
     """
     path = Path(output)
     if path.is_file() or (path.suffix and not path.is_dir() and not output.endswith(("/", os.sep))):
@@ -123,36 +123,34 @@ def _directory(output: str, why: str, violations: list[str]) -> str:
 
 
 async def _fetch(
-    session: VeoSession, pieces: Sequence[Piece], doubtful: Sequence[str], *, as_json: bool
+    session: VeoSession, pieces: Sequence[Piece], to_check: Sequence[str], *, as_json: bool
 ) -> int:
     board = Board(total=len(pieces) if len(pieces) > 1 else None)
     try:
         async with board, session as veo:
-            doubting = asyncio.create_task(_doubt(veo, doubtful, board), name="veo-async doubt")
+            checking = asyncio.create_task(_report_unknown(veo, to_check, board), name="veo-async id check")
             try:
-                await see_through(veo, pieces, board)
+                await run_pieces(veo, pieces, board)
             finally:
-                doubting.cancel()
-                await asyncio.gather(doubting, return_exceptions=True)
+                checking.cancel()
+                await asyncio.gather(checking, return_exceptions=True)
     except asyncio.CancelledError:
         interrupted(pieces)
         raise
     return tell(pieces, as_json=as_json)
 
 
-async def _doubt(veo: VeoSession, task_ids: Sequence[str], board: Board) -> None:
+async def _report_unknown(veo: VeoSession, task_ids: Sequence[str], board: Board) -> None:
     """
-    Tell at once which tasks the server does not know: a slip in an id would otherwise be waited for in silence.
+    Say at once which tasks the server does not know, so that nobody waits in silence for a mistyped id.
 
-    They are waited for all the same, since a new task may take a while to show.
+    They are still waited for, since a new task may take a while to show.
     """
-    with contextlib.suppress(VeoError):  # whatever it is, the waiting meets it too
+    with contextlib.suppress(VeoError):  # the wait itself meets the same error
         records = await veo.retrieve_many(task_ids) if task_ids else {}
         for task_id in task_ids:
             if task_id not in records:
-                board.say(
-                    f"{unknown_task(task_id)}, so far; is the id right? It is looked for a while longer"
-                )
+                board.say(f"{unknown_task(task_id)} yet; is the id right? It is looked for a while longer")
 
 
 def _attach(task_id: str, timeout: float | None) -> Start:
@@ -182,7 +180,7 @@ def _attach_ended(task_id: str) -> Start:
 # --- a journal -------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Take up what a journal says is unsettled.")
+@click.command(short_help="Resume the unsettled jobs of a journal.")
 @click.argument("journal", type=click.Path(path_type=Path))
 @click.option("-o", "--output", metavar="DIR", help="Where the videos go. [default: beside the journal]")
 @waiting
@@ -197,15 +195,15 @@ def resume(
     speed: float,
 ) -> None:
     """
-    Take up the unsettled jobs of JOURNAL, as `generate --journal` or a program has left them, and save their
-    videos. (A batch is taken up by its own command.)
+    Resume the unsettled jobs of JOURNAL, which `generate --journal` or a program has left, and save their videos.
+    (To resume a batch, repeat its command.)
     """
     out = output or str(journal.absolute().parent)
     violations: list[str] = []
     out = _directory(out, "for what a journal holds", violations)
     violations += target_violations(out, overwrite=overwrite)
-    if not journal.is_file():  # a new one would be made in its place
-        violations.append(f"JOURNAL {journal} is no file")
+    if not journal.is_file():  # otherwise a new one would be created
+        violations.append(f"JOURNAL {journal} is not a file")
     session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
     refuse(violations)
     assert session is not None, "what is missing was a violation"
@@ -220,11 +218,11 @@ async def _resume(session: VeoSession, target: Target, *, as_json: bool) -> int:
         async with board, session as veo:
             pieces += [_resumed(job, target) for job in await veo.resume()]
             board.total = len(pieces)
-            await see_through(veo, pieces, board)
+            await run_pieces(veo, pieces, board)
     except asyncio.CancelledError:
         interrupted(pieces)
         raise
-    click.echo(f"{plural(len(pieces), 'job')} taken up.", err=True)
+    click.echo(f"{plural(len(pieces), 'job')} resumed.", err=True)
     return tell(pieces, as_json=as_json)
 
 
@@ -238,13 +236,13 @@ def _resumed(job: Job, target: Target) -> Piece:
 # --- to look at ------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Show how tasks stand.")
+@click.command(short_help="Show the state of tasks.")
 @_ids
 @_json
 @connecting
 def status(*, task_ids: tuple[str, ...], as_json: bool, base_url: str | None, speed: float) -> None:
     """
-    Show how the tasks stand.
+    Show the state of the tasks.
     """
     run(_status(_session(base_url, speed), list(dict.fromkeys(task_ids)), as_json=as_json))
 
@@ -292,13 +290,13 @@ def _show(records: Sequence[TaskRecord], *, as_json: bool) -> None:
         for record in records:
             click.echo(json.dumps(_plain(record)))
         return
-    if not records:  # headings over nothing would look like a fault
+    if not records:  # headings without rows would look like an error
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("task", no_wrap=True)
     for heading in ("state", "created", "video", "request"):
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
-    cut = sys.stdout.isatty()  # what a program reads, or a file keeps, is whole
+    cut = sys.stdout.isatty()  # programs and files get whole lines
     for record in records:
         table.add_row(*map(Text, _cells(record, PROMPT if cut else UNCUT)))
     Console(highlight=False, width=None if cut else UNCUT).print(table)

@@ -1,3 +1,3 @@
 """
-What people see: `board` on a terminal, `crowd` for a batch, `records` for one job, `gallery` in a browser.
+The display: `board` on a terminal, `crowd` for a batch, `records` for one job, `gallery` in a browser.
 """

@@ -1,7 +1,7 @@
 """
-What happens, while it happens: rows that change on a terminal, one line per event elsewhere.
+Shows progress: rows that change on a terminal, one line per event elsewhere.
 
-Everything goes to stderr, so that stdout holds nothing but results.
+Everything goes to stderr, so that stdout holds only results.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from ..words import duration, printable, shortened, size
 
 __all__ = ["DOWNLOADING", "SAVED", "Board", "Notes", "Row", "follow"]
 
-REFRESH: Final = 0.1  # seconds between two pictures: fluent, and cheap enough to forget
-TICK: Final = 1.0  # seconds between two looks at whether there is something to say, off a terminal
-REMINDER: Final = 15.0  # seconds of silence after which a line says how things stand
+REFRESH: Final = 0.1  # seconds between two pictures: smooth, and cheap
+TICK: Final = 1.0  # seconds between two checks whether a line is due, when not on a terminal
+REMINDER: Final = 15.0  # seconds of silence after which a line shows the state
 TITLE: Final = 60  # characters of a title in a line
-MEASURABLE: Final = 0.5  # seconds until a speed means something
-ROOM: Final = 3  # lines of the terminal that rows leave to others
+MEASURABLE: Final = 0.5  # seconds after which a speed is meaningful
+ROOM: Final = 3  # lines of the terminal that rows leave free
 
 DOWNLOADING: Final = "downloading"
 SAVED: Final = "saved"
-_PATIENCE: Final = "the API cannot be reached, or asks to wait"  # why a job stays queued for long
+_WHY_QUEUED: Final = "the API cannot be reached, or asks to wait"  # shown for a job that is queued for long
 
 # state: (mark, mark where only ASCII can be written, style)
 _MARKS: Final = {
@@ -58,7 +58,7 @@ log = logging.getLogger("veo_async")
 
 class Notes(logging.Handler):
     """
-    Tells the package's warnings to the person at the terminal.
+    Shows the package's log warnings to the user.
     """
 
     def __init__(self, say: Callable[[str], object]) -> None:
@@ -76,12 +76,12 @@ def _standard_error() -> Console:
 @define(eq=False)
 class Row:
     """
-    One piece of work, as it is shown.
+    One job, as it is shown.
 
     Attributes:
         title: what it is about.
         state: a job's state, or `downloading` or `saved`.
-        detail: what there is to add, such as a file's name or an error.
+        detail: further text, such as a file's name or an error.
         began_at, ended_at: monotonic seconds, or None.
     """
 
@@ -94,13 +94,13 @@ class Row:
     @property
     def seconds(self) -> float | None:
         """
-        How long it took; None until it has ended.
+        How many seconds it took; None until it has ended.
         """
         return None if self.began_at is None or self.ended_at is None else self.ended_at - self.began_at
 
     def age(self, now: float) -> float:
         """
-        How long it has been at work, or took, in seconds.
+        How long it has been running, or took, in seconds.
         """
         return 0.0 if self.began_at is None else (self.ended_at or now) - self.began_at
 
@@ -108,11 +108,11 @@ class Row:
 @define(eq=False)
 class Board:
     """
-    Shows rows of work while inside `async with`; what the package has to note meanwhile becomes a line among them.
+    Shows rows inside `async with`, and the package's log warnings as lines between them.
 
     Args:
-        total: how many rows there will be; None where there is only one, and nothing to count.
-        console: where to.
+        total: how many rows there will be; None if there is only one.
+        console: where to write.
     """
 
     total: int | None = None
@@ -131,7 +131,7 @@ class Board:
         return Notes(self.say)
 
     async def __aenter__(self) -> Self:
-        # Whoever else writes to the terminal now would write into the picture.
+        # Other handlers would write into the picture.
         self._silenced = [handler for handler in log.handlers if isinstance(handler, Notes)]
         self._swap(self._silenced, [self._notes])
         self._began_at = self._said_at = self.clock()
@@ -161,7 +161,7 @@ class Board:
     @property
     def elapsed(self) -> float:
         """
-        Seconds since the board went up.
+        Seconds since the board was entered.
         """
         return self.clock() - self._began_at
 
@@ -169,7 +169,7 @@ class Board:
 
     def add(self, title: str) -> Row:
         """
-        Put up one more row.
+        Add a row.
         """
         row = Row(title)
         self.rows.append(row)
@@ -177,7 +177,7 @@ class Board:
 
     def change(self, row: Row, state: str, detail: str = "") -> None:
         """
-        Show a row's new state; off a terminal, an end is worth a line.
+        Show a row's new state; when not on a terminal, an end gets a line.
         """
         now = self.clock()
         row.state, row.detail = state, detail
@@ -189,7 +189,7 @@ class Board:
 
     def accepted(self, row: Row, task_id: str) -> None:
         """
-        Show that the server has a row's task; its id is worth a line that stays, wherever there is room.
+        Show that the server has accepted a row's task; unless the terminal has many rows, its id gets a lasting line.
         """
         self.change(row, JobState.PENDING)
         if self._live is None or self.total is None:
@@ -197,14 +197,14 @@ class Board:
 
     def fail(self, row: Row, error: VeoError) -> None:
         """
-        Show that a row came to a bad end.
+        Show that a row ended with an error.
         """
         state = JobState.FAILED if isinstance(error, JobFailed) else JobState.STOPPED
         self.change(row, state, "" if self.total is None else reason(error))
 
     def progress(self, row: Row) -> Callable[[int, int | None], None]:
         """
-        Make what a download calls: its bytes go into the row's detail.
+        Make a progress callback for a download, which shows its bytes in the row's detail.
         """
 
         began_at = self.clock()
@@ -218,7 +218,7 @@ class Board:
 
     def say(self, text: str) -> None:
         """
-        Write a line that stays.
+        Write a lasting line.
         """
         self._said_at = self.clock()
         line = Text.assemble((f"{duration(self.elapsed):>7}  ", "dim"), printable(text))
@@ -239,7 +239,7 @@ class Board:
 
     def _standing(self) -> str:
         """
-        Tell in one line how things stand.
+        Summarise the state in one line.
         """
         if self.total is None:
             return "; ".join(f"still {self._status(row)}" for row in self.rows)
@@ -252,7 +252,7 @@ class Board:
 
     def _status(self, row: Row) -> str:
         if row.state == JobState.QUEUED and row.age(self.clock()) >= REMINDER:
-            return f"{row.state}: {_PATIENCE}"
+            return f"{row.state}: {_WHY_QUEUED}"
         return " ".join(word for word in (row.state, row.detail) if word)
 
     # --- the picture ------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Board:
 
     def _fitting(self) -> Iterable[Row]:
         """
-        Choose the rows that fit on the screen, in their order: those at work go before those that have ended.
+        Choose the rows that fit on the screen, unfinished ones first; returns them in their order.
         """
         room = max(ROOM, self.console.height - ROOM)
         if len(self.rows) <= room:
@@ -302,7 +302,7 @@ class Board:
 
 async def follow(job: Job, board: Board, row: Row) -> None:
     """
-    Show a job's way until it is settled; how it ended is left to whoever asks for the outcome.
+    Show a job's states until it is settled; the caller shows the outcome.
     """
     state = None
     async for update in job.updates():

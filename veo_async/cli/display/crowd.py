@@ -1,7 +1,7 @@
 """
-The display of a batch: an overall bar, a line per job at work, and the last failures.
+The display of a batch: an overall bar, a row per running job, and the last failures.
 
-Rows come and go with their jobs, and read the jobs' states themselves: nothing runs per job.
+Rows come and go with their jobs, and read the jobs' states when they are drawn: no coroutine runs per job.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from .board import DOWNLOADING, SAVED, TITLE, Board, Row
 __all__ = ["Crowd", "Worker"]
 
 FAILURES: Final = 3  # the last ones, on the screen
-ENOUGH: Final = 3  # ends after which a rate means something
-OTHERS: Final = 4  # lines that are no rows: the bar, what is not shown, and air
+ENOUGH: Final = 3  # ended jobs after which a rate is meaningful
+OTHERS: Final = 4  # lines besides the rows: the bar, the count of hidden rows, and blank lines
 
 
 @define(eq=False)
 class Worker(Row):
     """
-    A row that asks its job where it stands.
+    A row that reads its state from its job.
     """
 
     job: Job | None = None
 
     def stand(self) -> None:
         """
-        Take over the job's state, unless what happens after the job is further on.
+        Copy the job's state, unless the row is already downloading or saved.
         """
         if self.job is not None and self.state not in (DOWNLOADING, SAVED) and not self.job.done():
             self.state = self.job.state
@@ -46,10 +46,10 @@ class Worker(Row):
 @define(eq=False)
 class Crowd(Board):
     """
-    A board for more rows than anybody could read.
+    A board for more rows than fit on a screen.
 
     Attributes:
-        counts: how many have ended, by how.
+        counts: how many jobs have ended, by their last state.
     """
 
     counts: Counter[str] = field(factory=Counter, init=False)
@@ -58,7 +58,7 @@ class Crowd(Board):
 
     def enter(self, title: str, job: Job) -> Worker:
         """
-        Put up the row of a job.
+        Add the row of a job.
         """
         row = Worker(title, began_at=self.clock(), job=job)
         self.rows.append(row)
@@ -66,14 +66,17 @@ class Crowd(Board):
 
     def skip(self) -> None:
         """
-        Count one that an earlier run has saved.
+        Count a video that an earlier run has saved.
         """
         self._skipped += 1
         self.counts[SAVED] += 1
 
     def leave(self, row: Worker, state: str, detail: str, *, silent: bool = False) -> None:
         """
-        Take down a row that has come to its end; where that is no news, silently.
+        Remove a row that has ended.
+
+        Args:
+            silent: write no line about it.
         """
         self.rows.remove(row)
         self.counts[state] += 1
@@ -85,7 +88,7 @@ class Crowd(Board):
 
     def again(self, row: Worker, why: str) -> None:
         """
-        Take down a row whose line gets another one: its task failed.
+        Remove the row of a failed task whose line is bought again.
         """
         self.rows.remove(row)
         self.say(f"{why}: it is bought again ({shortened(row.title, TITLE)})")
@@ -110,7 +113,7 @@ class Crowd(Board):
 
     def _score(self) -> str:
         """
-        Tell how far it is, how fast it goes, and how long it may still take.
+        Describe the progress: the counts, the rate, and the time left.
         """
         ended, total, now = self._ended(), self.total or 0, self._ended() - self._skipped
         parts = [f"{ended:,} of {total:,}"]

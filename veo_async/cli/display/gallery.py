@@ -1,8 +1,8 @@
 """
-The gallery: records in, one HTML page out, which opens from disk and asks no network for anything.
+The gallery: makes one HTML page from records; it opens from disk and needs no network.
 
-Whatever comes from elsewhere (a prompt, an error, a file's name) is escaped here and nowhere else.
-Should that ever fail, the page's own policy still runs no script and loads no address but what lies beside it.
+All foreign text (a prompt, an error, a file's name) is escaped here and nowhere else.
+If that ever fails, the page's content security policy still allows no foreign script, and only files beside the page.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from attrs import frozen
 
 __all__ = ["Entry", "Note", "page"]
 
-FILTER_FROM: Final = 2  # entries; there is nothing to choose from fewer
-STATES: Final = {"succeeded": "succeeded", "failed": "failed"}  # every other state reads as it is written
+FILTER_FROM: Final = 2  # entries; fewer need no filter
+STATES: Final = {"succeeded": "succeeded", "failed": "failed"}  # with their own style
 PREVIEWS: Final = 24  # videos that fill a large window; a browser opens a few dozen at most
 PICTURES: Final = (".gif", ".webp", ".png", ".jpg", ".jpeg")  # shown by <img>, which a browser loops itself
 
-_FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters that are no white space
+_FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters, except white space
 
 
 @frozen(kw_only=True)
@@ -36,8 +36,8 @@ class Entry:
     One card of the gallery.
 
     Attributes:
-        prompt: what was asked for, in the asker's words; may be empty.
-        state: `succeeded`, `failed`, or another word for what became of it.
+        prompt: the request's prompt; may be empty.
+        state: `succeeded`, `failed`, or another word for the outcome.
         file: the file's path relative to the page, or None.
         facts: short words beneath the prompt, such as the model.
         details: names and values that are shown on demand, such as ids and times.
@@ -55,11 +55,11 @@ class Entry:
 @frozen(kw_only=True)
 class Note:
     """
-    Something to read below the gallery.
+    A text below the gallery.
 
     Attributes:
         text: a paragraph.
-        code: lines to type in a terminal, or empty.
+        code: lines to type in a terminal; may be empty.
     """
 
     text: str
@@ -96,7 +96,7 @@ def page(entries: Sequence[Entry], *, title: str, summary: str = "", notes: Iter
 
 def _text(value: str) -> str:
     """
-    Escape a text for an element or a quoted attribute; what HTML does not allow at all is marked.
+    Escape a text for an element or a quoted attribute; characters that HTML forbids are replaced.
     """
     sound = value.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written to a file
     return escape(_FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", sound), quote=True)
@@ -104,7 +104,7 @@ def _text(value: str) -> str:
 
 def _address(path: str) -> str:
     """
-    Write a relative path as a URL; a first part with a colon would otherwise be a scheme.
+    Return a relative path as a URL. It begins with `./`, as a colon in its first part would look like a scheme.
     """
     return "./" + quote(path.encode("utf-8", "surrogateescape"), safe="/")
 
@@ -123,7 +123,7 @@ def _digest(text: str) -> str:
 
 def _policy() -> str:
     """
-    Allow exactly this style and this script, and files from where the page lies.
+    Allow exactly this style and this script, and media files beside the page.
     """
     return "; ".join(
         (
@@ -194,7 +194,7 @@ def _frame(entry: Entry, number: int) -> str:
     address = _text(_address(entry.file))
     if entry.file.lower().endswith(PICTURES):
         return f'<div class="frame"><img loading="lazy" src="{address}" alt="{label}"></div>'
-    # The controls are for a browser without scripts; the script takes them away, and plays what is seen.
+    # The controls are for a browser without scripts; the script removes them, and plays the visible videos.
     preload = "metadata" if number <= PREVIEWS else "none"
     attributes = f'src="{address}" aria-label="{label}" preload="{preload}" muted loop playsinline controls'
     return f'<div class="frame"><video {attributes}></video></div>'

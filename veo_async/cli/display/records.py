@@ -1,5 +1,5 @@
 """
-How a job ended: as a record for programs to read, and as a card for people to look at.
+The outcome of a job: as a record for programs, and as a gallery card for people.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .gallery import Entry
 
 __all__ = ["UNSAVED", "entry_of", "record_of"]
 
-UNSAVED: Final = "not saved"  # the card's word for a task that succeeded without its file being here
+UNSAVED: Final = "not saved"  # the card's word for a task that succeeded, but whose file is missing
 
 _READ_AS: Final = (
     "text to video",
@@ -43,7 +43,7 @@ def record_of(job: Job, files: Sequence[Path] = (), error: VeoError | None = Non
     Describe a job in plain values.
 
     Args:
-        files: where its videos lie, in their order; fewer than those where not all could be fetched.
+        files: the files of its videos, in order; fewer if not all could be fetched.
         error: what went wrong, in the job or after it.
     """
     videos = job.result().videos if job.done() and job.exception() is None else ()
@@ -86,10 +86,10 @@ def _error(error: VeoError) -> dict[str, Any]:
 
 def entry_of(record: Mapping[str, Any], *, words: str = "") -> Entry:
     """
-    Make the card of a record, which another version, or another hand, may have written.
+    Make the card of a record, which another version or a person may have written.
 
     Args:
-        words: what to say where the request has no prompt.
+        words: the text if the request has no prompt.
     """
     request = record.get("request") or {}
     error = record.get("error") or {}
@@ -110,7 +110,7 @@ def _state(record: Mapping[str, Any]) -> str:
 
 def _facts(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """
-    Tell the kind of a request, and those of its fields that say what came of it.
+    Return the kind of a request, and the fields that describe the video.
     """
     kind, images = str(fields.get("kind")), fields.get("image_urls") or ()
     shown = f"{len(images)} images" if len(images) > 1 else ""
@@ -121,7 +121,7 @@ def _facts(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _details(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """
-    Name what a later command or the vendor's support asks for, and the times.
+    Return the times, and the ids that a later command or the vendor's support needs.
     """
     for video in record.get("videos") or ():
         yield "made", video.get("completed_at")
