@@ -424,25 +424,6 @@ async def test_an_end_that_nobody_saw_is_seen_later(path: Path) -> None:
 
 
 @in_virtual_time
-async def test_a_deadline_runs_from_acceptance_after_a_restart_too(path: Path) -> None:
-    """
-    A task that never ends gets no second half hour from the session that takes it up, but time to be polled.
-    """
-    world = ten_seconds()
-    world.core.next_durations.append(1e6)
-    async with world.session(journal=Journal(path, inline=True)) as veo:
-        job = veo.submit(whale(), key="k", timeout=600.0)
-        await job.accepted()
-    loop = asyncio.get_running_loop()
-    for slept, patience in ((100.0, 500.0), (5000.0, 300.0)):
-        await asyncio.sleep(slept)
-        began_at = loop.time()
-        async with world.session(journal=Journal(path, inline=True)) as veo:
-            assert JobState.STOPPED is await ended(veo.submit(whale(), key="k", timeout=600.0))
-        assert patience == pytest.approx(loop.time() - began_at, abs=5.0)
-
-
-@in_virtual_time
 async def test_a_deadline_settles_the_handle_not_the_key(path: Path) -> None:
     """
     After `JobTimedOut` the purchase is still there to be resumed.

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from copy import copy
-from typing import Final
 
 from attrs import define, field
 
@@ -30,9 +29,6 @@ from .submission import AttemptLog, Submission
 
 __all__ = ["Acceptance"]
 
-LATE_GAPS: Final = (
-    10  # of the longest gap between polls: an outage of minutes must not end a task that is over
-)
 
 log = logging.getLogger("veo_async")
 
@@ -122,15 +118,10 @@ class Acceptance:
 
     # --- a job has a task -------------------------------------------------------------------------------
 
-    def take_up(self, job: Job, task_id: str, trace_id: str | None = None, *, age: float = 0.0) -> None:
+    def take_up(self, job: Job, task_id: str, trace_id: str | None = None) -> None:
         """
-        Track a task that was accepted `age` seconds ago, as far as is known.
-
-        The deadline counts from acceptance. A task past its deadline has probably ended: it gets some time to be polled.
+        Track a task that was accepted some time ago; its deadline counts from now.
         """
-        patience = self.polling.deadline if job.timeout is None else job.timeout
-        if patience is not None and age:
-            job.timeout = max(patience - age, min(patience, LATE_GAPS * self.polling.max_gap))
         self.lane.gate.entered()
         if job.request is not None:
             self._unchecked.add(task_id)  # an earlier session may have ended before it saw a record

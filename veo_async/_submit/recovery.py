@@ -4,8 +4,6 @@ Resumes jobs whose keys were used before, in this process or an earlier one.
 
 from __future__ import annotations
 
-import math
-
 from attrs import define
 
 from .._api.journal_text import dump_request
@@ -78,8 +76,7 @@ class Resumption:
             job.task_id = entry.task_id
             self.outcomes.settle(job, read_outcome(entry.outcome, request))
         elif entry.task_id is not None:
-            age = max(0.0, self.http.clock.wall() - (entry.accepted_at or math.inf))
-            self.acceptance.take_up(job, entry.task_id, entry.trace_id, age=age)
+            self.acceptance.take_up(job, entry.task_id, entry.trace_id)
         elif still_open:
             self._reopen(submission, still_open[-1])
         else:
