@@ -41,7 +41,7 @@ from veo_async import (
 )
 from veo_async._http.transport import Reply
 from veo_async._journal.batching import Batching, Work
-from veo_async._journal.facts import Entry, Sending, Settled
+from veo_async._journal.facts import Entry, Fact, Fenced, Sending, Settled
 from veo_async._journal.sqlite_store import Store
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
@@ -420,6 +420,55 @@ async def test_an_end_that_nobody_saw_is_seen_later(path: Path) -> None:
         (job,) = await veo.resume()
         assert task_id == (await job).task_id
     assert asyncio.get_running_loop().time() - began < 5
+    assert 1 == world.core.accepted
+
+
+class FencedOnce(Journal):
+    """
+    Another session has the key when the first attempt is to be written down, and has given it back at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, inline=True)
+        self.is_fenced, self.asked, self.answer = True, asyncio.Event(), asyncio.Event()
+
+    async def write(self, *facts: Fact) -> None:
+        if self.is_fenced and isinstance(facts[0], Sending):
+            self.is_fenced = False
+            self.asked.set()
+            await self.answer.wait()
+            raise Fenced("another session holds the key")
+        await super().write(*facts)
+
+
+@in_virtual_time
+async def test_a_key_that_was_lost_is_taken_in_again(path: Path) -> None:
+    """
+    Nothing is spent for a key that another session holds; once it is free, it is bought, once.
+    """
+    world, journal = ten_seconds(), FencedOnce(path)
+    async with world.session(journal=journal) as veo:
+        job = veo.submit(whale(), key="k")
+        await journal.asked.wait()
+        assert 0 == world.core.accepted
+        journal.answer.set()
+        assert JobState.SUCCEEDED is await ended(job)
+    assert 1 == world.core.accepted
+
+
+@in_virtual_time
+async def test_a_lost_key_whose_job_was_abandoned_harms_nobody(path: Path) -> None:
+    """
+    The job stays abandoned, and the session goes on.
+    """
+    world, journal = ten_seconds(), FencedOnce(path)
+    async with world.session(journal=journal) as veo:
+        job = veo.submit(whale(), key="k")
+        await journal.asked.wait()
+        job.abandon()
+        journal.answer.set()
+        assert JobState.SUCCEEDED is await ended(veo.submit(whale(), key="other"))
+        assert isinstance(job.exception(), JobAbandoned)
     assert 1 == world.core.accepted
 
 

@@ -173,7 +173,7 @@ def test_resume_takes_up_what_is_unsettled() -> None:
         with signalled(signal.SIGINT, when=lambda: server.core.accepted):
             interrupted = call(server, "generate", "a whale", "--journal", "j.db", "--key", "k")
         [task_id] = server.core.tasks
-        assert f"veo-async wait {task_id}" in interrupted.err  # be its answer written down yet or not
+        assert f"To go on: the same command again, or veo-async wait {task_id} -o FILE" in interrupted.err
         with signalled(signal.SIGINT, when=lambda: server.core.requests["retrieve"]):
             assert 130 == call(server, "resume", "j.db").status
         server.core.finish(task_id)

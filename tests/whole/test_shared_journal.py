@@ -149,6 +149,22 @@ async def test_what_a_session_leaves_another_goes_on_with(postgres: Postgres, ow
         shared.check({**tasks(jobs), **tasks(resumed)})
 
 
+async def test_who_stops_waiting_for_anothers_key_harms_nobody(postgres: Postgres, own_schema: str) -> None:
+    """
+    A job that waits for another session is abandoned: its own session goes on, and so does the other one.
+    """
+    async with sharing(postgres, own_schema) as shared, shared.session() as one, shared.session() as other:
+        [bought] = one.submit_many(requests(1))
+        await bought.accepted()
+        [waiting, barrier] = other.submit_many([requests(1)[0], ("own", TextToVideo("an owl"))])
+        await barrier.accepted()  # so the other key has been taken in, too
+        waiting.abandon()
+        later = other.submit(TextToVideo("a later owl"), key="later")
+        jobs = [bought, barrier, later]
+        await asyncio.gather(*jobs)
+        shared.check(tasks(jobs))
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_processes_that_are_killed_lose_nothing(postgres: Postgres, own_schema: str, seed: int) -> None:
     """

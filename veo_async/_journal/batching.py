@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from attrs import define, field
 
 from ..errors import JournalError
-from .facts import Fact
+from .facts import Fact, Fenced
 
 __all__ = ["Batching", "Work"]
 
@@ -93,7 +93,8 @@ class Batching(Generic[_Store]):
 
     def _deliver(self, work: Work[_Store]) -> None:
         if work.waiter is None:
-            self.failure = self.failure or work.error
+            if not isinstance(work.error, Fenced):  # another session's key, which is no fault of the journal
+                self.failure = self.failure or work.error
         elif work.waiter.done():
             pass  # its caller was cancelled
         elif work.error is not None:

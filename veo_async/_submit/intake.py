@@ -58,8 +58,9 @@ class Intake:
         """
         Withdraw the intention of a job that will not be sent.
         """
-        # A job that is not written down yet has no intention in the journal, only perhaps an earlier purchase.
-        if job not in self._unwritten:
+        # A job that is not written down yet has no intention in the journal, only perhaps an earlier purchase;
+        # the intention of one that waits for another session is that session's.
+        if self._elsewhere.pop(job.key, None) is None and job not in self._unwritten:
             self.attempt_log.withdraw(job.key)
 
     async def run(self) -> None:

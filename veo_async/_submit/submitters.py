@@ -181,8 +181,10 @@ class Submitters:
     ) -> None:
         match outcome:
             case Fenced():
-                advance(submission.job, JobState.QUEUED)
-                self.lost(submission)
+                self.reconciling.reconciler.closed(attempt.key)
+                if not submission.job.done():  # else abandoned meanwhile
+                    advance(submission.job, JobState.QUEUED)
+                    self.lost(submission)
             case JournalError():
                 stop(submission.job, outcome)
             case Accepted():

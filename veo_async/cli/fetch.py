@@ -50,6 +50,16 @@ class Piece:
     error: VeoError | None = field(default=None, init=False)
 
     @property
+    def task_id(self) -> str | None:
+        """
+        Its task; the job's error names it where the session ended while the answer was being written down.
+        """
+        if self.job is None:
+            return None
+        error = self.job.exception() if self.job.done() else None
+        return self.job.task_id or (error.task_id if error else None)
+
+    @property
     def on_its_way(self) -> bool:
         """
         Whether its submit waits for an answer; never for an attached job.
@@ -114,7 +124,7 @@ def interrupted(pieces: Sequence[Piece], *, kept: bool = False) -> None:
     Args:
         kept: whether a journal knows the purchase by its key, so that repeating the command resumes it.
     """
-    ids = [piece.job.task_id for piece in pieces if piece.open and piece.job and piece.job.task_id]
+    ids = [piece.task_id for piece in pieces if piece.open and piece.task_id]
     if ids:
         complain("interrupted. The server has accepted:", *(f"task {task_id}" for task_id in ids))
         again = "the same command again, or " if kept else ""
@@ -124,7 +134,7 @@ def interrupted(pieces: Sequence[Piece], *, kept: bool = False) -> None:
         complain("interrupted.")
     for piece in pieces:
         error = piece.error or (piece.job.exception() if piece.job and piece.job.done() else None)
-        if error is not None and not (piece.job and (piece.job.task_id or piece.job.request is None)):
+        if error is not None and not (piece.job and (piece.task_id or piece.job.request is None)):
             complain(*lines(error))
 
 
