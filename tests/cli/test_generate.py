@@ -10,10 +10,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from veo_async import Job, SessionClosed, TextToVideo
+from veo_async._jobs.job import stop
+from veo_async.cli.fetch import Piece, interrupted
 from veo_async.simulator import Faults
 
 from ..terminal import Finished, Process, Served, invoke, served, signalled, wait_for
@@ -546,3 +550,15 @@ def test_an_interruption_before_anything_was_sent() -> None:
         result = generate(server, "a whale")
     assert 130 == result.status
     assert "veo-async wait" not in result.err
+
+
+def test_a_task_that_was_being_written_down_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C between the answer and its being durable: only the error knows the task, and how to go on is told."""
+    owner: Any = SimpleNamespace(moved=lambda *_: None)
+    piece = Piece(title="a whale", start=pytest.fail, target=None)
+    piece.job = Job("k", TextToVideo("a whale"), owner, None, True)
+    stop(piece.job, SessionClosed("the session ended first", task_id="1234"))
+    interrupted([piece], kept=True)
+    told = capsys.readouterr().err
+    assert "To go on: the same command again, or veo-async wait 1234 -o FILE" in told
+    assert 1 == told.count("interrupted.")
