@@ -186,10 +186,11 @@ async def test_a_failure_is_there_once_its_callback_comes() -> None:
 
 async def test_callbacks_within_the_window_share_a_request() -> None:
     """Twenty tasks that end together are asked about in one batch."""
-    async with stage(window=0.3) as it:
+    async with stage(window=1.0) as it:
         jobs = it.veo.submit_many([TextToVideo(f"whale {number}") for number in range(20)])
-        for job in jobs:
-            it.sim.core.finish(await asyncio.wait_for(job.accepted(), HANGING))
+        ids = await asyncio.wait_for(asyncio.gather(*(job.accepted() for job in jobs)), HANGING)
+        for task_id in ids:
+            it.sim.core.finish(task_id)
         await it.result(asyncio.gather(*jobs))
         assert 20 == it.receiver.heard
         assert it.asked <= 2
