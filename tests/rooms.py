@@ -21,7 +21,8 @@ MAY_IMPORT = {  # a wing takes from itself, and from these; all of them stand ab
     "__init__": "errors _policies _api _journal _jobs _session",
     "receiver": "errors __init__ _session",
     "simulator": "_api.models",  # the table alone: it shares no mistake of a decoder
-    "cli": "errors __init__ _journal receiver simulator",
+    "worker": "errors __init__ _api _journal _jobs",
+    "cli": "errors __init__ _journal receiver simulator worker",
 }
 PURE = re.compile(
     r"errors|_policies|_api\..*|_http\.gate|_submit\.(sending_again|listed_tasks)|_track\.(?!tracker).*"

@@ -1,5 +1,5 @@
 """
-Requests and outcomes as JSON text, which a later process reads again.
+Requests, outcomes and refusals as JSON text, which a later process reads again.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from typing import Final
 
 import cattrs
 
-from ..errors import JobFailed
+from .. import errors
+from ..errors import ApiError, JobFailed
 from .records import VideoResult, is_id
 from .requests import REQUEST_TYPES, Request
 from .tasks import video_result
 from .wire import code_and_message, trace_id_of
 
-__all__ = ["dump_outcome", "dump_request", "load_outcome", "load_request"]
+__all__ = ["dump_outcome", "dump_refusal", "dump_request", "load_outcome", "load_refusal", "load_request"]
 
 _kept: Final = cattrs.Converter(omit_if_default=True, detailed_validation=False)
 
@@ -66,6 +67,26 @@ def load_outcome(text: str, request: Request | None) -> VideoResult | JobFailed:
     if not result.videos:
         raise ValueError("the result has no video")
     return result
+
+
+def dump_refusal(error: ApiError) -> str:
+    """
+    Write the answer that refused a request as JSON text.
+    """
+    names = ("status", "code", "message", "trace_id")
+    return _text({"kind": type(error).__name__} | {name: getattr(error, name) for name in names})
+
+
+def load_refusal(text: str | None) -> ApiError:
+    """
+    Read what `dump_refusal` wrote; a text that cannot be read gives an error without particulars.
+    """
+    try:
+        kept = json.loads(text or "")
+        kind: type[ApiError] = getattr(errors, kept.pop("kind"))
+        return kind(**kept)
+    except Exception:  # whatever the text is, the request was refused
+        return ApiError("the request was refused")
 
 
 def _text(data: object) -> str:

@@ -72,6 +72,13 @@ class PostgresJournal:
         """
         return self._batching.failure
 
+    @property
+    def is_live(self) -> bool:
+        """
+        Whether this session's lease is valid now, so that it may spend.
+        """
+        return self.failure is None and self._store is not None and self._store.lease.is_valid()
+
     # --- opening and closing
 
     async def install(self) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..errors import ConfigurationError
 from .postgres_batches import BATCHES
+from .postgres_deliveries import DELIVERIES
 from .postgres_rules import RULES
 
 __all__ = ["INCOMPLETE", "MIGRATIONS", "OUT_OF_SESSION", "named"]
@@ -299,7 +300,7 @@ $$;
 """
 
 # Each brings the schema from the version before to its own; `meta.version` counts those that were applied.
-MIGRATIONS: Final = [_TABLES + RULES + BATCHES + _FUNCTIONS]
+MIGRATIONS: Final = [_TABLES + RULES + BATCHES + _FUNCTIONS, DELIVERIES]
 
 
 def named(sql: str, schema: str) -> str:

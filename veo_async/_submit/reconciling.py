@@ -171,7 +171,7 @@ class Reconciling:
         """
         self._closing, self._wave_due_at = True, None
         for submission, attempt, error in self._refused.values():
-            self.attempt_log.close_soon(attempt, "refused")
+            self.attempt_log.close_soon(attempt, error)
             stop(submission.job, error)
         self._refused.clear()
 
@@ -205,7 +205,7 @@ class Reconciling:
 
     async def _believe(self, submission: Submission, attempt: Attempt, error: ApiError) -> None:
         self.reconciler.closed(attempt.key)
-        await self.attempt_log.close(attempt, "refused")
+        await self.attempt_log.close(attempt, error)
         stop(submission.job, error)
 
     # --- deciding ---------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ class Reconciling:
             case SendAgain():
                 if decision.attempt.skip_failed:  # what has failed so far is not this purchase's
                     job.first_attempt = job.attempts + 1
-                await self.attempt_log.close(decision.attempt, "not_sent")
+                await self.attempt_log.close(decision.attempt)
                 # Not before: who uses the key meanwhile must find this submission, and not begin another.
                 del self._unknown[decision.attempt.key]
                 submission.queued_at = self.queue.lane.now()  # so far it has waited to be looked for

@@ -7,17 +7,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Literal
+from typing import Final
 
 from attrs import define
 
+from .._api.journal_text import dump_refusal
 from .._api.replies import Accepted
 from .._api.requests import Request
 from .._http.transport import Outgoing
 from .._jobs.job import Job, JobState
 from .._journal import facts
 from .._journal.journal import AnyJournal
-from ..errors import JournalError, SessionClosed, SubmissionUnknown, VeoError
+from ..errors import ApiError, JournalError, SessionClosed, SubmissionUnknown, VeoError
 from .listed_tasks import HOUR
 from .sending_again import Attempt
 
@@ -121,11 +122,11 @@ class AttemptLog:
             return False
         return True
 
-    async def close(self, attempt: Attempt, outcome: Literal["refused", "not_sent"]) -> None:
+    async def close(self, attempt: Attempt, refused: ApiError | None = None) -> None:
         """
-        Make it durable that an attempt bought nothing.
+        Make it durable that an attempt bought nothing: it was refused, or not sent.
         """
-        await self._write(self._closed(attempt, outcome))
+        await self._write(self._closed(attempt, refused))
 
     def may_send(self, key: str) -> bool:
         """
@@ -133,12 +134,12 @@ class AttemptLog:
         """
         return self.journal is None or self.journal.may_send(key)
 
-    def close_soon(self, attempt: Attempt, outcome: Literal["refused", "not_sent"]) -> None:
+    def close_soon(self, attempt: Attempt, refused: ApiError | None = None) -> None:
         """
         Write down in the background that an attempt bought nothing.
         """
         if self.journal is not None:
-            self.journal.write_soon(self._closed(attempt, outcome))
+            self.journal.write_soon(self._closed(attempt, refused))
 
     def withdraw(self, key: str) -> None:
         """
@@ -155,8 +156,14 @@ class AttemptLog:
             with suppress(JournalError):
                 await self.journal.write(facts.Disowned(key=key, task_id=task_id))
 
-    def _closed(self, attempt: Attempt, outcome: Literal["refused", "not_sent"]) -> facts.AttemptClosed:
-        return facts.AttemptClosed(key=attempt.key, attempt=attempt.number, outcome=outcome, at=self.wall())
+    def _closed(self, attempt: Attempt, refused: ApiError | None) -> facts.AttemptClosed:
+        return facts.AttemptClosed(
+            key=attempt.key,
+            attempt=attempt.number,
+            outcome="refused" if refused else "not_sent",
+            at=self.wall(),
+            reason=dump_refusal(refused) if refused else None,
+        )
 
     async def _write(self, fact: facts.Accepted | facts.AttemptClosed, *, task_id: str | None = None) -> None:
         """

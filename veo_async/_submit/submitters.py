@@ -169,7 +169,7 @@ class Submitters:
             error = caught
             if not outgoing.left:  # spares the next session the question what became of it
                 self.reconciling.reconciler.closed(attempt.key)
-                self.attempt_log.close_soon(attempt, "not_sent")
+                self.attempt_log.close_soon(attempt)
             raise
         finally:
             report(self.queue.lane, error, left=outgoing.left, sent_at=entered_at)
@@ -195,7 +195,7 @@ class Submitters:
                 await self.reconciling.refused(submission, attempt, outcome.error)
             case NotSent():
                 self.reconciling.reconciler.closed(attempt.key)
-                await self.attempt_log.close(attempt, "not_sent")
+                await self.attempt_log.close(attempt)
                 self.queue.put_again(submission, outcome.error)
             case Unknown():
                 self.reconciling.add(submission, trace_id=outcome.trace_id)

@@ -1,0 +1,176 @@
+"""
+One delivery: what a worker does with a request from the queue, and when it is delivered again.
+
+procrastinate delivers at least once, and is never trusted with money: the shared journal knows what was bought.
+A delivery ends as done with any outcome that is final, also a failed task or a refusal: the journal has outcomes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+from procrastinate import BaseRetryStrategy, Blueprint, JobContext, RetryDecision
+from procrastinate.exceptions import AlreadyEnqueued
+from procrastinate.jobs import Job as QueuedJob
+
+from .. import (
+    ApiError,
+    AuthenticationError,
+    InsufficientBalance,
+    InvalidRequest,
+    JobFailed,
+    KeyConflict,
+    RateLimited,
+    Request,
+    ServerError,
+    SessionClosed,
+    SubmissionUnknown,
+    VeoError,
+    VeoSession,
+    VideoResult,
+)
+from .._api.journal_text import load_request
+from .._journal.postgres_connection import Address
+from .._journal.postgres_rows import digest, readable
+from .database import connected
+from .enqueueing import QUEUE
+from .outcomes import ROUNDS, park, read_outcomes
+
+__all__ = ["DESK", "Desk", "blueprint", "new_blueprint"]
+
+_LOG: Final = logging.getLogger("veo_async")
+DESK: Final = "veo"  # where a worker's context has its desk
+_LONGEST_PAUSE: Final = 300  # seconds between two deliveries of a request
+
+# A person can mend these without a new request: another token, more credits, a server that is well again.
+_CURABLE: Final = (AuthenticationError, InsufficientBalance, RateLimited, ServerError)
+_FINAL: Final = (ApiError, InvalidRequest, JobFailed, KeyConflict)
+_HANDED_BACK: Final = (asyncio.CancelledError, SessionClosed)
+
+
+class _Parked(Exception):
+    """
+    The delivery is given up; a person has to look at it.
+    """
+
+
+class _Redelivery(BaseRetryStrategy):
+    """
+    When a request is delivered again: at once after a hand-over, else after 1 s, doubling to 5 min.
+    """
+
+    def get_retry_decision(self, *, exception: BaseException, job: QueuedJob) -> RetryDecision | None:
+        """
+        Decide about one delivery, after an error; None gives it up.
+        """
+        if isinstance(exception, _Parked):
+            return None
+        pause = 0 if isinstance(exception, _HANDED_BACK) else min(2 ** min(job.attempts, 10), _LONGEST_PAUSE)
+        return RetryDecision(retry_in={"seconds": pause})
+
+
+@frozen
+class Desk:
+    """
+    What a worker's deliveries share.
+
+    Attributes:
+        session: makes the videos; entered, with the shared journal.
+        out: the directory where videos are saved.
+        address: where the journal is.
+    """
+
+    session: VeoSession
+    out: Path
+    address: Address
+
+    async def make(self, key: str, request: str, *, to: str | None, retry_of: str | None) -> str:
+        """
+        Have the video made and saved; returns what became of it, in words.
+        """
+        try:
+            result = await self.session.submit(
+                await self._read(key, request), key=key, retry_failed=await self._is_last(key, retry_of)
+            )
+        except SubmissionUnknown as error:
+            await self._count_round(key, error)
+            raise
+        except _FINAL as error:
+            if isinstance(error, _CURABLE):
+                _LOG.error("key %s is delivered again later: %s", key, error)
+                raise
+            _LOG.warning("key %s has no video: %s", key, error)
+            return str(error)
+        if to is not None:
+            await self._save(result, to)
+        return f"task {result.task_id}"
+
+    async def _read(self, key: str, text: str) -> Request:
+        try:
+            return load_request(text)
+        except Exception as error:
+            unread = InvalidRequest("this version of veo_async cannot read the request; enqueue it anew")
+            await self._count_round(key, unread, rounds=ROUNDS)
+            raise _Parked from error
+
+    async def _is_last(self, key: str, retry_of: str | None) -> bool:
+        """
+        Tell whether the task to be bought again is still the key's last: a repeated delivery must not buy twice.
+        """
+        if retry_of is None:
+            return False
+        async with connected(self.address) as connection:
+            found = (await read_outcomes(connection, [key], schema=self.address.schema)).get(key)
+        return isinstance(found, JobFailed) and found.task_id == retry_of
+
+    async def _count_round(self, key: str, error: VeoError, rounds: int = 1) -> None:
+        async with connected(self.address) as connection:
+            if await park(connection, key, error, schema=self.address.schema, rounds=rounds):
+                raise _Parked(f"key {key} needs a person: {error}") from error
+
+    async def _save(self, result: VideoResult, to: str) -> None:
+        path = self.out / to
+        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+        for number, video in enumerate(result.videos, 1):
+            place = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+            await self.session.download(video, place)
+
+
+async def _make(
+    context: JobContext,
+    *,
+    key: str,
+    request: str,
+    to: str | None = None,
+    then: str | None = None,
+    retry_of: str | None = None,
+) -> str:
+    """
+    Make one video; the arguments are those that `enqueue` wrote.
+    """
+    desk: Desk = context.additional_context[DESK]
+    words = await desk.make(readable(key), request, to=to, retry_of=retry_of)
+    if then is not None:
+        lock = f"veo then {digest(then + ' ' + key)}"
+        following = context.app.configure_task(then, allow_unknown=True, queueing_lock=lock)
+        with suppress(AlreadyEnqueued):
+            await following.defer_async(key=readable(key))
+    return words
+
+
+def new_blueprint() -> Blueprint:
+    """
+    Make a blueprint for one app, since an app renames the tasks of what it takes in.
+    """
+    made = Blueprint()
+    made.task(name="make", queue=QUEUE, retry=_Redelivery(), pass_context=True)(_make)
+    return made
+
+
+# For an app of one's own: `app.add_tasks_from(blueprint, namespace="veo")`; then `Worker(app=app)`.
+blueprint: Final = new_blueprint()

@@ -1,0 +1,78 @@
+"""
+What procrastinate leaves to its users: deliveries of dead workers, and ends that cannot be written down at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Final
+
+import psycopg
+from procrastinate.connector import BaseConnector
+from procrastinate.exceptions import ConnectorException
+from procrastinate.manager import JobManager
+
+__all__ = ["SureJobManager", "take_back"]
+
+_LOG: Final = logging.getLogger("veo_async")
+_AT_ONCE: Final = 1000  # deliveries that are taken back in one turn
+_PAUSE: Final = 0.2  # seconds before the end of a delivery is written down again
+
+
+class SureJobManager(JobManager):
+    """
+    Writes down how deliveries end, also if the database is away for a while.
+
+    procrastinate ends a delivery by its id alone: who ends one that another worker has ended already gets an error
+    that nobody awaits. It is harmless, as the journal knows what was bought, so it is only noted.
+
+    Args:
+        patience: for how many seconds to try; then other workers take the delivery back.
+    """
+
+    def __init__(self, connector: BaseConnector, patience: float) -> None:
+        super().__init__(connector)
+        self._patience = patience
+
+    async def finish_job(self, *args: Any, **kwargs: Any) -> None:
+        """
+        End a delivery.
+        """
+        await self._surely(lambda: super(SureJobManager, self).finish_job(*args, **kwargs))
+
+    async def retry_job(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Hand a delivery back.
+        """
+        await self._surely(lambda: super(SureJobManager, self).retry_job(*args, **kwargs))
+
+    async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience):
+                while True:
+                    try:
+                        return await write()
+                    except ConnectorException as error:
+                        if isinstance(error.__cause__, psycopg.errors.RaiseException):
+                            _LOG.debug("a delivery has ended elsewhere: %s", error.__cause__)
+                            return None
+                        await asyncio.sleep(_PAUSE)
+
+
+async def take_back(manager: JobManager, queues: Sequence[str], lease: float) -> int:
+    """
+    Put deliveries of workers without a heartbeat back into the queue; returns how many.
+    """
+    taken = 0
+    for queue in queues:
+        stalled = await manager.get_stalled_jobs(queue=queue, seconds_since_heartbeat=lease)
+        for job in islice(stalled, _AT_ONCE):
+            await manager.retry_job(job)  # if another worker was quicker, this does nothing
+            taken += 1
+    if taken:
+        _LOG.info("took back %d deliveries of workers that have died", taken)
+    return taken

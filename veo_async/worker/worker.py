@@ -1,0 +1,199 @@
+"""
+`Worker`: a session that makes videos, and procrastinate's worker that brings it the requests of the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from attrs import define, field
+from procrastinate import App, PsycopgConnector
+from procrastinate.exceptions import ConnectorException
+
+from .. import ConfigurationError, JournalError, PostgresJournal, SessionStats, VeoSession
+from .._journal.postgres_connection import Address, explain, is_outage
+from .database import address_of, connected
+from .deliveries import DESK, Desk, new_blueprint
+from .enqueueing import QUEUE
+from .handing_back import SureJobManager, take_back
+
+__all__ = ["Worker"]
+
+_LOG: Final = logging.getLogger("veo_async")
+_FETCH_EVERY: Final = 1.0  # seconds; procrastinate sends no notice of what is delivered again
+_CONNECTIONS: Final = 4
+_PAUSE: Final = 0.5  # seconds before procrastinate's worker is run again
+_NAMESPACE: Final = "veo"
+
+
+def _new_session(journal: PostgresJournal) -> VeoSession:
+    return VeoSession(journal=journal)
+
+
+@define(eq=False)
+class Worker:
+    """
+    Makes the videos that any program has enqueued in this database.
+
+        asyncio.run(Worker("postgresql://...").run())
+
+    Args:
+        dsn: the database's address; falls back to `VEO_ASYNC_DATABASE`.
+        session: makes the session, which must use the journal that it is given; for a session with policies, limits
+            or observers of one's own.
+        concurrency: how many requests this worker has at once; waiting for a video costs little.
+        lease: the seconds after which the requests of a worker that died are another's.
+        out: the directory where videos are saved that were enqueued with `to`.
+        schema: the schema with the journal's tables.
+        app: an app of one's own, not open, that has taken in `blueprint` with the namespace `veo`; the worker runs its
+            tasks of all `queues`.
+        queues: the queues that are worked on.
+    """
+
+    dsn: str | None = None
+    session: Callable[[PostgresJournal], VeoSession] = field(default=_new_session, kw_only=True)
+    concurrency: int = field(default=1000, kw_only=True)
+    lease: float = field(default=30.0, kw_only=True)
+    out: str | os.PathLike[str] = field(default=".", kw_only=True)
+    schema: str = field(default="veo", kw_only=True)
+    app: App | None = field(default=None, kw_only=True)
+    queues: tuple[str, ...] = field(default=(QUEUE,), kw_only=True)
+    _journal: PostgresJournal | None = field(init=False, default=None)
+    _veo: VeoSession | None = field(init=False, default=None)
+    _is_delivering: bool = field(init=False, default=False)
+    _stopping: asyncio.Event = field(init=False, factory=asyncio.Event)
+
+    @property
+    def is_ready(self) -> bool:
+        """
+        Whether it gets requests, and may buy videos for them.
+        """
+        return self._is_delivering and self._journal is not None and self._journal.is_live
+
+    @property
+    def stats(self) -> SessionStats | None:
+        """
+        What its session has done so far; None before it runs.
+        """
+        return None if self._veo is None else self._veo.stats
+
+    def stop(self) -> None:
+        """
+        Let `run` end: nothing more is fetched, and what is waited for is handed to other workers.
+        """
+        self._stopping.set()
+
+    async def run(self, *, signals: bool = True) -> None:
+        """
+        Work until `stop`, cancellation, or SIGTERM.
+
+        Args:
+            signals: whether SIGTERM stops it.
+
+        Raises:
+            ConfigurationError: there is no database or no token, or they cannot be used.
+            JournalError: the database cannot be reached at first or lacks the tables, or it has lost facts. Outages
+                are waited for.
+        """
+        address = address_of(self.dsn, self.schema)
+        journal = PostgresJournal(address.dsn, lease=self.lease, schema=self.schema)
+        app = self.app or _own_app(address)
+        if f"{_NAMESPACE}:make" not in app.tasks:
+            raise ConfigurationError("the app lacks our task: app.add_tasks_from(blueprint, namespace='veo')")
+        await _check_tables(address)
+        app.job_manager = SureJobManager(app.connector, self.lease)
+        async with self.session(journal) as veo, app.open_async():
+            self._journal, self._veo = journal, veo
+            desk = Desk(veo, Path(self.out), address)
+            with _until_terminated(self.stop) if signals else nullcontext():
+                await self._run(self._deliver(app, desk), self._sweep(app, journal))
+
+    async def _run(self, *parts: Coroutine[Any, Any, None]) -> None:
+        """
+        Run the parts until the worker is to stop, or one of them fails.
+        """
+        tasks = [asyncio.create_task(part) for part in [*parts, self._stopped()]]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stopped(self) -> None:
+        await self._stopping.wait()
+
+    async def _deliver(self, app: App, desk: Desk) -> None:
+        """
+        Run procrastinate's worker, and again when an outage of the database has ended it.
+        """
+        while True:
+            try:
+                self._is_delivering = True
+                await app.run_worker_async(
+                    queues=[*self.queues],
+                    concurrency=self.concurrency,
+                    additional_context={DESK: desk},
+                    fetch_job_polling_interval=_FETCH_EVERY,
+                    shutdown_graceful_timeout=0,  # an awaiter that is cancelled harms no job
+                    install_signal_handlers=False,
+                    update_heartbeat_interval=self.lease / 4,
+                    stalled_worker_timeout=self.lease,
+                )
+            except ConnectorException as error:
+                if isinstance(error.__cause__, psycopg.Error) and not is_outage(error.__cause__):
+                    raise explain(desk.address, error.__cause__) from error
+                _LOG.warning("the queue waits for its database: %s", error.__cause__ or error)
+            finally:
+                self._is_delivering = False
+            await asyncio.sleep(_PAUSE)
+
+    async def _sweep(self, app: App, journal: PostgresJournal) -> None:
+        """
+        Take back the deliveries of dead workers, every half lease, and raise what has made the journal useless.
+        """
+        while journal.failure is None:
+            with suppress(ConnectorException):
+                await take_back(app.job_manager, self.queues, self.lease)
+            await asyncio.sleep(self.lease / 2)
+        raise JournalError(*journal.failure.args)
+
+
+def _own_app(address: Address) -> App:
+    app = App(
+        connector=PsycopgConnector(
+            conninfo=address.dsn,
+            min_size=1,
+            max_size=_CONNECTIONS,
+            kwargs={"application_name": "veo_async worker"},
+        )
+    )
+    app.add_tasks_from(new_blueprint(), namespace=_NAMESPACE)
+    return app
+
+
+async def _check_tables(address: Address) -> None:
+    async with connected(address) as connection:
+        await connection.execute("SELECT FROM procrastinate_jobs LIMIT 0")
+
+
+@contextmanager
+def _until_terminated(stop: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    with suppress(NotImplementedError):  # Windows has no such handler
+        loop.add_signal_handler(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        with suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGTERM)
