@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -91,12 +91,9 @@ class Stage:
         """
         Wait until nothing is left to deliver; returns how the deliveries have ended, in their order.
         """
-        async with asyncio.timeout(HANGING):
-            while True:
-                rows = self.sql("SELECT status::text FROM procrastinate_jobs ORDER BY id")
-                if not {"todo", "doing"} & {status for (status,) in rows}:
-                    return [status for (status,) in rows]
-                await asyncio.sleep(0.05)
+        unfinished = "SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing') LIMIT 1"
+        await until(lambda: not self.sql(unfinished))
+        return [status for (status,) in self.sql("SELECT status::text FROM procrastinate_jobs ORDER BY id")]
 
     def check(self, delivered: dict[str, str]) -> None:
         """
@@ -118,6 +115,15 @@ async def staged(dsn: str, faults: Faults | None = None, **settings: Any) -> Asy
                 if child.returncode is None:
                     child.kill()
                 await child.wait()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """
+    Wait until a condition holds that nothing tells of.
+    """
+    async with asyncio.timeout(HANGING):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 def requests(count: int) -> list[tuple[str, TextToVideo]]:

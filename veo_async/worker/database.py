@@ -12,12 +12,14 @@ from typing import Final
 import psycopg
 from procrastinate.schema import SchemaManager
 
-from .. import ConfigurationError, JournalError, PostgresJournal
+from .. import ConfigurationError, JournalError, KeyConflict, PostgresJournal
 from .._journal.postgres_connection import Address, Connection, explain
+from .._journal.postgres_rows import readable
 
-__all__ = ["DATABASE", "address_of", "connected", "explaining", "install"]
+__all__ = ["DATABASE", "address_of", "connected", "explaining", "install", "key_conflict"]
 
 DATABASE: Final = "VEO_ASYNC_DATABASE"
+_CONFLICT: Final = "VEO04"
 _NO_TABLES: Final = ("3F000", "42P01", "42883")  # no such schema, relation or function
 
 
@@ -34,6 +36,14 @@ def address_of(database: str | None, schema: str) -> Address:
     return Address(dsn, schema)
 
 
+def key_conflict(stored_key: str) -> KeyConflict:
+    """
+    Make the error for a key, as it is stored, that stands for a different request.
+    """
+    key = readable(stored_key)
+    return KeyConflict(f"the key {key!r} stands for a different request already", key=key)
+
+
 @contextmanager
 def explaining(address: Address | None = None) -> Iterator[None]:
     """
@@ -41,12 +51,15 @@ def explaining(address: Address | None = None) -> Iterator[None]:
 
     Raises:
         JournalError: the database cannot be reached, or lacks the tables.
+        KeyConflict: a key stands for a different request.
     """
     try:
         yield
     except psycopg.Error as error:
         if error.sqlstate in _NO_TABLES:
             raise JournalError("the database has no queue: make it with `veo-async queue init`") from error
+        if error.sqlstate == _CONFLICT:
+            raise key_conflict(str(error.diag.message_primary)) from error
         if address is None:
             raise
         raise explain(address, error) from error

@@ -12,18 +12,17 @@ from typing import Any, Final, TypeAlias
 import psycopg
 from psycopg.rows import tuple_row
 
-from .. import InvalidRequest, KeyConflict, Request
+from .. import InvalidRequest, Request
 from .._api.journal_text import dump_request
-from .._journal.postgres_rows import digest, readable, stored
+from .._journal.postgres_rows import digest, stored
 from .._journal.postgres_schema import named
-from .database import address_of, connected, explaining
+from .database import address_of, connected, explaining, key_conflict
 
 __all__ = ["QUEUE", "TASK", "delivery", "enqueue", "enqueue_blocking", "enqueue_many", "put"]
 
 QUEUE: Final = "veo"
 TASK: Final = "veo:make"
 _ENQUEUED: Final = "SELECT SCHEMA.enqueued(%(queue)s, %(task)s, %(priority)s, %(items)s)"
-_CONFLICT: Final = "VEO04"
 _AT_ONCE: Final = 1000
 
 Delivery: TypeAlias = Mapping[str, Any]
@@ -173,6 +172,5 @@ def _added(row: Any) -> int:
     answer = next(iter(row.values())) if isinstance(row, Mapping) else row[0]
     answer = json.loads(answer) if isinstance(answer, str) else answer  # Django leaves JSON as text
     if "conflict" in answer:
-        key = readable(answer["conflict"])
-        raise KeyConflict(f"the key {key!r} stands for a different request already", key=key)
+        raise key_conflict(answer["conflict"])
     return int(answer["added"])
