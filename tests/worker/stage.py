@@ -91,7 +91,7 @@ class Stage:
         """
         Wait until nothing is left to deliver; returns how the deliveries have ended, in their order.
         """
-        unfinished = "SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing') LIMIT 1"
+        unfinished = "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing') LIMIT 1"
         await until(lambda: not self.sql(unfinished))
         return [status for (status,) in self.sql("SELECT status::text FROM procrastinate_jobs ORDER BY id")]
 

@@ -15,7 +15,7 @@ from veo_async import ConfigurationError, InvalidRequest, JournalError, KeyConfl
 from veo_async.worker import enqueue, enqueue_blocking, enqueue_many
 from veo_async.worker.database import DATABASE
 
-BLOCKED = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+BLOCKED = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 WHALE, OWL = TextToVideo("a whale"), TextToVideo("an owl")
 
 

@@ -65,12 +65,6 @@ async def test_a_worker_that_is_terminated_hands_over_at_once(database: str) -> 
             await until(lambda: worker.is_ready)
             leaving.send_signal(signal.SIGTERM)
             assert 0 == await asyncio.wait_for(leaving.wait(), HANGING)
-            while (
-                stage.simulator.core.tasks
-                and worker.stats
-                and not worker.stats.requests.get("retrieve_batch")
-            ):
-                await asyncio.sleep(0.01)
             for task_id in [*stage.simulator.core.tasks]:
                 stage.simulator.core.finish(task_id)
             results = await asyncio.wait_for(asyncio.gather(*waiting), HANGING)
