@@ -5,7 +5,7 @@ What many test files use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -51,6 +51,23 @@ def schema(postgres: Postgres) -> Iterator[str]:
     asyncio.run(PostgresJournal(postgres.dsn, schema=name).install())
     yield name
     do(postgres.dsn, f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+@pytest.fixture
+async def database(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """
+    The address of a database of the test's own with a queue in it; VEO_ASYNC_DATABASE names it, too.
+    """
+    from tests.postgres.server import do
+    from veo_async.worker.database import DATABASE, install
+
+    name = f"veo_{uuid4().hex[:12]}"
+    do(postgres.dsn, f"CREATE DATABASE {name}")
+    dsn = postgres.dsn.replace("/postgres?", f"/{name}?")
+    monkeypatch.setenv(DATABASE, dsn)
+    await install()
+    yield dsn
+    do(postgres.dsn, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -138,21 +138,15 @@ class _Watch:
     _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
     _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
 
-    @property
-    def is_started(self) -> bool:
-        """
-        Whether it listens.
-        """
-        return bool(self._tasks)
-
     async def start(self) -> None:
         """
         Check that the database is there, and begin to listen, unless that was done before.
         """
-        async with connected(self.address) as connection:
-            await read_outcomes(connection, [], schema=self.address.schema)
-        if not self._tasks:
-            self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._answer())]
+        async with self._turn:
+            if not self._tasks:
+                async with connected(self.address) as connection:
+                    await read_outcomes(connection, [], schema=self.address.schema)
+                self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._answer())]
 
     async def stop(self) -> None:
         """
@@ -270,8 +264,7 @@ async def _watching(address: Address) -> AsyncIterator[_Watch]:
     watch = watches.setdefault(place, _Watch(address))
     watch.users += 1
     try:
-        if not watch.is_started:
-            await watch.start()
+        await watch.start()
         yield watch
     finally:
         watch.users -= 1
