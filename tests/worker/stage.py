@@ -26,18 +26,18 @@ PROGRAM = """
 import asyncio, sys
 from tests.worker.stage import worker
 
-asyncio.run(worker(*sys.argv[1:3], lease=float(sys.argv[3])).run())
+asyncio.run(worker(*sys.argv[1:3], lease=float(sys.argv[3]), speed=float(sys.argv[4])).run())
 """
 
 
-def worker(url: str, dsn: str, *, lease: float = 1.0, **options: Any) -> Worker:
+def worker(url: str, dsn: str, *, lease: float = 1.0, speed: float = SPEED, **options: Any) -> Worker:
     """
     Make a worker that is as fast as the simulator.
     """
 
     def session(journal: PostgresJournal) -> VeoSession:
         retry = RetryPolicy(first=0.02, max_delay=0.2, grace=1.0, drain=0.5)
-        polling = PollPolicy().scaled(1 / SPEED)
+        polling = PollPolicy().scaled(1 / speed)
         return VeoSession(TOKEN, base_url=url, journal=journal, polling=polling, retry=retry)
 
     return Worker(dsn, session=session, lease=lease, **options)
@@ -76,7 +76,8 @@ class Stage:
         """
         Start a worker in a process of its own.
         """
-        command = (sys.executable, "-c", PROGRAM, self.simulator.url, self.dsn, str(lease))
+        speed = self.simulator.settings.speed
+        command = (sys.executable, "-c", PROGRAM, self.simulator.url, self.dsn, str(lease), str(speed))
         child = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
         self.children.append(child)
         return child
@@ -106,7 +107,7 @@ class Stage:
 
 @asynccontextmanager
 async def staged(dsn: str, faults: Faults | None = None, **settings: Any) -> AsyncIterator[Stage]:
-    async with Simulator(Settings(speed=SPEED, **settings), faults=faults) as simulator:
+    async with Simulator(Settings(**{"speed": SPEED, **settings}), faults=faults) as simulator:
         stage = Stage(simulator, dsn)
         try:
             yield stage
