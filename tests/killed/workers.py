@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from random import Random
 
 from attrs import define, field, frozen
@@ -67,7 +68,8 @@ async def deaths(stage: Stage, plan: Plan) -> Found:
     killing = asyncio.create_task(_kill(stage, plan, workers, found))
     results = await asyncio.gather(*waiting)
     killing.cancel()
-    await asyncio.gather(killing, return_exceptions=True)
+    with suppress(asyncio.CancelledError):
+        await killing
     found.seconds = time.monotonic() - began_at
     await stage.delivered()
     found.bought = stage.simulator.core.accepted

@@ -77,8 +77,13 @@ class Stage:
         Start a worker in a process of its own.
         """
         speed = self.simulator.settings.speed
-        command = (sys.executable, "-c", PROGRAM, self.simulator.url, self.dsn, str(lease), str(speed))
-        child = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+        return await self.start(PROGRAM, self.simulator.url, self.dsn, str(lease), str(speed))
+
+    async def start(self, program: str, *arguments: str) -> asyncio.subprocess.Process:
+        """
+        Run a program in a process of its own.
+        """
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, *arguments, cwd=ROOT)
         self.children.append(child)
         return child
 

@@ -114,7 +114,7 @@ async def test_what_a_person_can_cure_is_delivered_again(
 
 async def test_an_app_of_ones_own_has_the_task_and_its_followers(stage: Stage) -> None:
     """Its worker also runs what comes after a video, once the outcome is there."""
-    app = App(connector=PsycopgConnector(conninfo=stage.dsn, min_size=1, max_size=4))
+    app = App(connector=PsycopgConnector(conninfo=stage.dsn))
     app.add_tasks_from(new_blueprint(), namespace="veo")
     seen: asyncio.Queue[tuple[str, object]] = asyncio.Queue()
 

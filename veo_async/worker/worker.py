@@ -54,7 +54,8 @@ class Worker:
         out: the directory where videos are saved that were enqueued with `to`.
         schema: the schema with the journal's tables.
         app: an app of one's own, not open, that has taken in `blueprint` with the namespace `veo`; the worker runs its
-            tasks of all `queues`.
+            tasks of all `queues`. Its connections should be in autocommit mode (`PsycopgConnector(configure=...)`):
+            a worker that is frozen in the middle of a fetch would otherwise lock the request for all others.
         queues: the queues that are worked on.
     """
 
@@ -169,6 +170,11 @@ class Worker:
         raise JournalError(*journal.failure.args)
 
 
+async def _autocommit(connection: psycopg.AsyncConnection[Any]) -> None:
+    # Otherwise a worker that is frozen between a fetch and its commit would lock the request for all others.
+    await connection.set_autocommit(True)
+
+
 def _own_app(address: Address) -> App:
     app = App(
         connector=PsycopgConnector(
@@ -176,6 +182,7 @@ def _own_app(address: Address) -> App:
             min_size=1,
             max_size=_CONNECTIONS,
             kwargs={"application_name": "veo_async worker"},
+            configure=_autocommit,
         )
     )
     app.add_tasks_from(new_blueprint(), namespace=_NAMESPACE)
