@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 from uuid import uuid4
@@ -20,6 +20,7 @@ from attrs import define, field
 from tests.postgres.server import Postgres, Server, do
 from veo_async import Job, KeyConflict, PollPolicy, PostgresJournal, RetryPolicy, TextToVideo, VeoSession
 from veo_async._api.marks import mark_of
+from veo_async._journal.account_limits import AccountLimits
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 
 SPEED = 100
@@ -74,6 +75,15 @@ class Shared:
         journal = PostgresJournal(self.dsn, schema=self.schema, lease=LEASE)
         return VeoSession(TOKEN, base_url=self.simulator.url, journal=journal, polling=POLLING, retry=RETRY)
 
+    async def limit(self, limits: AccountLimits) -> None:
+        """
+        Set the limits of the account.
+        """
+        journal = PostgresJournal(self.dsn, schema=self.schema)
+        await journal.open(TOKEN)
+        await journal.set_limits(limits)
+        await journal.close()
+
     async def child(self, count: int) -> asyncio.subprocess.Process:
         """
         Start a process that asks for so many keys, and prints each with its task.
@@ -105,8 +115,8 @@ async def sharing(postgres: Postgres, schema: str, faults: Faults | None = None)
                 await child.wait()
 
 
-def requests(count: int) -> list[tuple[str, TextToVideo]]:
-    return [(f"key {number}", TextToVideo(f"prompt {number // 2}")) for number in range(count)]
+def requests(count: int, prefix: str = "") -> list[tuple[str, TextToVideo]]:
+    return [(f"{prefix}key {number}", TextToVideo(f"prompt {number // 2}")) for number in range(count)]
 
 
 def tasks(jobs: list[Job]) -> dict[str, str]:
@@ -192,6 +202,52 @@ async def test_processes_that_are_killed_lose_nothing(postgres: Postgres, own_sc
         assert 0 == last.returncode
         shared.check(said(text))
         assert count == shared.simulator.core.accepted
+
+
+def assert_rate(times: list[float], *, slot: float, burst: int) -> None:
+    """
+    In ten slots there are at most ten submits and a burst.
+    """
+    most = 10 + burst
+    assert all(last - first >= 10 * slot for first, last in zip(times, times[most:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("limits", "duration"),
+    [
+        (AccountLimits(submits_per_second=10.0, burst=2), 0.1),
+        (AccountLimits(max_in_flight=4), 0.1),
+    ],
+    ids=["rate", "in flight"],
+)
+async def test_the_limits_of_an_account_hold_for_all_its_sessions(
+    postgres: Postgres, own_schema: str, limits: AccountLimits, duration: float
+) -> None:
+    """
+    Four sessions submit at once, answers are lost, one is killed with -9 and another buys what it has left.
+    """
+    faults = Faults(seed=1).add("drop_after", on="submit", share=0.2)
+    async with sharing(postgres, own_schema, faults) as shared, AsyncExitStack() as stack:
+        shared.simulator.core.next_durations.extend([duration] * 100)
+        veos = [await stack.enter_async_context(shared.session()) for _ in range(3)]
+        await shared.limit(limits)
+        child = await shared.child(9)
+        assert child.stdout is not None
+        jobs = [job for n, veo in enumerate(veos) for job in veo.submit_many(requests(9, f"{n} "))]
+        await child.stdout.readline()
+        jobs += veos[0].submit_many(requests(9))
+        child.kill()
+        await asyncio.gather(*jobs)
+        shared.check(tasks(jobs))
+        bought = [*shared.simulator.core.tasks.values()]
+    if limits.submits_per_second is not None:
+        assert_rate(
+            [task.created_at for task in bought], slot=1 / limits.submits_per_second, burst=limits.burst
+        )
+    if limits.max_in_flight is not None:
+        for task in bought:
+            at_work = [one for one in bought if one.created_at <= task.created_at < one.ends_at]
+            assert len(at_work) <= limits.max_in_flight
 
 
 async def test_an_outage_of_the_database_is_waited_for(own_schema: str, postgres: Postgres) -> None:
