@@ -35,6 +35,7 @@ class Queue:
     reconciler: Reconciler
     max_wait: float | None  # seconds that a job may wait for its turn; None for ever
     _waiting: deque[Submission] = field(init=False, factory=deque)
+    _last: int = field(init=False, default=0)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _closed: bool = field(init=False, default=False)
 
@@ -42,6 +43,8 @@ class Queue:
         """
         Queue a job behind all others.
         """
+        self._last += 1
+        submission.place = self._last
         self._waiting.append(submission)
         self._woken.set()
 
@@ -61,7 +64,7 @@ class Queue:
         """
         submission.job.attempts -= 1
         if not self._withdrawn(submission, reason):
-            earlier = takewhile(lambda one: one.queued_at < submission.queued_at, self._waiting)
+            earlier = takewhile(lambda one: one.place < submission.place, self._waiting)
             self._return(submission, sum(1 for _ in earlier))
 
     def _withdrawn(self, submission: Submission, reason: BaseException | str) -> bool:

@@ -198,7 +198,7 @@ class Submitters:
             self._most_asking = min(2 * self._most_asking, self.most)
         except HeldBack as held:
             if self._most_asking == self.most:
-                log.info("submits wait: %s", held)
+                log.info("submits wait: %s", held.args[0])
             self._most_asking = 1
             raise
         finally:
@@ -209,7 +209,7 @@ class Submitters:
         lane = self.queue.lane
         if isinstance(error, HeldBack):
             lane.gate.held_back(lane.now(), sent_at=sent_at, seconds=error.seconds)
-            lane.trouble = str(error)
+            lane.trouble = str(error.args[0])
             lane.changed()
         else:
             report(lane, error, left=left, sent_at=sent_at)
