@@ -5,19 +5,25 @@ The limits that all sessions of an account share: what they hold back, and what 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests._journal.lives import accepted, failed, not_sent, refused, sending, settled
-from tests.postgres.sessions import Shared, item
+from tests.postgres.sessions import Shared, item, session_of
 from veo_async._journal.account_limits import AccountLimits
 from veo_async._journal.facts import Fact, Fenced, HeldBack
 from veo_async._journal.postgres import PostgresJournal
+from veo_async._journal.postgres_rows import fact_row
 from veo_async.errors import ConfigurationError, UsageError
 
 SLOW = AccountLimits(submits_per_second=0.01)
+WAITING = (
+    "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE '%SCHEMA.write%' AND wait_event_type = 'Lock'"
+)
 
 
 async def holding(shared: Shared, *keys: str) -> PostgresJournal:
@@ -120,6 +126,31 @@ async def test_a_turn_comes_with_time(shared: Shared) -> None:
     assert [0, True] == [await ask(journal, key) and True for key in "cd"]
     shared.sql("UPDATE SCHEMA.account SET next_at = next_at - interval '1 day'")
     assert [0, 0, True] == [await ask(journal, key) and True for key in "def"]
+
+
+async def test_a_higher_rate_holds_at_once(shared: Shared) -> None:
+    """What had to wait for a slow rate's slot waits for a slot of the new one at most."""
+    journal = await holding(shared, "a", "b")
+    await journal.set_limits(SLOW)
+    await ask(journal, "a")
+    await journal.set_limits(AccountLimits(submits_per_second=0.1))
+    wait = await ask(journal, "b")
+    assert wait
+    assert wait <= 10
+
+
+@pytest.mark.parametrize("limits", [SLOW, AccountLimits(max_in_flight=1)], ids=["rate", "in flight"])
+async def test_one_session_waits_for_another(shared: Shared, limits: AccountLimits) -> None:
+    """Who asks while another's turn is not committed yet gets the answer after it."""
+    first, second = await holding(shared, "a"), await holding(shared, "b")
+    await first.set_limits(limits)
+    with psycopg.connect(shared.server.dsn) as other:
+        works = json.dumps([[fact_row(sending("a"))]])
+        other.execute(f"SELECT {shared.schema}.write(%s, %s)", [session_of(first), works])
+        asking = asyncio.create_task(ask(second, "b"))
+        while not (asking.done() or shared.sql(WAITING)[0][0]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert 0 != await asking
 
 
 async def test_what_is_held_back_is_not_written(shared: Shared) -> None:

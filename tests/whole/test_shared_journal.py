@@ -18,7 +18,16 @@ import pytest
 from attrs import define, field
 
 from tests.postgres.server import Postgres, Server, do
-from veo_async import Job, KeyConflict, PollPolicy, PostgresJournal, RetryPolicy, TextToVideo, VeoSession
+from veo_async import (
+    AccountLimits,
+    Job,
+    KeyConflict,
+    PollPolicy,
+    PostgresJournal,
+    RetryPolicy,
+    TextToVideo,
+    VeoSession,
+)
 from veo_async._api.marks import mark_of
 from veo_async._journal.account_limits import AccountLimits
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
