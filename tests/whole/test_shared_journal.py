@@ -29,7 +29,6 @@ from veo_async import (
     VeoSession,
 )
 from veo_async._api.marks import mark_of
-from veo_async._journal.account_limits import AccountLimits
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
 from veo_async.simulator._records import Task
 

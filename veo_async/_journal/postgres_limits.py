@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LIMITS"]
+from .facts import HeldBack, Sending
+
+__all__ = ["GET_LIMITS", "LIMITS", "SET_LIMITS", "held_back"]
+
+GET_LIMITS: Final = """SELECT submits_per_second, coalesce(burst, 1), max_in_flight FROM SCHEMA.account
+    WHERE id = %(account)s"""
+# As if told by no session, so that all hear it, this one too.
+SET_LIMITS: Final = """WITH it AS (UPDATE SCHEMA.account SET submits_per_second = %(submits_per_second)s,
+    burst = %(burst)s, max_in_flight = %(max_in_flight)s WHERE id = %(account)s RETURNING id)
+    SELECT SCHEMA.tell(0, id, '') FROM it"""
 
 LIMITS: Final = """
 -- When the last attempt was written, by the server's clock. A task found by `look_first` counts from when it was found.
@@ -96,3 +105,15 @@ BEGIN
     RETURN SCHEMA.takes_unlimited_together(me, its_account, works);
 END $$;
 """
+
+
+def held_back(fact: Sending, verdict: str) -> HeldBack:
+    """
+    Make the error for an attempt that the limits do not allow.
+    """
+    seconds = verdict.removeprefix("held")
+    return HeldBack(
+        "the limits that all sessions of the account share allow no submit now",
+        key=fact.key,
+        seconds=float(seconds) if seconds else None,
+    )

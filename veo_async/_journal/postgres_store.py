@@ -28,7 +28,6 @@ from .facts import (
     Entry,
     Fact,
     Fenced,
-    HeldBack,
     Intended,
     Learned,
     Sending,
@@ -41,6 +40,7 @@ from .facts import (
 from .learned import add_up, subtract
 from .postgres_connection import Address, Connection, explain, is_collision, is_outage
 from .postgres_lease import Lease
+from .postgres_limits import GET_LIMITS, SET_LIMITS, held_back
 from .postgres_rows import digest, fact_row, item_row, read_entry, read_standing, readable
 from .postgres_schema import INCOMPLETE, OUT_OF_SESSION
 
@@ -62,12 +62,6 @@ _REFUSALS: Final = """SELECT key, reason FROM SCHEMA.refusal
     WHERE account = %(account)s AND digest = ANY(%(digests)s::uuid[])"""
 _LEARNED: Final = """SELECT kind, data, session = %(session)s FROM SCHEMA.learned
     WHERE account = %(account)s ORDER BY kind, session"""
-_LIMITS: Final = """SELECT submits_per_second, coalesce(burst, 1), max_in_flight FROM SCHEMA.account
-    WHERE id = %(account)s"""
-# As if told by no session, so that all hear it, this one too.
-_SET_LIMITS: Final = """WITH it AS (UPDATE SCHEMA.account SET submits_per_second = %(submits_per_second)s,
-    burst = %(burst)s, max_in_flight = %(max_in_flight)s WHERE id = %(account)s RETURNING id)
-    SELECT SCHEMA.tell(0, id, '') FROM it"""
 _BEGIN: Final = """INSERT INTO SCHEMA.session (account, name, lease, expires_at)
     SELECT %(account)s, %(name)s, it, clock_timestamp() + it
     FROM make_interval(secs => %(seconds)s) AS it RETURNING id, nonce"""
@@ -178,7 +172,7 @@ class PostgresStore:
         entry = None if judgement["entry"] is None else read_entry(judgement["entry"])
         task_id = getattr(fact, "task_id", None)
         if verdict.startswith("held"):
-            return _held_back(fact, verdict)
+            return held_back(fact, verdict)
         if verdict == "fenced" or (self.lease.was_lost and isinstance(fact, _SPENDING)):
             return Fenced(
                 f"{type(fact).__name__} cannot be written: this session does not hold the key", key=fact.key
@@ -255,14 +249,14 @@ class PostgresStore:
         """
         Return the limits of the account.
         """
-        _, [(rate, burst, most)] = await self._rows_of(_LIMITS, {})
+        _, [(rate, burst, most)] = await self._rows_of(GET_LIMITS, {})
         return AccountLimits(submits_per_second=rate, burst=burst, max_in_flight=most)
 
     async def set_limits(self, limits: AccountLimits) -> None:
         """
         Set the limits of the account, and tell all its sessions.
         """
-        await self._rows_of(_SET_LIMITS, asdict(limits))
+        await self._rows_of(SET_LIMITS, asdict(limits))
 
     async def _entries(self, statement: str, texts: Iterable[str]) -> list[Entry]:
         _, rows = await self._rows_of(statement, {"digests": [*map(digest, texts)]})
@@ -410,15 +404,6 @@ def _fail(batch: Iterable[Work[PostgresStore]], failure: JournalError) -> None:
     for work in batch:
         work.error = JournalError(*failure.args)
         work.error.__cause__ = failure
-
-
-def _held_back(fact: Sending, verdict: str) -> HeldBack:
-    seconds = verdict.removeprefix("held")
-    return HeldBack(
-        "the limits that all sessions of the account share allow no submit now",
-        key=fact.key,
-        seconds=float(seconds) if seconds else None,
-    )
 
 
 def _closes_nothing(fact: Fact, entry: Entry | None) -> bool:

@@ -4,6 +4,7 @@ Where jobs go out to the server: one coroutine takes their turns, and a bounded 
 An attempt is written down before it is sent, and its outcome before anybody sees it.
 It has one of four outcomes, and `_follow` says what comes after each: accepted is tracked, refused settles the job
 unless a listing shows its task, not sent goes again, unknown is reconciled and never simply repeated.
+What the limits of the account hold back was no attempt: its job goes back to its place in the queue.
 """
 
 from __future__ import annotations
