@@ -115,12 +115,13 @@ async def test_a_place_that_nobody_tells_of_is_found(path: Path) -> None:
     assert 2 == len(journal.asked)
 
 
+@pytest.mark.parametrize("connections", [1, 100])
 @in_virtual_time
-async def test_waiting_is_told_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_waiting_is_told_once(path: Path, caplog: pytest.LogCaptureFixture, connections: int) -> None:
     """However often submits are held back in one stretch, the log says so once, and warns of nothing."""
     caplog.set_level(logging.INFO, "veo_async")
     world, journal = ten_seconds(), Limited(path, slot=2.0)
-    async with world.session(journal=journal) as veo:
+    async with world.session(journal=journal, limits=Limits(connections=connections)) as veo:
         await asyncio.gather(*veo.submit_many(whales(4)))
     assert ["submits wait: the account's limits"] == caplog.messages
     assert "INFO" == caplog.records[0].levelname

@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import define, field
 
@@ -37,6 +37,8 @@ __all__ = ["CallbackUrl", "Submitters"]
 
 # Given the label of an attempt, makes a receiver's callback URL that carries it.
 CallbackUrl: TypeAlias = Callable[[str], str]
+
+WIDE: Final = 128  # asking at once; from one, it takes seven doublings, and then the wait is over
 
 log = logging.getLogger("veo_async")
 
@@ -62,10 +64,11 @@ class Submitters:
     _fault: BaseException | None = field(init=False, default=None)
     _asking: int = field(init=False, default=0)  # attempts that are being written down
     _most_asking: int = field(init=False)  # at once; fewer after the account's limits held one back
+    _widest: int = field(init=False)  # of `_most_asking`, from when on it limits nothing
     _answered: asyncio.Event = field(init=False, factory=asyncio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self._most_asking = self.most
+        self._most_asking = self._widest = max(self.most, WIDE)
         self._places = asyncio.Semaphore(self.most)
 
     def find(self, key: str) -> Submission | None:
@@ -196,9 +199,9 @@ class Submitters:
         """
         try:
             await self.attempt_log.sending(attempt, sent_at)
-            self._most_asking = min(2 * self._most_asking, self.most)
+            self._most_asking = min(2 * self._most_asking, self._widest)
         except HeldBack as held:
-            if self._most_asking == self.most:
+            if self._most_asking == self._widest:
                 log.info("submits wait: %s", held.args[0])
             self._most_asking = 1
             raise
