@@ -16,6 +16,7 @@ import aiohttp
 
 from veo_async import (
     MODELS,
+    AccountLimits,
     ApiError,
     Extend,
     Get1080p,
@@ -30,6 +31,7 @@ from veo_async import (
     Limits,
     Model,
     PollPolicy,
+    PostgresJournal,
     RateLimited,
     RemoveObject,
     Request,
@@ -73,6 +75,15 @@ async def sessions(http: aiohttp.ClientSession) -> None:
     assert_type(RetryPolicy().scaled(0.1), RetryPolicy)
     VeoSession("token", "https://api.example")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     PollPolicy(mode="sometimes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def shared_limits(journal: PostgresJournal) -> None:
+    """
+    Set limits for all sessions of an account.
+    """
+    await journal.set_limits(AccountLimits(submits_per_second=2, burst=5, max_in_flight=None))
+    assert_type(await journal.limits(), AccountLimits)
+    AccountLimits(burst=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def requests(video: Video) -> list[Request]:

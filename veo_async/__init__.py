@@ -24,6 +24,7 @@ from ._api.requests import (
 )
 from ._api.warnings import RequestWarning
 from ._jobs.job import Job, JobState, JobUpdate
+from ._journal.account_limits import AccountLimits
 from ._policies import Limits, PollPolicy, RetryPolicy
 from ._session.session import SessionStats, VeoSession
 from .errors import (
@@ -65,6 +66,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MODELS",
+    "AccountLimits",
     "ApiError",
     "AuthenticationError",
     "BadRequest",

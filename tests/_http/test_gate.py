@@ -530,6 +530,66 @@ class TestPaidLane:
         assert 100.0 == gate.opens_at(1.0)
 
 
+class TestLimitsOfTheAccount:
+    """Other sessions share them, and hold a request back before it is sent."""
+
+    def test_a_request_that_is_held_back_shuts_the_lane_for_so_long(self) -> None:
+        """Not a second more, and it is neither a pause nor a failure."""
+        gate = gate_of(paid=True)
+
+        for _ in range(10):
+            gate.held_back(1.0, sent_at=send(gate, 1.0), seconds=0.0)
+        gate.held_back(1.0, sent_at=send(gate, 1.0), seconds=0.3)
+
+        assert 1.3 == gate.opens_at(1.0)
+        assert (0, 0, 0, None, None, "open") == (
+            gate.requests_out, gate.pauses, gate.probes, gate.probe, gate.cap, gate.state
+        )  # fmt: skip
+
+    def test_tasks_that_settle_open_no_lane_that_waits_for_its_turn(self) -> None:
+        """Only the rate's own time helps, or a change of the limits."""
+        gate = gate_of()
+        gate.entered()
+        gate.held_back(1.0, sent_at=send(gate, 1.0), seconds=60.0)
+
+        gate.left()
+        gate.place_freed()
+
+        assert 61.0 == gate.opens_at(1.0)
+        gate.limits_changed()
+        assert 1.0 == gate.opens_at(1.0)
+
+    def test_a_request_without_a_place_asks_again_after_a_second(self) -> None:
+        """A task of another session may have settled, and nobody has told."""
+        gate = gate_of()
+
+        gate.held_back(1.0, sent_at=send(gate, 1.0), seconds=None)
+
+        assert 2.0 == gate.opens_at(1.0)
+
+    @pytest.mark.parametrize("end", [Gate.left, Gate.place_freed], ids=["its own", "another's"])
+    def test_a_request_without_a_place_asks_again_once_a_task_settles(
+        self, end: Callable[[Gate], None]
+    ) -> None:
+        """Whichever session it was of."""
+        gate = gate_of()
+        gate.entered()
+        gate.held_back(1.0, sent_at=send(gate, 1.0), seconds=None)
+
+        end(gate)
+
+        assert 1.1 == gate.opens_at(1.1)
+
+    def test_a_probe_that_is_held_back_stays_to_be_sent(self) -> None:
+        """The next request is still the one that tells whether a 429 is over."""
+        gate = gate_of()
+        throttle(gate, 0.0)
+
+        gate.held_back(1.0, sent_at=send(gate, 1.0), seconds=0.5)
+
+        assert ("request", 1.5) == (gate.probe, gate.opens_at(1.0))
+
+
 class TestRates:
     def test_requests_are_spaced_evenly(self) -> None:
         """A lane with a rate lets one request go per interval."""

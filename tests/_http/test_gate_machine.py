@@ -16,7 +16,7 @@ from veo_async._http.gate import Gate
 from veo_async._policies import RetryPolicy
 
 RETRY = RetryPolicy(first=1, factor=2, max_delay=8, max_pause=20)
-ENDS = ["succeeded", "throttled", "unreachable", "failed", "withdrawn"]
+ENDS = ["succeeded", "throttled", "unreachable", "failed", "held_back", "withdrawn"]
 ASKED = st.sampled_from([None, None, 0.0, 3.0, 1e9, math.nan])  # by Retry-After, in seconds
 CLOSE = 1e-6  # seconds: sums of floats
 
@@ -111,6 +111,7 @@ class GateMachine(RuleBasedStateMachine):
     def end(self, sent: Sent, end: str, asked: float | None) -> None:
         before = (self.gate.pauses, self.gate.probe)
         carries = {"retry_after": asked} if end in {"throttled", "failed"} else {}
+        carries |= {"seconds": 2.0} if end == "held_back" else {}
         opened_at = self.gate.opens_at(self.now)
         getattr(self.gate, end)(self.now, sent_at=sent.at, **carries)
         if sent.pauses < self.gate.pauses == before[0]:
@@ -135,7 +136,7 @@ class GateMachine(RuleBasedStateMachine):
         began = self.gate.pauses - pauses
         if end in {"throttled", "unreachable"} or (end == "failed" and (probe or asked is not None)):
             assert 1 == began
-        elif end in {"succeeded", "withdrawn"}:
+        elif end in {"succeeded", "held_back", "withdrawn"}:
             assert 0 == began
         if end == "succeeded":
             assert self.gate.probe is None

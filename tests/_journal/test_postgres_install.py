@@ -19,7 +19,8 @@ from tests._journal.lives import accepted, intended, sending, settled
 from tests.postgres.server import Postgres, Server, do
 from tests.postgres.sessions import Shared, item
 from veo_async._journal import postgres_install
-from veo_async._journal.facts import Known
+from veo_async._journal.account_limits import AccountLimits
+from veo_async._journal.facts import HeldBack, Known
 from veo_async._journal.postgres import PostgresJournal
 from veo_async._journal.postgres_rows import fact_row, item_row
 from veo_async._journal.postgres_schema import MIGRATIONS
@@ -105,6 +106,31 @@ async def test_an_installation_that_fails_leaves_nothing(
             await new.install()
     assert [(None,)] == do(new.dsn, f"SELECT to_regclass('{new.schema}.job')")
     await new.install()
+
+
+async def test_an_earlier_schema_is_brought_up_to_date(
+    new: PostgresJournal, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that is open meanwhile goes on, and its facts are kept; what it has sent counts for the limits."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(postgres_install, "MIGRATIONS", MIGRATIONS[:1])
+        await new.install()
+        await new.open(token)
+    keys = [f"k{number}" for number in range(8)]
+    await new.take_in([item(key) for key in keys])
+    for key in keys[:6]:  # often enough for the server to keep its plans
+        await new.write(sending(key))
+        await new.write(sending(key), sending(key))
+    await new.install()
+    await new.set_limits(AccountLimits(max_in_flight=7))
+    await new.write(sending(keys[6]))
+    with pytest.raises(HeldBack):
+        await new.write(sending(keys[7]))
+    assert set(keys) == {entry.key for entry in await new.unsettled()}
+    await new.close()
+    await new.open(token)
+    assert AccountLimits(max_in_flight=7) == await new.limits()
+    await new.close()
 
 
 @pytest.mark.parametrize("schema", ["", "Veo", "veo; DROP TABLE job", 'a"b', "1st", "x" * 50])
@@ -210,12 +236,16 @@ def test_without_the_driver_the_extra_is_named() -> None:
     assert ["a journal in PostgreSQL needs `pip install 'veo-async[postgres]'`"] * 2 == told.splitlines()
 
 
+@pytest.mark.parametrize(
+    "limits", [AccountLimits(), AccountLimits(submits_per_second=1e6, max_in_flight=100)]
+)
 async def test_plans_made_while_the_tables_are_empty_use_the_indexes(
-    new: PostgresJournal, token: str
+    new: PostgresJournal, token: str, limits: AccountLimits
 ) -> None:
     """A server keeps the plans of the functions: none of them reads the whole table, in a batch or one by one."""
     await new.install()
     await new.open(token)
+    await new.set_limits(limits)
     row = do(new.dsn, f"SELECT max(id) FROM {new.schema}.session")[0][0]
     with psycopg.connect(new.dsn) as connection:  # all in one transaction, which counts what it reads
         for number in range(10):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 from uuid import uuid4
@@ -18,9 +18,19 @@ import pytest
 from attrs import define, field
 
 from tests.postgres.server import Postgres, Server, do
-from veo_async import Job, KeyConflict, PollPolicy, PostgresJournal, RetryPolicy, TextToVideo, VeoSession
+from veo_async import (
+    AccountLimits,
+    Job,
+    KeyConflict,
+    PollPolicy,
+    PostgresJournal,
+    RetryPolicy,
+    TextToVideo,
+    VeoSession,
+)
 from veo_async._api.marks import mark_of
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
+from veo_async.simulator._records import Task
 
 SPEED = 100
 LEASE = 1.0
@@ -74,6 +84,15 @@ class Shared:
         journal = PostgresJournal(self.dsn, schema=self.schema, lease=LEASE)
         return VeoSession(TOKEN, base_url=self.simulator.url, journal=journal, polling=POLLING, retry=RETRY)
 
+    async def limit(self, limits: AccountLimits) -> None:
+        """
+        Set the limits of the account.
+        """
+        journal = PostgresJournal(self.dsn, schema=self.schema)
+        await journal.open(TOKEN)
+        await journal.set_limits(limits)
+        await journal.close()
+
     async def child(self, count: int) -> asyncio.subprocess.Process:
         """
         Start a process that asks for so many keys, and prints each with its task.
@@ -105,8 +124,8 @@ async def sharing(postgres: Postgres, schema: str, faults: Faults | None = None)
                 await child.wait()
 
 
-def requests(count: int) -> list[tuple[str, TextToVideo]]:
-    return [(f"key {number}", TextToVideo(f"prompt {number // 2}")) for number in range(count)]
+def requests(count: int, prefix: str = "") -> list[tuple[str, TextToVideo]]:
+    return [(f"{prefix}key {number}", TextToVideo(f"prompt {number // 2}")) for number in range(count)]
 
 
 def tasks(jobs: list[Job]) -> dict[str, str]:
@@ -192,6 +211,47 @@ async def test_processes_that_are_killed_lose_nothing(postgres: Postgres, own_sc
         assert 0 == last.returncode
         shared.check(said(text))
         assert count == shared.simulator.core.accepted
+
+
+LIMITS = [AccountLimits(submits_per_second=10.0, burst=2), AccountLimits(max_in_flight=4)]
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=["rate", "in flight"])
+async def test_the_limits_of_an_account_hold_for_all_its_sessions(
+    postgres: Postgres, own_schema: str, limits: AccountLimits
+) -> None:
+    """
+    Four sessions submit at once, answers are lost, one is killed with -9 and another takes over what it has left.
+    """
+    faults = Faults(seed=1).add("drop_after", on="submit", share=0.2)
+    async with sharing(postgres, own_schema, faults) as shared, AsyncExitStack() as stack:
+        shared.simulator.core.next_durations.extend([0.1] * 40)
+        await shared.limit(limits)
+        veos = [await stack.enter_async_context(shared.session()) for _ in range(3)]
+        child = await shared.child(8)
+        assert child.stdout is not None
+        await child.stdout.readline()
+        jobs = [job for n, veo in enumerate(veos) for job in veo.submit_many(requests(6, f"{n} "))]
+        await child.stdout.readline()
+        child.kill()
+        await asyncio.gather(*jobs)
+        left = veos[0].submit_many(requests(8))  # by now the lease is over, so nobody waits for that
+        await asyncio.gather(*left)
+        shared.check(tasks(jobs + left))
+        check_limits([*shared.simulator.core.tasks.values()], limits)
+
+
+def check_limits(bought: list[Task], limits: AccountLimits) -> None:
+    """
+    In ten slots there are at most ten submits and a burst, and at no submit too many tasks in flight.
+    """
+    if rate := limits.submits_per_second:
+        times = [task.created_at for task in bought]
+        windows = zip(times, times[10 + limits.burst :], strict=False)
+        assert all(last - first >= 10 / rate for first, last in windows)
+    for task in bought:
+        in_flight = sum(one.created_at <= task.created_at < one.ends_at for one in bought)
+        assert in_flight <= (limits.max_in_flight or len(bought))
 
 
 async def test_an_outage_of_the_database_is_waited_for(own_schema: str, postgres: Postgres) -> None:

@@ -24,6 +24,9 @@ contradicted (the trial is accepted, or a request below the cap is refused). Tri
 *Rates.* A pause alone does not mean that the rate is too high: the server may have failed. A 429 within `max_delay`
 seconds after the last pause, which no cap explains, halves the rate. It rises again linearly, at a speed of the full
 rate per `max_pause` seconds.
+
+*Limits of the account.* Sessions in other processes may share limits with this one, which hold a request back before
+it is sent. That is no trouble: the lane stays shut until a request may ask again, and all else stays as it is.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ Probe = Literal["read", "request"]
 
 FAILURES: Final = 5  # in a row; fewer may concern only the jobs that failed
 WIDE: Final = 128  # requests out; a window above the 100 connections of `Limits` limits nothing
+ASK_AGAIN: Final = 1.0  # seconds, if nobody tells when a task of the account settles
 SLOWEST: Final = 1 / 32  # of the full rate; slow enough for any server, fast enough to see its recovery
 
 
@@ -157,8 +161,8 @@ class Gate:
 
     All times are float seconds on one monotonic clock, given by the caller.
     Once `opens_at(now)` is not later than `now`, call `take(now)`, and send a request, or a free read if `probe` is
-    `read`. Report a request by exactly one of `succeeded`, `throttled`, `unreachable`, `failed` and `withdrawn`;
-    `sent_at` is the time of its `take`. Report a read by `probed` or `withdrawn`.
+    `read`. Report a request by exactly one of `succeeded`, `throttled`, `unreachable`, `failed`, `held_back` and
+    `withdrawn`; `sent_at` is the time of its `take`. Report a read by `probed` or `withdrawn`.
 
     Args:
         retry: how long the pauses are.
@@ -197,6 +201,8 @@ class Gate:
     _paused_at: float = field(default=-math.inf, init=False)
     _pause_ends_at: float = field(default=-math.inf, init=False)
     _opened_at: float = field(default=-math.inf, init=False)
+    _held_until: float = field(default=-math.inf, init=False)
+    _needs_place: bool = field(default=False, init=False)  # it is held until a task of the account settles
 
     def __attrs_post_init__(self) -> None:
         self._rate = _Rate(self.rate, self.burst, self.retry.max_pause)
@@ -254,7 +260,7 @@ class Gate:
         place_at = self._place_at()
         if place_at is None:
             return None
-        return max(now, self._pause_ends_at, place_at, self._rate.opens_at())
+        return max(now, self._pause_ends_at, place_at, self._rate.opens_at(), self._held_until)
 
     def _place_at(self) -> float | None:
         out = self._out + self._late
@@ -348,6 +354,32 @@ class Gate:
         """
         self._ended(sent_at)
 
+    def held_back(self, now: float, *, sent_at: float, seconds: float | None) -> None:
+        """
+        A request that was taken was not sent: the limits that all sessions of the account share do not allow it.
+
+        Like one that was withdrawn, it counts against the rate.
+
+        Args:
+            seconds: when the next request may ask; None if that depends on when a task of the account settles.
+        """
+        self._ended(sent_at)
+        self._needs_place = seconds is None
+        self._held_until = now + (ASK_AGAIN if seconds is None else seconds)
+
+    def place_freed(self) -> None:
+        """
+        A task of the account has settled, here or in another session.
+        """
+        if self._needs_place:
+            self._held_until = -math.inf
+
+    def limits_changed(self) -> None:
+        """
+        The limits of the account may have been changed.
+        """
+        self._held_until = -math.inf
+
     def probed(self, now: float, *, ok: bool, retry_after: float | None = None) -> None:
         """
         The probing read has ended: if `ok`, the lane opens for one request, else it pauses again.
@@ -373,6 +405,7 @@ class Gate:
         `count` tasks have settled, or are no longer watched.
         """
         self.unsettled -= count
+        self.place_freed()
 
     # --- state changes ---
 

@@ -27,6 +27,7 @@ __all__ = [
     "Fact",
     "Fenced",
     "Fresh",
+    "HeldBack",
     "Intended",
     "Known",
     "Learned",
@@ -50,6 +51,19 @@ class Fenced(JournalError):
     """
     The session does not hold the key, or no longer does: another one may have it, so this one may not spend for it.
     """
+
+
+class HeldBack(JournalError):
+    """
+    The limits that all sessions of the account share allow no submit now. Nothing was written.
+
+    Attributes:
+        seconds: when to ask again; None if too many tasks are in flight, so that it depends on when one settles.
+    """
+
+    def __init__(self, *args: Any, seconds: float | None = None, **fields: Any) -> None:
+        super().__init__(*args, **fields)
+        self.seconds = seconds
 
 
 # --- facts ---------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from attrs import define, field
 
 from ..errors import ConfigurationError, JournalError, UsageError
+from .account_limits import AccountLimits
 from .batching import Batching, Work
 from .facts import Entry, Fact, Standing, TakeIn
 from .postgres_lease import Lease
@@ -182,6 +183,7 @@ class PostgresJournal:
         Raises:
             AlreadyClaimed: the accepted task belongs to another purchase.
             Fenced: the session does not hold the key that it wants to spend for.
+            HeldBack: the limits that all sessions of the account share allow no submit now.
             JournalError: the journal has failed, or the facts cannot follow what it knows.
         """
         self._check_whole()
@@ -249,6 +251,24 @@ class PostgresJournal:
         return await self._ask(lambda store: store.learned())
 
     # --- sharing
+
+    async def limits(self) -> AccountLimits:
+        """
+        Return the limits that all sessions of the account share.
+        """
+        return await self._ask(lambda store: store.limits())
+
+    async def set_limits(self, limits: AccountLimits) -> None:
+        """
+        Set the limits that all sessions of the account share, in place of the earlier ones.
+
+        They hold from now on, whatever session sends, and are kept in the database.
+
+        Raises:
+            JournalError: the journal has failed.
+            UsageError: the journal is not open.
+        """
+        await self._ask(lambda store: store.set_limits(limits))
 
     def may_send(self, key: str) -> bool:
         """

@@ -12,6 +12,7 @@ from typing import Final
 from ..errors import ConfigurationError
 from .postgres_batches import BATCHES
 from .postgres_deliveries import DELIVERIES
+from .postgres_limits import LIMITS
 from .postgres_rules import RULES
 
 __all__ = ["INCOMPLETE", "MIGRATIONS", "OUT_OF_SESSION", "named"]
@@ -300,7 +301,7 @@ $$;
 """
 
 # Each brings the schema from the version before to its own; `meta.version` counts those that were applied.
-MIGRATIONS: Final = [_TABLES + RULES + BATCHES + _FUNCTIONS, DELIVERIES]
+MIGRATIONS: Final = [_TABLES + RULES + BATCHES + _FUNCTIONS, DELIVERIES, LIMITS]
 
 
 def named(sql: str, schema: str) -> str:

@@ -15,9 +15,10 @@ from itertools import groupby
 from typing import Any, Final
 
 import psycopg
-from attrs import define, field
+from attrs import asdict, define, field
 
 from ..errors import JournalError
+from .account_limits import AccountLimits
 from .batching import Work
 from .facts import (
     Accepted,
@@ -39,6 +40,7 @@ from .facts import (
 from .learned import add_up, subtract
 from .postgres_connection import Address, Connection, explain, is_collision, is_outage
 from .postgres_lease import Lease
+from .postgres_limits import GET_LIMITS, SET_LIMITS, held_back
 from .postgres_rows import digest, fact_row, item_row, read_entry, read_standing, readable
 from .postgres_schema import INCOMPLETE, OUT_OF_SESSION
 
@@ -169,6 +171,8 @@ class PostgresStore:
         verdict = judgement["verdict"]
         entry = None if judgement["entry"] is None else read_entry(judgement["entry"])
         task_id = getattr(fact, "task_id", None)
+        if verdict.startswith("held"):
+            return held_back(fact, verdict)
         if verdict == "fenced" or (self.lease.was_lost and isinstance(fact, _SPENDING)):
             return Fenced(
                 f"{type(fact).__name__} cannot be written: this session does not hold the key", key=fact.key
@@ -178,6 +182,8 @@ class PostgresStore:
             return AlreadyClaimed(f"the task already belongs to key {owner!r}", key=fact.key, task_id=task_id)
         if verdict == "surplus":
             _LOG.error("task %s was paid for, but key %r stands for another purchase", task_id, fact.key)
+        if work.waiter is None and _closes_nothing(fact, entry):
+            return None  # the writer was cancelled before it knew that the attempt was held back
         return self._ignored_if_late(work, out_of_order(fact, entry))
 
     def _ignored_if_late(self, work: Work[PostgresStore], error: JournalError) -> JournalError | None:
@@ -238,6 +244,19 @@ class PostgresStore:
         others = {kind: [readable(data) for _, data, own in its if not own] for kind, its in kinds.items()}
         self._others = {kind: add_up(texts) for kind, texts in others.items() if texts}
         return {kind: add_up(readable(data) for _, data, _ in its) for kind, its in kinds.items()}
+
+    async def limits(self) -> AccountLimits:
+        """
+        Return the limits of the account.
+        """
+        _, [(rate, burst, most)] = await self._rows_of(GET_LIMITS, {})
+        return AccountLimits(submits_per_second=rate, burst=burst, max_in_flight=most)
+
+    async def set_limits(self, limits: AccountLimits) -> None:
+        """
+        Set the limits of the account, and tell all its sessions.
+        """
+        await self._rows_of(SET_LIMITS, asdict(limits))
 
     async def _entries(self, statement: str, texts: Iterable[str]) -> list[Entry]:
         _, rows = await self._rows_of(statement, {"digests": [*map(digest, texts)]})
@@ -385,6 +404,12 @@ def _fail(batch: Iterable[Work[PostgresStore]], failure: JournalError) -> None:
     for work in batch:
         work.error = JournalError(*failure.args)
         work.error.__cause__ = failure
+
+
+def _closes_nothing(fact: Fact, entry: Entry | None) -> bool:
+    if not isinstance(fact, AttemptClosed) or fact.outcome != "not_sent":
+        return False
+    return entry is None or fact.attempt not in {attempt.number for attempt in entry.attempts}
 
 
 def _unfit(error: Exception) -> JournalError:

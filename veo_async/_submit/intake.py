@@ -81,9 +81,12 @@ class Intake:
     async def follow(self) -> None:
         """
         Retry the keys that another session holds whenever one of them may have settled or become free.
+
+        Then there may also be a place for a job that the account's limits hold back.
         """
         while self.journal is not None:
             changed = await self.journal.changed()
+            self.resumption.queue.ask_again(any_key=not changed)
             for key in [*self._elsewhere]:
                 if key in changed or not changed:
                     self.put(self._elsewhere.pop(key))

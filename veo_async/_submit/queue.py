@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from itertools import takewhile
 
 from attrs import define, field
 
@@ -34,6 +35,7 @@ class Queue:
     reconciler: Reconciler
     max_wait: float | None  # seconds that a job may wait for its turn; None for ever
     _waiting: deque[Submission] = field(init=False, factory=deque)
+    _last: int = field(init=False, default=0)
     _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
     _closed: bool = field(init=False, default=False)
 
@@ -41,6 +43,8 @@ class Queue:
         """
         Queue a job behind all others.
         """
+        self._last += 1
+        submission.place = self._last
         self._waiting.append(submission)
         self._woken.set()
 
@@ -48,17 +52,36 @@ class Queue:
         """
         Put a job back at the head of the queue, after an attempt that bought nothing.
         """
+        if self._withdrawn(submission, reason):
+            return
+        log.info("job %s is sent again: %s", submission.job.key, reason)
+        self.http.retries += 1
+        self._return(submission, 0)
+
+    def put_back(self, submission: Submission, reason: BaseException | str) -> None:
+        """
+        Put a job back where it was in the queue, after the account's limits held an attempt back.
+        """
+        submission.job.attempts -= 1
+        if not self._withdrawn(submission, reason):
+            earlier = takewhile(lambda one: one.place < submission.place, self._waiting)
+            self._return(submission, sum(1 for _ in earlier))
+
+    def _withdrawn(self, submission: Submission, reason: BaseException | str) -> bool:
+        """
+        Forget the attempt, which bought nothing; returns whether the job is not to be sent any more.
+        """
         submission.outgoing = submission.attempt = None
         if submission.attached:
             stop(submission.job, TaskNotFound(f"the key was abandoned, and bought nothing: {reason}"))
         if submission.job.done():  # abandoned meanwhile
             self.reconciler.closed(submission.job.key)
             self.attempt_log.withdraw(submission.job.key)
-            return
-        log.info("job %s is sent again: %s", submission.job.key, reason)
+        return submission.job.done()
+
+    def _return(self, submission: Submission, place: int) -> None:
         advance(submission.job, JobState.QUEUED)
-        self.http.retries += 1
-        self._waiting.appendleft(submission)
+        self._waiting.insert(place, submission)
         self._woken.set()
 
     def close(self) -> None:
@@ -67,6 +90,15 @@ class Queue:
         """
         self._closed = True
         self._woken.set()
+        self.lane.changed()
+
+    def ask_again(self, *, any_key: bool) -> None:
+        """
+        Ask the account's limits again: a task of another session has settled, or anything may have changed.
+        """
+        if any_key:
+            self.lane.gate.limits_changed()
+        self.lane.gate.place_freed()
         self.lane.changed()
 
     async def next(self) -> tuple[Submission, float] | None:

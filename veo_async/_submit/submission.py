@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from attrs import define
+from attrs import define, field
 
 from .._api.journal_text import dump_refusal
 from .._api.replies import Accepted
@@ -40,6 +40,7 @@ class Submission:
     job: Job
     request: Request | None  # None if the job only looks for the key's task
     queued_at: float  # on the event loop's clock
+    place: int = field(init=False, default=0)  # in the queue, by the order of arrival
     retry_failed: bool = False  # whether to buy again if the key's task failed
     look_first: bool = False  # whether another process may have bought the key
     attached: bool = False  # whether the job only waits for what was bought already, and is never sent

@@ -4,15 +4,17 @@ Where jobs go out to the server: one coroutine takes their turns, and a bounded 
 An attempt is written down before it is sent, and its outcome before anybody sees it.
 It has one of four outcomes, and `_follow` says what comes after each: accepted is tracked, refused settles the job
 unless a listing shows its task, not sent goes again, unknown is reconciled and never simply repeated.
+What the limits of the account hold back was no attempt: its job goes back to its place in the queue.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import define, field
 
@@ -20,10 +22,10 @@ from .._api.marks import Mark, label, mark_of, marked_url
 from .._api.replies import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
 from .._api.wire import encode
 from .._http.client import Http
-from .._http.limiter import report
+from .._http.limiter import report, sleep
 from .._http.transport import Outgoing
 from .._jobs.job import JobState, advance, stop
-from .._journal.facts import Fenced
+from .._journal.facts import Fenced, HeldBack
 from ..errors import JournalError, TransportError
 from .acceptance import Acceptance
 from .queue import Queue
@@ -35,6 +37,10 @@ __all__ = ["CallbackUrl", "Submitters"]
 
 # Given the label of an attempt, makes a receiver's callback URL that carries it.
 CallbackUrl: TypeAlias = Callable[[str], str]
+
+WIDE: Final = 128  # asking at once; from one, it takes seven doublings, and then the wait is over
+
+log = logging.getLogger("veo_async")
 
 
 @define(eq=False)
@@ -56,8 +62,13 @@ class Submitters:
     _under_way: dict[str, Submission] = field(init=False, factory=dict)  # by their keys
     _places: asyncio.Semaphore = field(init=False)
     _fault: BaseException | None = field(init=False, default=None)
+    _asking: int = field(init=False, default=0)  # attempts that are being written down
+    _most_asking: int = field(init=False)  # at once; fewer after the account's limits held one back
+    _widest: int = field(init=False)  # of `_most_asking`, from when on it limits nothing
+    _answered: asyncio.Event = field(init=False, factory=asyncio.Event)
 
     def __attrs_post_init__(self) -> None:
+        self._most_asking = self._widest = max(self.most, WIDE)
         self._places = asyncio.Semaphore(self.most)
 
     def find(self, key: str) -> Submission | None:
@@ -82,6 +93,8 @@ class Submitters:
         """
         while True:
             await self._places.acquire()
+            while self._asking >= self._most_asking and self._fault is None:
+                await sleep(self._answered, until=None)
             turn = await self.queue.next()
             if turn is None:
                 break
@@ -92,6 +105,7 @@ class Submitters:
 
     def _begin(self, submission: Submission, entered_at: float) -> None:
         advance(submission.job, JobState.SUBMITTING)
+        self._asking += 1
         self._under_way[submission.job.key] = submission
         sending = asyncio.create_task(self._send(submission, entered_at), name="veo_async submitter")
         self.tasks.add(sending)
@@ -103,6 +117,7 @@ class Submitters:
         if not sending.cancelled() and (fault := sending.exception()):
             self._fault = fault
             self.queue.close()
+            self._answered.set()
 
     async def drain(self, seconds: float) -> None:
         """
@@ -155,13 +170,13 @@ class Submitters:
         assert outgoing is not None
         error: BaseException | None = None
         try:
-            await self.attempt_log.sending(attempt, submission.sent_at)
+            await self._ask(attempt, submission.sent_at)
             outcome = read_submit(*await self.http.post(request.endpoint, outgoing, kind="submit"))
             error = None if isinstance(outcome, Accepted) else outcome.error
             return outcome
         except JournalError as caught:
             error = caught
-            return caught if isinstance(caught, Fenced) else JournalError(*caught.args)
+            return caught if isinstance(caught, Fenced | HeldBack) else JournalError(*caught.args)
         except TransportError as caught:
             error = caught
             return Unknown(error=caught) if outgoing.left else NotSent(error=caught)
@@ -172,9 +187,36 @@ class Submitters:
                 self.attempt_log.close_soon(attempt)
             raise
         finally:
-            report(self.queue.lane, error, left=outgoing.left, sent_at=entered_at)
+            self._report(error, left=outgoing.left, sent_at=entered_at)
             if error is None:
                 self.queue.lane.gate.entered()
+
+    async def _ask(self, attempt: Attempt, sent_at: float) -> None:
+        """
+        Write an attempt down, which asks the account's limits, too, whether it may be sent.
+
+        After they held one back, one attempt asks at a time; then two, four, and so on, as long as none is held back.
+        """
+        try:
+            await self.attempt_log.sending(attempt, sent_at)
+            self._most_asking = min(2 * self._most_asking, self._widest)
+        except HeldBack as held:
+            if self._most_asking == self._widest:
+                log.info("submits wait: %s", held.args[0])
+            self._most_asking = 1
+            raise
+        finally:
+            self._asking -= 1
+            self._answered.set()
+
+    def _report(self, error: BaseException | None, *, left: bool, sent_at: float) -> None:
+        lane = self.queue.lane
+        if isinstance(error, HeldBack):
+            lane.gate.held_back(lane.now(), sent_at=sent_at, seconds=error.seconds)
+            lane.trouble = str(error.args[0])
+            lane.changed()
+        else:
+            report(lane, error, left=left, sent_at=sent_at)
 
     async def _follow(
         self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome | JournalError
@@ -185,6 +227,8 @@ class Submitters:
                 if not submission.job.done():  # else abandoned meanwhile
                     advance(submission.job, JobState.QUEUED)
                     self.lost(submission)
+            case HeldBack():
+                self.queue.put_back(submission, outcome)
             case JournalError():
                 stop(submission.job, outcome)
             case Accepted():
