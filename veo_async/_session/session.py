@@ -25,7 +25,7 @@ from .._api.to_json import plain
 from .._http.clock import ServerClock
 from .._jobs.iterators import Item, feed
 from .._jobs.job import Job, JobState, as_completed
-from .._policies import Limits, PollPolicy, RetryPolicy
+from .._policies import Limits, PollPolicy, RetryPolicy, scale_of
 from ..errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageError
 from .credentials import base_url_from, check_placeholder, token_from
 from .shortcuts import ShortMethods
@@ -506,6 +506,41 @@ def call_back_at(session: VeoSession, callback_url: CallbackUrl | None) -> None:
     session._callback_url = callback_url
     if session._engine is not None:
         session._engine.submitters.callback_url = callback_url
+
+
+# --- for tests, which take the network's place ---------------------------------------------------------------
+
+
+def belongs_to(session: VeoSession, base_url: str) -> bool:
+    """
+    Tell whether a session talks to this address.
+    """
+    return session._base_url == base_url
+
+
+def scale_policies(session: VeoSession, factor: float) -> None:
+    """
+    Scale the policies of a session that is not entered yet, unless its program has scaled them already.
+    """
+    if scale_of(session._polling) == 1.0:
+        session._polling = session._polling.scaled(factor)
+        session._retry = session._retry.scaled(factor)
+
+
+def replace_network(
+    session: VeoSession, transport: Callable[[str], Transport], wall: Callable[[], float]
+) -> None:
+    """
+    Let a session that is not entered yet use another transport, made for its token, and another wall clock.
+    """
+    session._transport, session._clock.wall = transport(session._token or ""), wall
+
+
+def replace_journal(session: VeoSession, journal: Callable[[AnyJournal | None], AnyJournal | None]) -> None:
+    """
+    Let a session that is not entered yet use another journal.
+    """
+    session._journal = journal(session._journal)
 
 
 def _pair(item: Any) -> tuple[str | None, Request]:
