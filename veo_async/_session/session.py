@@ -139,11 +139,10 @@ class VeoSession(ShortMethods):
     async def __aenter__(self) -> Self:
         if self._engine is not None:
             raise UsageError("a VeoSession is entered once: make a new one for another `async with`")
-        from .._http.aiohttp_transport import AiohttpTransport  # noqa: PLC0415
         from .engine import Engine  # noqa: PLC0415 - see above
 
         token = self._token or ""
-        transport = self._transport or AiohttpTransport.over(self._http, limits=self._limits, token=token)
+        transport = self._transport or _network(self)
         try:
             if self._journal is not None:
                 await self._journal.open(token)
@@ -508,14 +507,20 @@ def call_back_at(session: VeoSession, callback_url: CallbackUrl | None) -> None:
         session._engine.submitters.callback_url = callback_url
 
 
+def _network(session: VeoSession) -> Transport:
+    from .._http.aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - see above
+
+    return AiohttpTransport.over(session._http, limits=session._limits, token=session._token or "")
+
+
 # --- for tests, which take the network's place ---------------------------------------------------------------
 
 
-def belongs_to(session: VeoSession, base_url: str) -> bool:
+def is_about_to_use(session: VeoSession, base_url: str) -> bool:
     """
-    Tell whether a session talks to this address.
+    Tell whether a session is not entered yet, and will talk to this address.
     """
-    return session._base_url == base_url
+    return session._engine is None and session._base_url == base_url
 
 
 def scale_policies(session: VeoSession, factor: float) -> None:
@@ -527,20 +532,24 @@ def scale_policies(session: VeoSession, factor: float) -> None:
         session._retry = session._retry.scaled(factor)
 
 
-def replace_network(
-    session: VeoSession, transport: Callable[[str], Transport], wall: Callable[[], float]
+def replace_clock(
+    session: VeoSession,
+    wall: Callable[[], float],
+    *,
+    transport: Callable[[Transport, str], Transport],
+    journal: Callable[[AnyJournal], AnyJournal],
 ) -> None:
     """
-    Let a session that is not entered yet use another transport, made for its token, and another wall clock.
-    """
-    session._transport, session._clock.wall = transport(session._token or ""), wall
+    Let a session that is being entered live on another clock.
 
-
-def replace_journal(session: VeoSession, journal: Callable[[AnyJournal | None], AnyJournal | None]) -> None:
+    Args:
+        wall: the time of that clock, in Unix seconds.
+        transport: from the network and the token, makes what takes the network's place.
+        journal: from the session's journal, makes what takes its place.
     """
-    Let a session that is not entered yet use another journal.
-    """
-    session._journal = journal(session._journal)
+    session._clock.wall = wall
+    session._transport = transport(_network(session), session._token or "")
+    session._journal = session._journal and journal(session._journal)
 
 
 def _pair(item: Any) -> tuple[str | None, Request]:

@@ -70,7 +70,7 @@ class Script:
     matched: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.refused and not (self.fails is self.takes is self.videos is None):
+        if self.refused and (self.fails, self.takes, self.videos) != (None, None, None):
             raise ValueError("what is refused has no task: `refused` goes without fails, takes and videos")
 
     @property

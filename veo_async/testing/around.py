@@ -7,20 +7,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 
-from .. import UsageError, VeoSession
-from .._session.session import belongs_to, scale_policies
+from .. import Journal, UsageError, VeoSession
+from .._session.session import is_about_to_use, replace_clock, scale_policies
 from ..simulator import Core, Faults, Settings
-from .simulated import SPEED, VeoSimulator, served
+from .clock import VeoClock
+from .in_memory import WithFiles
+from .simulated import VeoSimulator, served
 
-__all__ = ["enter_around", "serve", "settings_at"]
-
-_Test = Callable[..., Coroutine[Any, Any, object]]
+__all__ = ["enter_around", "jump_around", "serve"]
 
 
 def serve(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[VeoSimulator]:
@@ -44,7 +44,7 @@ def when_entered(
     enter = VeoSession.__aenter__
 
     async def prepared(session: VeoSession) -> VeoSession:
-        if belongs_to(session, simulator.url):
+        if is_about_to_use(session, simulator.url):
             prepare(session)
         return await enter(session)
 
@@ -58,6 +58,47 @@ def enter_around(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     session = VeoSession()
     wrap(request, monkeypatch, lambda: session)
     return session
+
+
+def jump_around(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, simulator: VeoSimulator
+) -> VeoClock:
+    """
+    Return a clock that is the loop's, the simulator's and every session's for as long as the test runs.
+    """
+    clock = VeoClock()
+    simulator.core.clock = clock.unix_time
+    in_memory = functools.partial(WithFiles, simulator.core, clock=clock)
+
+    def prepare(session: VeoSession) -> None:
+        replace_clock(
+            session,
+            clock.unix_time,
+            transport=lambda network, token: in_memory(token=token, network=network),
+            journal=_inline,
+        )
+
+    when_entered(monkeypatch, simulator, prepare)
+    wrap(request, monkeypatch, lambda: _jumping(clock))
+    return clock
+
+
+@asynccontextmanager
+async def _jumping(clock: VeoClock) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    clock.start(loop)
+    try:
+        yield
+    finally:
+        clock.stop(loop)
+
+
+def _inline(journal: object) -> Journal:
+    if not isinstance(journal, Journal):
+        raise UsageError(
+            "a clock that jumps cannot see a database's socket: use veo_simulator without veo_clock"
+        )
+    return journal if journal.inline else Journal(journal.path, inline=True)
 
 
 def wrap(

@@ -55,11 +55,13 @@ def veo_session(
 
 @pytest.fixture
 def veo_clock(
-    request: pytest.FixtureRequest, veo_simulator: VeoSimulator, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, veo_simulator: VeoSimulator
 ) -> VeoClock:
     """
     A clock that jumps: while the async test runs, its loop sleeps no longer than an instant.
     """
     from .around import jump_around  # noqa: PLC0415
 
+    if "veo_session" in request.fixturenames:
+        request.getfixturevalue("veo_session")  # which then begins after the clock, and ends before it
     return jump_around(request, monkeypatch, veo_simulator)

@@ -59,7 +59,12 @@ def bought(tasks: Iterable[Task]) -> list[Purchase]:
     Return what is paid for, in the order of acceptance.
     """
     return [
-        Purchase(task_id=task.id, type=type_of(task.path, task.body), prompt=task.body.get("prompt"), body=task.body)
+        Purchase(
+            task_id=task.id,
+            type=type_of(task.path, task.body),
+            prompt=task.body.get("prompt"),
+            body=task.body,
+        )
         for task in tasks
         if task.error is None and task.videos
     ]

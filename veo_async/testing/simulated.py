@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from attrs import define, field
 
-from ..simulator import Core, Fault, Faults, Script, Settings, Simulator
+from ..simulator import Core, Faults, Script, Simulator
 from .purchases import Purchase, bought, bought_twice
 
 __all__ = ["SPEED", "VeoSimulator", "served"]
