@@ -15,7 +15,6 @@ from ._settings import Settings
 
 __all__ = ["Script", "type_of"]
 
-_FAILED: Final = "the script says so"
 _TYPES: Final = ("text2video", "image2video", "ingredients2video", "get1080p")
 
 
@@ -63,7 +62,7 @@ class Script:
     model: str | None = None
     fails: str | None = None
     refused: str | None = field(default=None, validator=_is_code)
-    message: str = _FAILED
+    message: str = "the script says so"
     takes: float | None = field(default=None, validator=validators.optional(validators.ge(0)))
     videos: int | None = field(default=None, validator=validators.optional(validators.in_(range(9))))
     times: int | None = field(default=None, validator=validators.optional(validators.gt(0)))

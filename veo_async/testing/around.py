@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -22,64 +23,72 @@ from .simulated import VeoSimulator, served
 
 __all__ = ["enter_around", "jump_around", "serve"]
 
+_Enter = Callable[[VeoSession], Awaitable[VeoSession]]
 
-def serve(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[VeoSimulator]:
+
+def serve(settings: Settings, patches: pytest.MonkeyPatch, clock: VeoClock | None) -> Iterator[VeoSimulator]:
     """
-    Serve a simulator that every session finds by itself, at its speed.
+    Serve a simulator that every session finds by itself, at its speed, and on its clock if it has one.
     """
-    with served(Core(settings, faults=Faults(settings.seed))) as simulator:
-        monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", simulator.token)
-        monkeypatch.setenv("ACEDATACLOUD_API_BASE_URL", simulator.url)
-        monkeypatch.setenv("VEO_ASYNC_SPEED", f"{settings.speed:g}")  # for the command `veo-async`
-        when_entered(monkeypatch, simulator, lambda session: scale_policies(session, 1 / settings.speed))
+    core = Core(settings, faults=Faults(settings.seed), clock=clock.unix_time if clock else time.time)
+    with served(core, clock) as simulator:
+        patches.setenv("ACEDATACLOUD_API_TOKEN", simulator.token)
+        patches.setenv("ACEDATACLOUD_API_BASE_URL", simulator.url)
+        patches.setenv("VEO_ASYNC_SPEED", f"{settings.speed:g}")  # for the command `veo-async`
+        patches.setattr(VeoSession, "__aenter__", _enter(VeoSession.__aenter__, simulator))
         yield simulator
 
 
-def when_entered(
-    monkeypatch: pytest.MonkeyPatch, simulator: VeoSimulator, prepare: Callable[[VeoSession], None]
-) -> None:
-    """
-    Prepare each session that talks to this simulator when it is entered.
-    """
-    enter = VeoSession.__aenter__
-
+def _enter(enter: _Enter, simulator: VeoSimulator) -> _Enter:
     async def prepared(session: VeoSession) -> VeoSession:
         if is_about_to_use(session, simulator.url):
-            prepare(session)
+            scale_policies(session, 1 / simulator.core.settings.speed)
+            if simulator.clock is not None:
+                _move(session, simulator.core, simulator.clock)
         return await enter(session)
 
-    monkeypatch.setattr(VeoSession, "__aenter__", prepared)
+    return prepared
 
 
-def enter_around(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> VeoSession:
+def _move(session: VeoSession, core: Core, clock: VeoClock) -> None:
+    replace_clock(
+        session,
+        clock.unix_time,
+        transport=lambda network, token: WithFiles(core, token, network=network, clock=clock),
+        journal=_inline,
+    )
+
+
+def _inline(journal: object) -> Journal:
+    if not isinstance(journal, Journal):
+        raise UsageError(
+            "a clock that jumps cannot see a database's socket: use veo_simulator without veo_clock"
+        )
+    return journal if journal.inline else Journal(journal.path, inline=True)
+
+
+# --- around a test ---------------------------------------------------------------------------------------
+
+
+def enter_around(request: pytest.FixtureRequest, patches: pytest.MonkeyPatch) -> VeoSession:
     """
     Return a session that is entered for as long as the test runs.
     """
     session = VeoSession()
-    wrap(request, monkeypatch, lambda: session)
+    _wrap(request, patches, lambda: session)
     return session
 
 
 def jump_around(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, simulator: VeoSimulator
+    request: pytest.FixtureRequest, patches: pytest.MonkeyPatch, simulator: VeoSimulator
 ) -> VeoClock:
     """
-    Return a clock that is the loop's, the simulator's and every session's for as long as the test runs.
+    Return the simulator's clock, which is the loop's for as long as the test runs.
     """
-    clock = VeoClock()
-    simulator.core.clock = clock.unix_time
-    in_memory = functools.partial(WithFiles, simulator.core, clock=clock)
-
-    def prepare(session: VeoSession) -> None:
-        replace_clock(
-            session,
-            clock.unix_time,
-            transport=lambda network, token: in_memory(token=token, network=network),
-            journal=_inline,
-        )
-
-    when_entered(monkeypatch, simulator, prepare)
-    wrap(request, monkeypatch, lambda: _jumping(clock))
+    clock = simulator.clock
+    if clock is None:
+        raise UsageError("veo_clock must be an argument of the test, or of a fixture that is one")
+    _wrap(request, patches, lambda: _jumping(clock))
     return clock
 
 
@@ -93,17 +102,9 @@ async def _jumping(clock: VeoClock) -> AsyncIterator[None]:
         clock.stop(loop)
 
 
-def _inline(journal: object) -> Journal:
-    if not isinstance(journal, Journal):
-        raise UsageError(
-            "a clock that jumps cannot see a database's socket: use veo_simulator without veo_clock"
-        )
-    return journal if journal.inline else Journal(journal.path, inline=True)
-
-
-def wrap(
+def _wrap(
     request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
+    patches: pytest.MonkeyPatch,
     entered: Callable[[], AbstractAsyncContextManager[object]],
 ) -> None:
     """
@@ -121,7 +122,7 @@ def wrap(
         async with entered():
             return await test(*arguments, **named)
 
-    monkeypatch.setattr(request.node, "obj", inside)
+    patches.setattr(request.node, "obj", inside)
 
 
 def _need_asyncio(name: str | None) -> None:

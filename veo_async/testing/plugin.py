@@ -30,38 +30,39 @@ def veo_simulator_settings(request: pytest.FixtureRequest) -> Settings:
 
 
 @pytest.fixture
-def veo_simulator(
-    veo_simulator_settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[VeoSimulator]:
+def veo_simulator(request: pytest.FixtureRequest, veo_simulator_settings: Settings) -> Iterator[VeoSimulator]:
     """
     The Veo API on this machine, which every `VeoSession()` in the test finds by itself.
     """
     from .around import serve  # noqa: PLC0415
+    from .clock import VeoClock  # noqa: PLC0415
 
-    yield from serve(veo_simulator_settings, monkeypatch)
+    clock = VeoClock() if "veo_clock" in request.fixturenames else None
+    with pytest.MonkeyPatch.context() as patches:
+        yield from serve(veo_simulator_settings, patches, clock)
 
 
 @pytest.fixture
-def veo_session(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, veo_simulator: VeoSimulator
-) -> VeoSession:
+def veo_session(request: pytest.FixtureRequest, veo_simulator: VeoSimulator) -> Iterator[VeoSession]:
     """
-    A `VeoSession` that is entered when the async test begins, in its own loop, and left when it ends.
+    A `VeoSession` that is entered when the async test begins, in the test's own loop, and left when it ends.
+
+    It is for the test. An async fixture makes its own `VeoSession()`, which finds the simulator as well.
     """
     from .around import enter_around  # noqa: PLC0415
 
-    return enter_around(request, monkeypatch)
+    with pytest.MonkeyPatch.context() as patches:
+        yield enter_around(request, patches)
 
 
 @pytest.fixture
-def veo_clock(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, veo_simulator: VeoSimulator
-) -> VeoClock:
+def veo_clock(request: pytest.FixtureRequest, veo_simulator: VeoSimulator) -> Iterator[VeoClock]:
     """
-    A clock that jumps: while the async test runs, its loop sleeps no longer than an instant.
+    A clock that jumps: while the async test runs, its loop never sleeps, and tasks take as long as in life.
     """
     from .around import jump_around  # noqa: PLC0415
 
     if "veo_session" in request.fixturenames:
         request.getfixturevalue("veo_session")  # which then begins after the clock, and ends before it
-    return jump_around(request, monkeypatch, veo_simulator)
+    with pytest.MonkeyPatch.context() as patches:
+        yield jump_around(request, patches, veo_simulator)

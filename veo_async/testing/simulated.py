@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from attrs import define, field
 
 from ..simulator import Core, Faults, Script, Simulator
+from .clock import VeoClock
 from .purchases import Purchase, bought, bought_twice
 
 __all__ = ["SPEED", "VeoSimulator", "served"]
@@ -30,28 +31,59 @@ class VeoSimulator:
     Attributes:
         url: its address.
         token: a valid token.
+        clock: the clock that jumps, or None.
         core: the in-memory server, for what this class has no word for; see `veo_async.simulator.Core`.
     """
 
     url: str
     token: str = field(repr=False)
     core: Core = field(repr=False)
+    clock: VeoClock | None = field(default=None, repr=False)
 
-    def script(self, **fields: Any) -> Script:
+    def script(
+        self,
+        *,
+        prompt: str | None = None,
+        type: str | None = None,  # noqa: A002 - the API's own word
+        model: str | None = None,
+        times: int | None = None,
+        fails: str | None = None,
+        refused: str | None = None,
+        message: str = "the script says so",
+        takes: float | None = None,
+        videos: int | None = None,
+    ) -> Script:
         """
         Decide what becomes of the submits that match; of several scripts, the first that matches is used.
 
             veo_simulator.script(prompt="*storm*", fails="forbidden")
 
         Args:
-            fields: which submits (`prompt`, `type`, `model`, `times`), and what becomes of them (`fails`, `refused`,
-                `message`, `takes`, `videos`); see `veo_async.simulator.Script`.
+            prompt: a pattern of `fnmatch` for the prompt, such as `*storm*`; case matters.
+            type: `text2video`, `image2video`, `ingredients2video`, `get1080p`, `upsample`, `extend`, `reshoot` or
+                `objects`.
+            model: a pattern for the model's name.
+            times: how many submits it is for; the next ones are for later scripts.
+            fails: the error code of the tasks, which are accepted, and fail when they end.
+            refused: the error code with which the submits are refused.
+            message: what comes with either code.
+            takes: how long the tasks take in life, in seconds; the simulator's speed divides it.
+            videos: how many videos a task makes.
 
         Raises:
-            TypeError: there is no such field.
-            ValueError: its value cannot be used.
+            ValueError: there is no such type or code, or `refused` comes with what only a task has.
         """
-        script = Script(**fields)
+        script = Script(
+            prompt=prompt,
+            type=type,
+            model=model,
+            times=times,
+            fails=fails,
+            refused=refused,
+            message=message,
+            takes=takes,
+            videos=videos,
+        )
         self.core.scripts.append(script)
         return script
 
@@ -114,7 +146,7 @@ def _ids(purchases: list[Purchase]) -> str:
 
 
 @contextmanager
-def served(core: Core) -> Iterator[VeoSimulator]:
+def served(core: Core, clock: VeoClock | None = None) -> Iterator[VeoSimulator]:
     """
     Serve a core at a free port of loopback until the block is left.
     """
@@ -136,7 +168,7 @@ def served(core: Core) -> Iterator[VeoSimulator]:
     thread.start()
     simulator, loop, leave = started.result()
     try:
-        yield VeoSimulator(simulator.url, simulator.token, core)
+        yield VeoSimulator(simulator.url, simulator.token, core, clock)
     finally:
         loop.call_soon_threadsafe(leave.set)
         thread.join()
