@@ -547,9 +547,9 @@ def replace_clock(
         transport: from the network and the token, makes what takes the network's place.
         journal: from the session's journal, makes what takes its place.
     """
+    session._journal = session._journal and journal(session._journal)
     session._clock.wall = wall
     session._transport = transport(_network(session), session._token or "")
-    session._journal = session._journal and journal(session._journal)
 
 
 def _pair(item: Any) -> tuple[str | None, Request]:

@@ -138,7 +138,8 @@ class VeoSimulator:
         __tracebackhide__ = True
         twice = bought_twice(self.bought, by)
         lines = [f"  {len(group)} times: {group[0]} (tasks {_ids(group)})" for group in twice]
-        assert not twice, "\n".join(["bought more than once:", *lines])
+        if lines:
+            raise AssertionError("\n".join(["bought more than once:", *lines]))
 
 
 def _ids(purchases: list[Purchase]) -> str:
