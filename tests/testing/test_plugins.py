@@ -8,116 +8,119 @@ import pytest
 
 pytest_plugins = ("pytester",)
 
-TESTS = """
-    import asyncio, sys
-    import pytest
-    from veo_async import VeoSession
+BARE = (
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:xdist",
+    "-p",
+    "no:cov",
+    "-p",
+    "no:hypothesispytest",
+    "-W",
+    "error",
+)
+SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")
 
-    async def program():
-        async with VeoSession() as veo:
-            return await veo.text_to_video("a whale")
+HEAD = """
+import asyncio
+import sys
+import pytest
+from veo_async import VeoSession
+
+async def program():
+    async with VeoSession() as veo:
+        return await veo.text_to_video("a whale")
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
 """
-IN_REAL_TIME = """
+TESTS = """
+class Test{name}:
     {mark}
-    async def test_a_program_and_a_session(veo_session, veo_simulator):
+    async def test_in_real_time(self, veo_session, veo_simulator):
         await asyncio.gather(program(), veo_session.text_to_video("a storm"))
         veo_simulator.assert_bought_once()
         assert 2 == len(veo_simulator.bought)
-"""
-ON_THE_CLOCK = """
-    class Test:
-        {mark}
-        async def test_a_program_and_a_session(self, veo_session, veo_clock, veo_simulator):
-            await asyncio.gather(program(), veo_session.text_to_video("a storm"))
-            veo_simulator.assert_bought_once()
-            assert 30.0 < veo_clock.elapsed < 600.0
 
-        {mark}
-        async def test_one_that_fails(self, veo_session, veo_clock):
-            veo_session.text_to_video("a storm")
-            raise SystemError
+    {mark}
+    async def test_on_the_clock(self, veo_session, veo_clock, veo_simulator):
+        await asyncio.gather(program(), veo_session.text_to_video("a storm"))
+        veo_simulator.assert_bought_once()
+        assert 30.0 < veo_clock.elapsed < 600.0
+
+    {mark}
+    async def test_one_that_fails(self, veo_session, veo_clock):
+        veo_session.text_to_video("a storm")
+        raise SystemError
 """
-ANYIO_ON_ASYNCIO = """
-    @pytest.fixture
-    def anyio_backend():
-        return "asyncio"
-"""
-STRICT = ("-p", "no:anyio", "-o", "asyncio_mode=strict")
-AUTO = ("-p", "no:anyio", "-o", "asyncio_mode=auto")
-ANYIO = ("-p", "no:asyncio")
-BOTH = ("-o", "asyncio_mode=strict")
 
 
-def _run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    return pytester.runpytest_subprocess(
-        "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "-W", "error", *options
+def _tests(name: str, mark: str) -> str:
+    return TESTS.format(name=name, mark=mark)
+
+
+def test_the_fixtures_work_under_pytest_asyncio_and_beside_it(pytester: pytest.Pytester) -> None:
+    """A session is entered and left in the test's own loop, whose it may be, and if the test fails."""
+    pytester.makepyfile(
+        HEAD
+        + _tests("Strict", "@pytest.mark.asyncio")
+        + _tests("OneLoopForAll", "@pytest.mark.asyncio(loop_scope='class')")
+        + _tests("Anyio", "@pytest.mark.anyio")
     )
+    ended = pytester.runpytest_subprocess(*BARE, *SCOPE, "-o", "asyncio_mode=strict")
+    ended.assert_outcomes(passed=6, failed=3)
+    ended.stdout.fnmatch_lines(["E*SystemError"] * 3)
 
 
-@pytest.mark.parametrize(
-    ("options", "mark"),
-    [
-        pytest.param(STRICT, "@pytest.mark.asyncio", id="pytest-asyncio, strict"),
-        pytest.param(
-            STRICT, "@pytest.mark.asyncio(loop_scope='module')", id="pytest-asyncio, one loop for all"
-        ),
-        pytest.param(AUTO, "", id="pytest-asyncio, auto"),
-        pytest.param(ANYIO, "@pytest.mark.anyio", id="anyio"),
-        pytest.param(BOTH, "@pytest.mark.anyio", id="anyio beside pytest-asyncio"),
-    ],
-)
-def test_the_fixtures_work_under(pytester: pytest.Pytester, options: tuple[str, ...], mark: str) -> None:
-    """In the test's own loop a session is entered and left, also where the test fails; nothing is unclosed."""
-    scope = "-o", "asyncio_default_fixture_loop_scope=function"
-    pytester.makepyfile((TESTS + ANYIO_ON_ASYNCIO + IN_REAL_TIME + ON_THE_CLOCK).format(mark=mark))
-    ended = _run(pytester, *options, *(() if options is ANYIO else scope))
+def test_the_fixtures_work_under_pytest_asyncio_in_auto_mode(pytester: pytest.Pytester) -> None:
+    """No mark is needed, and anyio's plugin is not there."""
+    pytester.makepyfile(HEAD + _tests("Auto", ""))
+    ended = pytester.runpytest_subprocess(*BARE, *SCOPE, "-p", "no:anyio", "-o", "asyncio_mode=auto")
     ended.assert_outcomes(passed=2, failed=1)
     ended.stdout.fnmatch_lines(["E*SystemError"])
 
 
-def test_trio_is_refused(pytester: pytest.Pytester) -> None:
-    """Without a backend of one's own, anyio runs each test on trio as well, and the message says what to do."""
-    pytester.makepyfile((TESTS + IN_REAL_TIME).format(mark="@pytest.mark.anyio"))
-    ended = _run(pytester, *ANYIO)
-    ended.assert_outcomes(passed=1, failed=1)
-    ended.stdout.fnmatch_lines(
-        ["E*veo_session needs asyncio*define a fixture anyio_backend that returns 'asyncio'*"]
+def test_the_fixtures_work_under_anyio_alone(pytester: pytest.Pytester) -> None:
+    """
+    Nothing is loaded until a test asks for a fixture; what the fixtures cannot do is told in a sentence.
+    """
+    pytester.makepyfile(
+        test_first="""
+            import sys
+
+            NAMES = {"aiohttp", "cattrs", "veo_async.errors", "veo_async.simulator", "veo_async.testing.clock"}
+            LOADED = NAMES & set(sys.modules)  # by the start of pytest; the other files load more
+
+            def test_nothing_is_loaded_without_a_fixture():
+                assert "veo_async.testing.plugin" in sys.modules
+                assert set() == LOADED
+
+            def test_a_fixture_loads_it(veo_simulator):
+                assert "aiohttp" in sys.modules
+
+            def test_that_is_not_async(veo_session): ...
+
+            def test_that_asks_too_late(veo_simulator, request):
+                request.getfixturevalue("veo_clock")
+        """,
+        test_second="""
+            import pytest
+
+            @pytest.mark.anyio
+            @pytest.mark.parametrize("anyio_backend", ["trio"])
+            async def test_on_trio(veo_session): ...
+        """,
+        test_third=HEAD + _tests("Anyio", "@pytest.mark.anyio"),
     )
-
-
-def test_whoever_uses_none_of_it_waits_for_none_of_it(pytester: pytest.Pytester) -> None:
-    """pytest has the plugin, and neither the rest of the package nor aiohttp; nor does a collection load them."""
-    pytester.makepyfile("""
-        import sys
-
-        def test_it():
-            assert "veo_async.testing.plugin" in sys.modules
-            names = {"aiohttp", "cattrs", "veo_async.errors", "veo_async.simulator", "veo_async.testing.clock"}
-            assert set() == names & set(sys.modules)
-
-        def test_it_with_a_fixture(veo_simulator):
-            assert "aiohttp" in sys.modules
-    """)
-    _run(pytester, "-p", "no:asyncio", "-p", "no:anyio").assert_outcomes(passed=2)
-
-
-def test_a_test_that_is_not_async_is_told(pytester: pytest.Pytester) -> None:
-    """There is no loop in which the session could be entered; and a clock that comes late is told, too."""
-    pytester.makepyfile("""
-        def test_it(veo_session): ...
-
-        def test_late(veo_simulator, request):
-            request.getfixturevalue("veo_clock")
-    """)
-    ended = _run(pytester, "-p", "no:asyncio", "-p", "no:anyio")
-    ended.assert_outcomes(errors=1, failed=1)
+    ended = pytester.runpytest_subprocess(*BARE, "-p", "no:asyncio")
+    ended.assert_outcomes(passed=4, failed=3, errors=1)
     ended.stdout.fnmatch_lines(
-        ["E*veo_session is for tests that are `async def`*", "E*veo_clock must be an argument of the test*"]
+        [
+            "E*veo_session is for tests that are `async def`*",
+            "E*veo_clock must be an argument of the test*",
+            "E*veo_session needs asyncio*define a fixture anyio_backend that returns 'asyncio'*",
+            "E*SystemError",
+        ]
     )
-
-
-def test_the_fixtures_are_told(pytester: pytest.Pytester) -> None:
-    """`pytest --fixtures` says what each is."""
-    ended = _run(pytester, "--fixtures", "-p", "no:asyncio", "-p", "no:anyio")
-    for name in ("veo_clock", "veo_session", "veo_simulator", "veo_simulator_settings"):
-        ended.stdout.fnmatch_lines([f"{name} -- *"])
