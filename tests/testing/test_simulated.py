@@ -134,8 +134,8 @@ def test_a_server_that_cannot_start_says_why() -> None:
     """What goes wrong in its thread is raised where the test waits for it."""
     core = Core()
     core.listeners = None  # type: ignore[assignment]
-    with pytest.raises(AttributeError, match="append"), served(core):
-        pass
+    with pytest.raises(AttributeError, match="append"):
+        served(core).__enter__()
 
 
 class TestAnotherSpeed:

@@ -82,7 +82,7 @@ class VeoClock:
         selector = getattr(loop, "_selector", None)  # asyncio has no public name for what its loop waits with
         if selector is None:
             raise UsageError(f"a clock that jumps needs asyncio's own event loop, not {type(loop).__name__}")
-        self._began = loop.time() if at is None else at
+        self._began = (loop.time() if at is None else at) - self.elapsed
         vars(selector)["select"] = partial(self._select, selector.select)
         vars(loop)["run_in_executor"] = partial(self._run_in_executor, loop.run_in_executor)
         vars(loop)["time"] = self.time
