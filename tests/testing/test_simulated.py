@@ -16,6 +16,7 @@ from veo_async import (
     PollPolicy,
     RetryPolicy,
     TextToVideo,
+    UsageError,
     VeoSession,
 )
 from veo_async.simulator import Core, Settings
@@ -71,10 +72,12 @@ async def test_scripts_decide(veo_simulator: VeoSimulator, veo_session: VeoSessi
 
 async def test_a_lost_answer_is_bought_once(veo_simulator: VeoSimulator, veo_session: VeoSession) -> None:
     """A fault has the command's word; what is told with it is as for `Faults.add`."""
+    veo_simulator.fault("status_before@submit", status=503)
     veo_simulator.fault("drop_after@submit")
-    faults = veo_simulator.fault("status_before", on="retrieve", times=1, status=500)
+    faults = veo_simulator.fault("status_before", on=["retrieve", "retrieve_batch"], times=1, status=500)
     await asyncio.gather(*veo_session.submit_many([TextToVideo("a whale"), TextToVideo("a storm")]))
-    assert 2 == faults.struck["submit", "drop_after"]
+    assert [2, 2] == [faults.struck["submit", kind] for kind in ("drop_after", "status_before")]
+    assert 1 == faults.struck["retrieve", "status_before"] + faults.struck["retrieve_batch", "status_before"]
     veo_simulator.assert_bought_once()
     with pytest.raises(ValueError, match="did you mean 'drop_after'"):
         veo_simulator.fault("drop_aftr@submit")
@@ -128,6 +131,16 @@ async def test_another_address_is_let_alone(veo_simulator: VeoSimulator) -> None
             await veo.text_to_video("a whale")
     assert [] == veo_simulator.bought
     assert 1 == other.core.accepted
+
+
+@pytest.mark.usefixtures("veo_simulator")
+async def test_no_money_is_spent() -> None:
+    """A session that names the real address is refused before it sends anything; entering twice is the usual error."""
+    with pytest.raises(UsageError, match=r"may not spend money at https://api\.acedata\.cloud"):
+        await VeoSession(base_url="https://api.acedata.cloud").__aenter__()
+    async with VeoSession() as veo:
+        with pytest.raises(UsageError, match="entered once"):
+            await veo.__aenter__()
 
 
 def test_a_server_that_cannot_start_says_why() -> None:

@@ -516,11 +516,11 @@ def _network(session: VeoSession) -> Transport:
 # --- for tests, which take the network's place ---------------------------------------------------------------
 
 
-def is_about_to_use(session: VeoSession, base_url: str) -> bool:
+def next_address(session: VeoSession) -> str | None:
     """
-    Tell whether a session is not entered yet, and will talk to this address.
+    Return the address that a session will talk to once it is entered; None if it has been entered.
     """
-    return session._engine is None and session._base_url == base_url
+    return session._base_url if session._engine is None else None
 
 
 def scale_policies(session: VeoSession, factor: float) -> None:

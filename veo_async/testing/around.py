@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from .. import Journal, UsageError, VeoSession
-from .._session.session import is_about_to_use, replace_clock, scale_policies
+from .._session.session import next_address, replace_clock, scale_policies
 from ..simulator import Core, Faults, Settings
 from .clock import VeoClock
 from .in_memory import WithFiles
@@ -41,7 +41,12 @@ def serve(settings: Settings, patches: pytest.MonkeyPatch, clock: VeoClock | Non
 
 def _enter(enter: _Enter, simulator: VeoSimulator) -> _Enter:
     async def prepared(session: VeoSession) -> VeoSession:
-        if is_about_to_use(session, simulator.url):
+        address = next_address(session) or ""
+        if address.startswith("https://"):
+            raise UsageError(
+                f"this test has veo_simulator, and may not spend money at {address}: leave base_url out"
+            )
+        if address == simulator.url:
             scale_policies(session, 1 / simulator.core.settings.speed)
             if simulator.clock is not None:
                 _move(session, simulator.core, simulator.clock)

@@ -22,6 +22,8 @@ __all__ = ["SPEED", "VeoSimulator", "served"]
 
 SPEED: Final = 1000.0  # a task takes about a tenth of a second
 
+_WHICH: Final = ("first", "share", "nth", "times", "match")  # requests are struck
+
 
 @define(eq=False)
 class VeoSimulator:
@@ -100,7 +102,8 @@ class VeoSimulator:
 
         Args:
             word: as for `veo-async simulate --fault`; see `veo_async.simulator.Fault`.
-            choices: as for `veo_async.simulator.Faults.add`; without any, it strikes the first request of each job.
+            choices: as for `veo_async.simulator.Faults.add`; if none of them says which requests it strikes, it is the
+                first one of each job.
 
         Raises:
             TypeError: there is no such choice.
@@ -108,7 +111,9 @@ class VeoSimulator:
         """
         assert self.core.faults is not None
         kind, *on = word.split("@", 1)
-        return self.core.faults.add(kind, **({"on": on} | (choices or {"first": True})))
+        if choices.keys().isdisjoint(_WHICH):
+            choices["first"] = True
+        return self.core.faults.add(kind, **{"on": on, **choices})
 
     @property
     def requests(self) -> Counter[str]:
