@@ -59,6 +59,8 @@ def veo_session(request: pytest.FixtureRequest, veo_simulator: VeoSimulator) -> 
 def veo_clock(request: pytest.FixtureRequest, veo_simulator: VeoSimulator) -> Iterator[VeoClock]:
     """
     A clock that jumps: while the async test runs, its loop never sleeps, and tasks take as long as in life.
+
+    Before the test, in async fixtures, its time stands still: there, nothing should wait for a video.
     """
     from .around import jump_around  # noqa: PLC0415
 
