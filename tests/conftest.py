@@ -18,6 +18,8 @@ from veo_async import Journal
 if TYPE_CHECKING:  # most tests need none
     from tests.postgres.server import Postgres
 
+pytest_plugins = ("veo_async.testing.plugin",)
+
 
 @pytest.fixture(params=["without a journal", "with a journal"])
 def options(request: pytest.FixtureRequest, tmp_path: Path) -> Options:

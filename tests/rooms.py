@@ -18,10 +18,12 @@ MAY_IMPORT = {  # a wing takes from itself, and from these; all of them stand ab
     "_download": "errors _policies _api _http",
     "_submit": "errors _policies _api _journal _http _jobs _track",
     "_session": "errors _policies _api _journal _http _jobs _track _download _submit",
-    "__init__": "errors _policies _api _journal _jobs _session",
+    "_surface": "errors _policies _api _journal _jobs _session",
+    "__init__": "_surface",
     "receiver": "errors __init__ _session",
     "simulator": "_api.models",  # the table alone: it shares no mistake of a decoder
     "worker": "errors __init__ _api _journal _jobs",
+    "testing": "errors __init__ _api.marks _http.transport _session simulator",
     "cli": "errors __init__ _journal receiver simulator worker",
 }
 PURE = re.compile(

@@ -8,9 +8,7 @@ import ast
 import asyncio
 import re
 import shlex
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from inspect import CO_COROUTINE
 from pathlib import Path
 from types import CodeType
@@ -24,8 +22,12 @@ import veo_async
 from veo_async import MODELS, JobState, Limits, Model, PollPolicy, RetryPolicy, VeoSession, errors
 from veo_async.cli.batch.input import read_items
 from veo_async.cli.group import command
-from veo_async.simulator import Faults, Settings, Simulator
+from veo_async.simulator import Core, Faults, Settings, Simulator
 from veo_async.simulator._faults import ENDPOINTS, FAULTS
+from veo_async.testing import VeoSimulator
+from veo_async.testing.simulated import served
+
+pytest_plugins = ("pytester",)
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,14 +37,15 @@ SPEED: Final = 200.0
 # --- reading it ------------------------------------------------------------------------------------------
 
 
-def _blocks(language: str) -> list[Any]:
+def _blocks(language: str, *, tests: bool = False) -> list[Any]:
     """
-    The fenced blocks of a language, each named after the line in which it begins.
+    The fenced blocks of a language, those with tests or the others, each named after the line in which it begins.
     """
     blocks = []
     for match in re.finditer(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
         line = README[: match.start(1)].count("\n")
-        blocks.append(pytest.param(match[1], line, id=f"line {line + 1}"))
+        if tests is ("def test_" in match[1]):
+            blocks.append(pytest.param(match[1], line, id=f"line {line + 1}"))
     return blocks
 
 
@@ -64,29 +67,18 @@ def _rows(heading: str) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Simulator]:
+def server() -> Iterator[VeoSimulator]:
     """
     A simulator in a thread of its own, as the programs have their own event loops.
     """
-    started: Future[Simulator] = Future()
-    loop = asyncio.new_event_loop()
-    leave = asyncio.Event()
-
-    async def serve() -> None:
-        async with Simulator(Settings(speed=SPEED)) as simulator:
-            started.set_result(simulator)
-            await leave.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    yield started.result(timeout=10)
-    loop.call_soon_threadsafe(leave.set)
-    thread.join()
-    loop.close()
+    with served(Core(Settings(speed=SPEED))) as simulator:
+        yield simulator
 
 
 @pytest.fixture
-def hurried(server: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., VeoSession]:
+def hurried(
+    server: VeoSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., VeoSession]:
     """
     What stands for `VeoSession` in the README's programs: itself, as patient as a fast server deserves.
     """
@@ -120,13 +112,11 @@ async def _inside_a_session(code: CodeType, make: Callable[..., VeoSession]) -> 
         outcome = eval(code, names)
         if code.co_flags & CO_COROUTINE:
             await outcome
-        for test in [name for name in names if name.startswith("test_")]:
-            await names[test]()
 
 
 @pytest.mark.parametrize(("source", "line"), _blocks("python"))
 def test_each_program_runs(source: str, line: int, hurried: Callable[..., VeoSession]) -> None:
-    """A whole program runs by itself, a piece or a test inside a session, all against the simulator."""
+    """A whole program runs by itself, a piece inside a session, all against the simulator."""
     code = _compiled(source, line)
     if "asyncio.run(" in source:
         exec(code, {"__name__": "__main__"})
@@ -134,8 +124,17 @@ def test_each_program_runs(source: str, line: int, hurried: Callable[..., VeoSes
         asyncio.run(_inside_a_session(code, hurried))
 
 
+def test_each_test_passes(pytester: pytest.Pytester) -> None:
+    """The README's tests pass under pytest-asyncio, each in a file of its own."""
+    blocks = _blocks("python", tests=True)
+    pytester.makepyfile(**{f"test_{block.id.replace(' ', '_')}": block.values[0] for block in blocks})
+    options = ("asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function")
+    ended = pytester.runpytest_subprocess("-p", "no:xdist", "-W", "error", *(f"-o{one}" for one in options))
+    ended.assert_outcomes(passed=len(blocks))
+
+
 @pytest.mark.usefixtures("hurried")
-def test_the_batch_buys_nothing_twice(server: Simulator, tmp_path: Path) -> None:
+def test_the_batch_buys_nothing_twice(server: VeoSimulator, tmp_path: Path) -> None:
     """Run again, the README's batch sends no submit; and it has saved the files that it names."""
     (batch,) = (block.values for block in _blocks("python") if "submit_many(" in str(block.values[0]))
     bought = []

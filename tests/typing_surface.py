@@ -7,6 +7,7 @@ The public surface as a type checker sees it: nothing here runs, mypy and pyrigh
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -49,6 +50,7 @@ from veo_async import (
     Video,
     VideoResult,
 )
+from veo_async.testing import Purchase, VeoClock, VeoSimulator
 
 
 async def sessions(http: aiohttp.ClientSession) -> None:
@@ -255,3 +257,26 @@ def errors(error: VeoError) -> None:
         assert_type((error.sent_at, error.candidates), tuple[float | None, tuple[str, ...]])
     elif isinstance(error, JobFailed):
         assert_type((error.code, error.message, error.trace_id), tuple[str | None, str, str | None])
+
+
+def fixtures(veo_simulator: VeoSimulator, veo_clock: VeoClock) -> None:
+    """
+    Test a program with the fixtures of the pytest plugin.
+    """
+    script = veo_simulator.script(
+        prompt="*storm*", type="text2video", model="veo31*", times=1, fails="forbidden"
+    )
+    assert_type(script.matched, int)
+    veo_simulator.script(refused="used_up", message="no money")
+    veo_simulator.script(takes=120.0, videos=2)
+    assert_type(len(veo_simulator.unused_scripts), int)
+    assert_type(veo_simulator.fault("drop_after@submit", share=0.1).seed, int)
+    assert_type(veo_simulator.bought, list[Purchase])
+    assert_type([purchase.prompt for purchase in veo_simulator.bought], list[str | None])
+    assert_type(veo_simulator.requests, Counter[str])
+    veo_simulator.assert_bought_once()
+    veo_simulator.assert_bought_once(by="key")
+    assert_type((veo_clock.elapsed, veo_clock.unix_time()), tuple[float, float])
+    with veo_clock.held():
+        pass
+    veo_simulator.script(promt="*storm*")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -6,134 +6,25 @@ Await videos from Google's Veo on Ace Data Cloud.
         await veo.download(result.video, "whale.mp4")
 """
 
+import importlib as _importlib
 import typing as _typing
-
-from ._api.models import MODELS, Model
-from ._api.records import TaskError, TaskRecord, TaskState, Video, VideoResult
-from ._api.requests import (
-    Extend,
-    Get1080p,
-    ImageToVideo,
-    IngredientsToVideo,
-    InsertObject,
-    RemoveObject,
-    Request,
-    Reshoot,
-    TextToVideo,
-    Upsample,
-)
-from ._api.warnings import RequestWarning
-from ._jobs.job import Job, JobState, JobUpdate
-from ._journal.account_limits import AccountLimits
-from ._policies import Limits, PollPolicy, RetryPolicy
-from ._session.session import SessionStats, VeoSession
-from .errors import (
-    ApiError,
-    AuthenticationError,
-    BadRequest,
-    ConfigurationError,
-    ConnectionFailed,
-    DownloadError,
-    InsufficientBalance,
-    InvalidRequest,
-    JobAbandoned,
-    JobError,
-    JobFailed,
-    JobTimedOut,
-    JobVanished,
-    JournalError,
-    KeyConflict,
-    PermissionDenied,
-    ProtocolError,
-    RateLimited,
-    ServerError,
-    SessionClosed,
-    SubmissionUnknown,
-    SubmitTimedOut,
-    TaskNotFound,
-    TrackingLost,
-    TransportError,
-    TransportTimedOut,
-    UsageError,
-    VeoError,
-)
-
-if _typing.TYPE_CHECKING:
-    from ._journal.postgres import PostgresJournal
-    from ._journal.sqlite import Journal
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "MODELS",
-    "AccountLimits",
-    "ApiError",
-    "AuthenticationError",
-    "BadRequest",
-    "ConfigurationError",
-    "ConnectionFailed",
-    "DownloadError",
-    "Extend",
-    "Get1080p",
-    "ImageToVideo",
-    "IngredientsToVideo",
-    "InsertObject",
-    "InsufficientBalance",
-    "InvalidRequest",
-    "Job",
-    "JobAbandoned",
-    "JobError",
-    "JobFailed",
-    "JobState",
-    "JobTimedOut",
-    "JobUpdate",
-    "JobVanished",
-    "Journal",
-    "JournalError",
-    "KeyConflict",
-    "Limits",
-    "Model",
-    "PermissionDenied",
-    "PollPolicy",
-    "PostgresJournal",
-    "ProtocolError",
-    "RateLimited",
-    "RemoveObject",
-    "Request",
-    "RequestWarning",
-    "Reshoot",
-    "RetryPolicy",
-    "ServerError",
-    "SessionClosed",
-    "SessionStats",
-    "SubmissionUnknown",
-    "SubmitTimedOut",
-    "TaskError",
-    "TaskNotFound",
-    "TaskRecord",
-    "TaskState",
-    "TextToVideo",
-    "TrackingLost",
-    "TransportError",
-    "TransportTimedOut",
-    "Upsample",
-    "UsageError",
-    "VeoError",
-    "VeoSession",
-    "Video",
-    "VideoResult",
-]
-
-if not _typing.TYPE_CHECKING:  # a type checker would believe that every name is there
+if _typing.TYPE_CHECKING:
+    from ._surface import *  # noqa: F403
+    from ._surface import __all__ as __all__
+else:
 
     def __getattr__(name: str) -> _typing.Any:
-        # With a journal comes SQLite, or psycopg, and not everybody needs one.
-        if name == "Journal":
-            from ._journal.sqlite import Journal  # noqa: PLC0415
+        # pytest imports this package at each start, for its plugin: whoever asks for no name waits for none.
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        surface = _importlib.import_module("._surface", __name__)
+        globals().update(
+            {public: vars(surface)[public] for public in surface.__all__ if public in vars(surface)}
+        )
+        return globals()[name] if name in globals() else getattr(surface, name)
 
-            return Journal
-        if name == "PostgresJournal":
-            from ._journal.postgres import PostgresJournal  # noqa: PLC0415
-
-            return PostgresJournal
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

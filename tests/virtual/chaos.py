@@ -28,9 +28,9 @@ from veo_async._http.transport import Outgoing, Reply
 from veo_async._journal.batching import Work
 from veo_async._journal.sqlite_store import Store
 from veo_async.simulator import TOKEN, Faults, Settings
+from veo_async.testing.in_memory import InMemoryTransport
 
 from .loop import VirtualLoop, run
-from .transport import InMemoryTransport
 from .world import World
 
 __all__ = ["Outcome", "play"]

@@ -17,9 +17,9 @@ from attrs import define, field
 from veo_async import Job, JobState, TextToVideo, VeoError, VeoSession, VideoResult
 from veo_async._http.transport import Outgoing, Reply
 from veo_async.simulator import TOKEN
+from veo_async.testing.in_memory import InMemoryTransport
 
 from .loop import run
-from .transport import InMemoryTransport
 from .world import World
 
 __all__ = [

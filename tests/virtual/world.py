@@ -12,9 +12,9 @@ from attrs import define, field
 
 from veo_async import VeoSession
 from veo_async.simulator import TOKEN, Core, Faults, Settings
+from veo_async.testing.in_memory import InMemoryTransport
 
 from .loop import VirtualLoop
-from .transport import InMemoryTransport
 
 __all__ = ["World"]
 

@@ -25,7 +25,7 @@ from .._api.to_json import plain
 from .._http.clock import ServerClock
 from .._jobs.iterators import Item, feed
 from .._jobs.job import Job, JobState, as_completed
-from .._policies import Limits, PollPolicy, RetryPolicy
+from .._policies import Limits, PollPolicy, RetryPolicy, scale_of
 from ..errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageError
 from .credentials import base_url_from, check_placeholder, token_from
 from .shortcuts import ShortMethods
@@ -139,11 +139,10 @@ class VeoSession(ShortMethods):
     async def __aenter__(self) -> Self:
         if self._engine is not None:
             raise UsageError("a VeoSession is entered once: make a new one for another `async with`")
-        from .._http.aiohttp_transport import AiohttpTransport  # noqa: PLC0415
         from .engine import Engine  # noqa: PLC0415 - see above
 
         token = self._token or ""
-        transport = self._transport or AiohttpTransport.over(self._http, limits=self._limits, token=token)
+        transport = self._transport or _network(self)
         try:
             if self._journal is not None:
                 await self._journal.open(token)
@@ -506,6 +505,51 @@ def call_back_at(session: VeoSession, callback_url: CallbackUrl | None) -> None:
     session._callback_url = callback_url
     if session._engine is not None:
         session._engine.submitters.callback_url = callback_url
+
+
+def _network(session: VeoSession) -> Transport:
+    from .._http.aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - see above
+
+    return AiohttpTransport.over(session._http, limits=session._limits, token=session._token or "")
+
+
+# --- for tests, which take the network's place ---------------------------------------------------------------
+
+
+def next_address(session: VeoSession) -> str | None:
+    """
+    Return the address that a session will talk to once it is entered; None if it has been entered.
+    """
+    return session._base_url if session._engine is None else None
+
+
+def scale_policies(session: VeoSession, factor: float) -> None:
+    """
+    Scale the policies of a session that is not entered yet, unless its program has scaled them already.
+    """
+    if scale_of(session._polling) == 1.0:
+        session._polling = session._polling.scaled(factor)
+        session._retry = session._retry.scaled(factor)
+
+
+def replace_clock(
+    session: VeoSession,
+    wall: Callable[[], float],
+    *,
+    transport: Callable[[Transport, str], Transport],
+    journal: Callable[[AnyJournal], AnyJournal],
+) -> None:
+    """
+    Let a session that is being entered live on another clock.
+
+    Args:
+        wall: the time of that clock, in Unix seconds.
+        transport: from the network and the token, makes what takes the network's place.
+        journal: from the session's journal, makes what takes its place.
+    """
+    session._journal = session._journal and journal(session._journal)
+    session._clock.wall = wall
+    session._transport = transport(_network(session), session._token or "")
 
 
 def _pair(item: Any) -> tuple[str | None, Request]:

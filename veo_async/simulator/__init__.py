@@ -11,6 +11,7 @@ from ._core import Core
 from ._faults import Fault, Faults
 from ._records import Task
 from ._replies import Callback, Reply
+from ._scripts import Script, type_of
 from ._server import Simulator
 from ._settings import TOKEN, Settings
 
@@ -21,8 +22,10 @@ __all__ = [
     "Fault",
     "Faults",
     "Reply",
+    "Script",
     "Settings",
     "Simulator",
     "Task",
     "create_app",
+    "type_of",
 ]

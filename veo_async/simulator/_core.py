@@ -25,6 +25,7 @@ from ._lookups import Lookups
 from ._records import MAX_VIDEOS, VIDEO_MASK, Task, dashed, number_of, result
 from ._replies import Callback, Reply, encode, http_date
 from ._rules import CODES, FIELDS, Refusal, check_submit, unfit
+from ._scripts import Script
 from ._settings import Settings
 
 __all__ = ["Core"]
@@ -54,6 +55,7 @@ class Core:
             `download`, `refused`.
         files: serves the files of `video_url`, whose addresses start with its `base_url`.
         next_durations: durations of the next tasks, in seconds; they override all other sources.
+        scripts: what becomes of submits; the first one that matches is used.
         listeners: called whenever a task was accepted, or an answer or a callback may have become due.
         down_until: connections are refused before this time, in Unix seconds.
     """
@@ -67,6 +69,7 @@ class Core:
     accepted: int = field(default=0, init=False)
     requests: Counter[str] = field(factory=Counter, init=False)
     next_durations: deque[float] = field(factory=deque, init=False, repr=False)
+    scripts: list[Script] = field(factory=list, init=False, repr=False)
     listeners: list[Callable[[], None]] = field(factory=list, init=False, repr=False)
     down_until: float = field(default=-inf, init=False)
 
@@ -234,8 +237,9 @@ class Core:
         source = self._source(body, call)
         self._check_limits(call)
         self._clean_up(call.account, call.now)
+        script = self._script(call.path, body)
         twin = self._twin(call, body)
-        task = twin or self._accept(call, body, source, hit)
+        task = twin or self._accept(call, body, source, hit, script)
         early = twin is None and self._plan_callbacks(task, call.now)
         if not body.get("async") and "callback_url" not in body:
             return self._when_ended(task)
@@ -243,6 +247,15 @@ class Core:
         extras = {"success": True, "trace_id": named.trace_id} if self.settings.submit_extras else {}
         reply = self._reply({"task_id": named.id} | extras, call.now)
         return evolve(reply, callbacks_first=True) if early else reply
+
+    def _script(self, path: str, body: Mapping[str, Any]) -> Script:
+        """
+        Return the script of a submit, which may refuse it; by default, an empty one.
+        """
+        found = (script for script in self.scripts if script.matches(path, body, self.settings))
+        script = next(found, None) or Script()
+        script.use()
+        return script
 
     def _twin(self, call: Call, body: Mapping[str, Any]) -> Task | None:
         """
@@ -273,7 +286,9 @@ class Core:
                 return task
         raise Refusal("bad_request", "video_id is invalid")
 
-    def _accept(self, call: Call, body: dict[str, Any], source: Task | None, hit: Hit | None) -> Task:
+    def _accept(
+        self, call: Call, body: dict[str, Any], source: Task | None, hit: Hit | None, script: Script
+    ) -> Task:
         number, created_at = self._new_number(), floor((call.now + self.settings.records_ahead) * 1000) / 1000
         late = self.settings.late + (hit.fault.seconds if hit and hit.fault.kind == "late" else 0.0)
         task = Task(
@@ -284,9 +299,9 @@ class Core:
             path=call.path,
             body=body,
             created_at=created_at,
-            ends_at=call.now + self._duration(body),
-            error=self._error(body),
-            videos=self.settings.videos,
+            ends_at=call.now + self._duration(body, script),
+            error=script.error or self._error(body),
+            videos=self.settings.videos if script.videos is None else script.videos,
             source=source,
             visible_at=call.now + late if late else -inf,
         )
@@ -296,10 +311,12 @@ class Core:
         self._wake()
         return task
 
-    def _duration(self, body: Mapping[str, Any]) -> float:
+    def _duration(self, body: Mapping[str, Any], script: Script) -> float:
         if self.next_durations:
             return self.next_durations.popleft()
         settings = self.settings
+        if script.takes is not None:
+            return script.takes / settings.speed
         if settings.duration is not None:
             return settings.duration(body) / settings.speed
         middle = log(settings.mean) - settings.sigma**2 / 2

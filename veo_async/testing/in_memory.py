@@ -1,24 +1,25 @@
 """
-The seam of HTTP over the simulator's core: every fault becomes the error that a socket would give.
+The network's place taken by the simulator's core: every fault becomes the error that a socket would give.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.utils import formatdate
 from urllib.parse import urlsplit
 
 import aiohttp
 from attrs import define, field
 
-from veo_async._http.transport import Outgoing, Reply
-from veo_async.errors import ConnectionFailed, ProtocolError, TransportTimedOut
-from veo_async.simulator import Core
-from veo_async.simulator import Reply as ServerReply
+from .._http.transport import Outgoing, Reply, Transport
+from ..errors import ConnectionFailed, ProtocolError, TransportTimedOut
+from ..simulator import Core
+from ..simulator import Reply as ServerReply
+from .clock import VeoClock
 
-__all__ = ["InMemoryTransport"]
+__all__ = ["InMemoryTransport", "WithFiles"]
 
 
 @define(eq=False)
@@ -88,3 +89,23 @@ class InMemoryTransport:
 
     async def close(self) -> None:
         self.closed = True
+
+
+@define(eq=False)
+class WithFiles(InMemoryTransport):
+    """
+    The same, with downloads over the network, for whose time the clock does not jump.
+    """
+
+    network: Transport = field(kw_only=True)
+    clock: VeoClock = field(kw_only=True)
+
+    @asynccontextmanager
+    async def open_file(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        with self.clock.held():
+            async with self.network.open_file(url, headers) as response:
+                yield response
+
+    async def close(self) -> None:
+        await self.network.close()
+        await super().close()
