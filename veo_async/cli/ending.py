@@ -19,7 +19,7 @@ from typing import Any, Final
 import click
 from attrs import define, field
 
-from .. import Journal, Limits, PollPolicy, RetryPolicy, VeoSession
+from .. import Journal, Limits, PollPolicy, PostgresJournal, RetryPolicy, VeoSession
 from ..errors import ConfigurationError, VeoError
 from .advice import BAD_INPUT, lines
 from .display.board import Notes
@@ -200,7 +200,8 @@ def new_session(
     speed: float,
     timeout: float | None = None,
     max_in_flight: int | None = None,
-    journal: Journal | Path | None = None,
+    submits_per_second: float | None = None,
+    journal: Journal | PostgresJournal | Path | None = None,
 ) -> VeoSession | None:
     """
     Make a session from the environment and the flags; if that fails, return None and add to the violations.
@@ -215,7 +216,9 @@ def new_session(
         return None
     try:
         polling, retry = PollPolicy().scaled(1 / speed), RetryPolicy().scaled(1 / speed)
-        limits = Limits(max_in_flight=max_in_flight, max_queue_wait=timeout)
+        limits = Limits(
+            max_in_flight=max_in_flight, submits_per_second=submits_per_second, max_queue_wait=timeout
+        )
         with _noting():
             return VeoSession(base_url=base_url, polling=polling, retry=retry, limits=limits, journal=journal)
     except ConfigurationError as error:

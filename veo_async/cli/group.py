@@ -19,6 +19,7 @@ from .commands.queue import queue
 from .commands.rework import REWORKING
 from .commands.simulate import simulate
 from .commands.tasks import download, list_, resume, status, wait
+from .commands.worker import worker
 
 __all__ = ["command"]
 
@@ -26,7 +27,8 @@ _SECTIONS: Final = (
     ("Make videos", (demo, generate, batch)),
     ("From an earlier video, by its id or its task's", REWORKING),
     ("Tasks that exist", (wait, status, list_, download, resume)),
-    ("Other", (models, simulate, listen, queue, completion)),
+    ("On many machines", (worker, queue)),
+    ("Other", (models, simulate, listen, completion)),
 )
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
+from attrs import define, field, frozen
 from procrastinate import BaseRetryStrategy, Blueprint, JobContext, RetryDecision
 from procrastinate.exceptions import AlreadyEnqueued
 from procrastinate.jobs import Job as QueuedJob
@@ -41,7 +42,7 @@ from .database import connected
 from .enqueueing import QUEUE
 from .outcomes import ROUNDS, park, read_outcomes
 
-__all__ = ["DESK", "Desk", "blueprint", "new_blueprint"]
+__all__ = ["DESK", "Desk", "Tally", "blueprint", "new_blueprint"]
 
 _LOG: Final = logging.getLogger("veo_async")
 DESK: Final = "veo"  # where a worker's context has its desk
@@ -71,7 +72,54 @@ class _Redelivery(BaseRetryStrategy):
         if isinstance(exception, _Parked):
             return None
         pause = 0 if isinstance(exception, _HANDED_BACK) else min(2 ** min(job.attempts, 10), _LONGEST_PAUSE)
+        if pause:
+            key = readable(str(job.task_kwargs.get("key")))
+            _LOG.warning(
+                "key %s is delivered again in %d s: %s", key, pause, str(exception) or repr(exception)
+            )
         return RetryDecision(retry_in={"seconds": pause})
+
+
+@define
+class Tally:
+    """
+    What has become of a worker's deliveries.
+
+    Attributes:
+        running: are being made now.
+        made: have a video.
+        failed: have ended without a video, for good: the task failed, or the request was refused.
+        parked: wait for a person.
+        later: were given up for now, and are delivered again.
+        handed_back: were handed back unfinished, as the worker stops or lost its lease; others get them.
+    """
+
+    running: int = 0
+    made: int = 0
+    failed: int = 0
+    parked: int = 0
+    later: int = 0
+    handed_back: int = 0
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """
+        Count a delivery that is made in the block.
+        """
+        self.running += 1
+        try:
+            yield
+        except _HANDED_BACK:
+            self.handed_back += 1
+            raise
+        except _Parked:
+            self.parked += 1
+            raise
+        except Exception:
+            self.later += 1
+            raise
+        finally:
+            self.running -= 1
 
 
 @frozen
@@ -83,16 +131,22 @@ class Desk:
         session: makes the videos; entered, with the shared journal.
         out: the directory where videos are saved.
         address: where the journal is.
+        tally: counts what becomes of them.
     """
 
     session: VeoSession
     out: Path
     address: Address
+    tally: Tally = field(factory=Tally)
 
     async def make(self, key: str, request: str, *, to: str | None, retry_of: str | None) -> str:
         """
         Have the video made and saved; returns what became of it, in words.
         """
+        with self.tally.counting():
+            return await self._make(key, request, to=to, retry_of=retry_of)
+
+    async def _make(self, key: str, request: str, *, to: str | None, retry_of: str | None) -> str:
         try:
             result = await self.session.submit(
                 await self._read(key, request), key=key, retry_failed=await self._is_last(key, retry_of)
@@ -102,12 +156,13 @@ class Desk:
             raise
         except _FINAL as error:
             if isinstance(error, _CURABLE):
-                _LOG.error("key %s is delivered again later: %s", key, error)
                 raise
             _LOG.warning("key %s has no video: %s", key, error)
+            self.tally.failed += 1
             return str(error)
         if to is not None:
             await self._save(result, to)
+        self.tally.made += 1
         return f"task {result.task_id}"
 
     async def _read(self, key: str, text: str) -> Request:
@@ -131,6 +186,7 @@ class Desk:
     async def _count_round(self, key: str, error: VeoError, rounds: int = 1) -> None:
         async with connected(self.address) as connection:
             if await park(connection, key, error, schema=self.address.schema, rounds=rounds):
+                _LOG.error("key %s needs a person: %s", key, error)
                 raise _Parked(f"key {key} needs a person: {error}") from error
 
     async def _save(self, result: VideoResult, to: str) -> None:

@@ -18,7 +18,7 @@ from .._journal.postgres_rows import digest, stored
 from .._journal.postgres_schema import named
 from .database import address_of, connected, explaining, key_conflict
 
-__all__ = ["QUEUE", "TASK", "delivery", "enqueue", "enqueue_blocking", "enqueue_many", "put"]
+__all__ = ["QUEUE", "TASK", "delivery", "enqueue", "enqueue_blocking", "enqueue_many", "lock_of", "put"]
 
 QUEUE: Final = "veo"
 TASK: Final = "veo:make"
@@ -147,7 +147,14 @@ def delivery(key: str, request: str, **arguments: str | None) -> Delivery:
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     args = {"key": stored(key), "request": request, **given}
-    return {"digest": digest(key), "lock": f"veo:{digest(key)}", "args": args}
+    return {"digest": digest(key), "lock": lock_of(key), "args": args}
+
+
+def lock_of(key: str) -> str:
+    """
+    Return the lock that the deliveries of a key have in common.
+    """
+    return f"veo:{digest(key)}"
 
 
 def _delivery(key: str, request: Request, to: str | None, then: str | None) -> Delivery:

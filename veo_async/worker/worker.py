@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-from attrs import define, field
+from attrs import define, evolve, field
 from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 
 from .. import ConfigurationError, JournalError, PostgresJournal, SessionStats, VeoSession
 from .._journal.postgres_connection import Address, explain, is_outage
 from .database import address_of, connected
-from .deliveries import DESK, Desk, new_blueprint
+from .deliveries import DESK, Desk, Tally, new_blueprint
 from .enqueueing import QUEUE
 from .handing_back import SureJobManager, take_back
 
@@ -69,6 +69,7 @@ class Worker:
     queues: tuple[str, ...] = field(default=(QUEUE,), kw_only=True)
     _journal: PostgresJournal | None = field(init=False, default=None)
     _veo: VeoSession | None = field(init=False, default=None)
+    _tally: Tally = field(init=False, factory=Tally)
     _is_delivering: bool = field(init=False, default=False)
     _stopping: asyncio.Event = field(init=False, factory=asyncio.Event)
 
@@ -85,6 +86,20 @@ class Worker:
         What its session has done so far; None before it runs.
         """
         return None if self._veo is None else self._veo.stats
+
+    @property
+    def tally(self) -> Tally:
+        """
+        What has become of its deliveries so far.
+        """
+        return evolve(self._tally)
+
+    @property
+    def failure(self) -> JournalError | None:
+        """
+        The error that has ended its journal for good, as after a fail-over that lost facts; None while it works.
+        """
+        return None if self._journal is None else self._journal.failure
 
     def stop(self) -> None:
         """
@@ -113,7 +128,7 @@ class Worker:
         app.job_manager = SureJobManager(app.connector, self.lease)
         async with self.session(journal) as veo, app.open_async():
             self._journal, self._veo = journal, veo
-            desk = Desk(veo, Path(self.out), address)
+            desk = Desk(veo, Path(self.out), address, self._tally)
             with _until_terminated(self.stop) if signals else nullcontext():
                 await self._run(self._deliver(app, desk), self._sweep(app, journal))
 

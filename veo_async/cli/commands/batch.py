@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,9 +18,10 @@ import click
 from ... import Journal, SessionClosed, VeoSession
 from ..._journal.facts import Entry
 from ..advice import lines
-from ..batch.input import FORMATS, Item, Reading, fields_of, format_of, read_items
+from ..batch.input import FORMATS, Item, fields_of
 from ..batch.manifest import Manifest
 from ..batch.run import JOURNAL, MANIFEST, PAGE, Batch, Plan, conflicts
+from ..batch.source import caution, read_source
 from ..display.crowd import Crowd
 from ..ending import FAILED, FINE, TOKEN, complain, new_session, refuse, run
 from ..fetch import NO_CANCEL
@@ -83,7 +83,7 @@ def batch(
     its file's name. The same command again goes on where the last one ended, and buys nothing twice.
     """
     violations: list[str] = []
-    reading = _read(source, form, violations)
+    reading = read_source(source, form, violations)
     plan = Plan(items=reading.items[:limit], **options)
     manifest = _manifest(plan.out, violations)
     violations += reading.faults
@@ -92,40 +92,18 @@ def batch(
     journal = Journal(plan.out / JOURNAL)
     if dry_run:
         refuse(violations)
-        _caution(reading)
+        caution(reading)
         run(_dry_run(plan, journal, manifest))
     session = new_session(
         violations, base_url=base_url, speed=speed, journal=journal, max_in_flight=max_in_flight
     )
     refuse(violations)
     assert session is not None, "what is missing was a violation"
-    _caution(reading)
+    caution(reading)
     run(_carry_out(Batch(plan, journal, manifest, Crowd(len(plan.items))), session))
 
 
 # --- what is asked for -----------------------------------------------------------------------------------
-
-
-def _read(source: str, form: str | None, violations: list[str]) -> Reading:
-    nothing = Reading(items=(), faults=(), cautions=())
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        violations.append(f"line {data[: error.start].count(10) + 1}: not UTF-8")
-        return nothing
-    except (OSError, ValueError) as error:
-        violations.append(f"INPUT {source} cannot be read: {getattr(error, 'strerror', None) or error}")
-        return nothing
-    reading = read_items(text, form or format_of(source, text))
-    if not reading.items and not reading.faults:
-        violations.append(f"INPUT {source} holds no request")
-    return reading
-
-
-def _caution(reading: Reading) -> None:
-    for caution in reading.cautions:
-        complain(f"note: {caution}")
 
 
 def _manifest(out: Path, violations: list[str]) -> Manifest:

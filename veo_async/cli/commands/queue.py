@@ -1,42 +1,250 @@
 """
-`veo-async queue`: sets up a journal in PostgreSQL, which sessions on many machines share.
+`veo-async queue`: sets up a queue for workers on any machines, fills it, and tells how it stands.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
 import click
+from attrs import asdict
 
 from ... import PostgresJournal
-from ..ending import FINE, run
+from ..batch.input import FORMATS, Item
+from ..batch.source import caution, read_source
+from ..databases import Place, has_workers, placed
+from ..ending import FAILED, FINE, complain, refuse, run
+from ..options import positive
+from ..queue_words import event_lines, status_lines
+from ..waiting import wait_for_all
+from ..words import plural, printable
 
 __all__ = ["queue"]
 
+_DAYS: Final = {"d": 86400.0, "w": 7 * 86400.0}
+_keys: Final = click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+_json: Final = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 
-@click.group(short_help="Set up a journal in PostgreSQL, for many machines.")
+
+def _period(value: str) -> float:
+    """
+    Read a number of days or weeks, such as `30d`; returns seconds.
+    """
+    match = re.fullmatch(r"(\d{1,5})([dw])", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is not a number of days or weeks, such as 30d or 4w.")
+    return int(match[1]) * _DAYS[match[2]]
+
+
+@click.group(short_help="Enqueue videos for workers, and look after the queue.")
 def queue() -> None:
     """
-    A journal in PostgreSQL that sessions in many processes, and on many machines, share.
+    A queue in PostgreSQL: any program enqueues requests, and `veo-async worker` makes the videos, on any machines.
+
+    Sessions in many processes can also share its journal directly.
     """
 
 
-@queue.command(short_help="Make the journal's tables, or bring them up to date.")
-@click.option(
-    "--database",
-    envvar="VEO_ASYNC_DATABASE",
-    required=True,
-    show_envvar=True,
-    metavar="ADDRESS",
-    help="postgresql://user:password@host/name",
-)
-@click.option("--schema", default="veo", show_default=True, metavar="NAME", help="Where the tables are.")
-def init(database: str, schema: str) -> None:
-    """
-    Make the journal's tables, or bring them up to date. The facts in them are kept.
-    """
-    run(_init(PostgresJournal(database, schema=schema)))
+# --- to set it up ----------------------------------------------------------------------------------------
 
 
-async def _init(journal: PostgresJournal) -> int:
-    await journal.install()
-    click.echo(f"{journal!r} is ready", err=True)
+@queue.command(short_help="Make the queue's tables, or bring them up to date.")
+@placed
+def init(**place: Any) -> None:
+    """
+    Make the journal's tables, or bring them up to date, and procrastinate's if there are none. The facts in them are
+    kept. Without procrastinate (pip install 'veo-async[workers]'), make the journal's only.
+    """
+    run(_init(Place(**place)))
+
+
+async def _init(place: Place) -> int:
+    async with place.opened(with_workers=False) as dsn:
+        journal = PostgresJournal(dsn, schema=place.schema)
+        if has_workers():
+            from ...worker.database import install  # noqa: PLC0415 - the extra may be missing
+
+            await install(dsn, schema=place.schema)
+        else:
+            await journal.install()
+        click.echo(f"{journal!r} is ready", err=True)
     return FINE
+
+
+# --- to fill it ------------------------------------------------------------------------------------------
+
+
+@queue.command(short_help="Enqueue the requests of a file.")
+@click.argument("source", metavar="FILE")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Of FILE, if its name does not tell.")
+@click.option("--priority", type=int, default=0, metavar="N", help="Higher ones are made first. [default: 0]")
+@placed
+def add(*, source: str, form: str | None, priority: int, **place: Any) -> None:
+    """
+    Enqueue the requests of FILE: JSON Lines, CSV with a heading, or a plain list of prompts; - is stdin.
+
+    The lines are those that `veo-async batch` takes, and each key is bought once, however often it is added. A worker
+    saves each video in its --out, under the line's `file` or a name made from the prompt. The keys go to stdout.
+    """
+    violations: list[str] = []
+    reading = read_source(source, form, violations)
+    refuse([*violations, *reading.faults])
+    caution(reading)
+    run(_add(Place(**place), reading.items, priority))
+
+
+async def _add(place: Place, items: Sequence[Item], priority: int) -> int:
+    async with place.opened() as dsn:
+        from ...worker import enqueue_many  # noqa: PLC0415 - the extra may be missing
+        from ...worker.administration import bought  # noqa: PLC0415
+
+        keys = [item.key for item in items]
+        before = await bought(keys, dsn, schema=place.schema)
+        added = await enqueue_many(
+            [(item.key, item.request) for item in items],
+            to={item.key: item.name for item in items},
+            priority=priority,
+            database=dsn,
+            schema=place.schema,
+        )
+    for key in keys:
+        click.echo(key)
+    words = f"{added:,} of {plural(len(items), 'request')} enqueued"
+    if added < len(items):
+        words += f", {len(items) - added:,} waited already"
+    if before:
+        words += f"; {before:,} were bought before, and are not bought again"
+    click.echo(f"{words}.", err=True)
+    return FINE
+
+
+# --- to look at it ---------------------------------------------------------------------------------------
+
+
+@queue.command(short_help="Show how the queue stands, or what happened to a key.")
+@click.argument("key", required=False)
+@_json
+@placed
+def status(*, key: str | None, as_json: bool, **place: Any) -> None:
+    """
+    Show how many deliveries and purchases are in which state, which workers live, what waits for a person, and which
+    tasks were paid for twice; or, for a KEY, all that has happened to it.
+    """
+    run(_status(Place(**place), as_json) if key is None else _story(Place(**place), key, as_json))
+
+
+async def _status(place: Place, as_json: bool) -> int:
+    async with place.opened() as dsn:
+        from ...worker.administration import status as status_of  # noqa: PLC0415 - the extra may be missing
+
+        found = await status_of(dsn, schema=place.schema)
+    _print([json.dumps(asdict(found))] if as_json else status_lines(found))
+    return FINE
+
+
+async def _story(place: Place, key: str, as_json: bool) -> int:
+    async with place.opened() as dsn:
+        from ...worker.stories import story  # noqa: PLC0415 - the extra may be missing
+
+        events = await story(key, dsn, schema=place.schema)
+    _print(map(json.dumps, map(asdict, events)) if as_json else event_lines(events))
+    if not events:
+        complain(f"nothing is known of the key {key!r}")
+    return FINE if events else FAILED
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+@queue.command(short_help="Wait until keys have ended.")
+@_keys
+@click.option("--timeout", type=positive, metavar="SECONDS", help="How long to wait. [default: for ever]")
+@_json
+@placed
+def wait(*, keys: tuple[str, ...], timeout: float | None, as_json: bool, **place: Any) -> None:
+    """
+    Wait until the keys have ended, whichever workers make their videos, and write the links to stdout; for the KEY -,
+    take keys from stdin, one a line. So `veo-async queue add FILE | veo-async queue wait -` waits for all of a file.
+
+    The workers save the files. Ctrl-C stops the waiting only.
+    """
+    run(wait_for_all(Place(**place), _all(keys), timeout=timeout, as_json=as_json))
+
+
+def _all(keys: Sequence[str]) -> list[str]:
+    """
+    Return the keys, each once; `-` stands for the lines of stdin.
+    """
+    return list(dict.fromkeys(key for word in keys for key in (_lines() if word == "-" else [word])))
+
+
+def _lines() -> Iterator[str]:
+    return (key for line in sys.stdin if (key := line.rstrip("\n")))
+
+
+# --- to look after it ------------------------------------------------------------------------------------
+
+
+@queue.command(short_help="Enqueue keys again that have no video.")
+@_keys
+@placed
+def retry(*, keys: tuple[str, ...], **place: Any) -> None:
+    """
+    Enqueue keys again whose task has failed, which were refused, or which wait for a person; - takes them from stdin.
+
+    A failed task is bought again, once. A key whose purchase nobody could find out about is looked for again first.
+    """
+    run(_retry(Place(**place), _all(keys)))
+
+
+async def _retry(place: Place, keys: Sequence[str]) -> int:
+    async with place.opened() as dsn:
+        from ...worker.retrying import Retried, retry_all  # noqa: PLC0415 - the extra may be missing
+
+        done = await retry_all(keys, dsn, schema=place.schema)
+    for key, what in done.items():
+        click.echo(f"{printable(key)}: {what}", err=True)
+    return FAILED if Retried.UNKNOWN in done.values() else FINE
+
+
+@queue.command(short_help="Delete what ended long ago.")
+@click.option(
+    "--older",
+    type=_period,
+    required=True,
+    metavar="30d",
+    help="Than that many days (d) or weeks (w); 2d at least.",
+)
+@placed
+def prune(*, older: float, **place: Any) -> None:
+    """
+    Delete purchases, refusals and deliveries that ended long ago, a few thousand at a time.
+
+    A key that is deleted is unknown from then on: if it is enqueued again, it is bought again. What is still to be
+    delivered stays, and so do keys that wait for a person and tasks that were paid for twice.
+    """
+    run(_prune(Place(**place), older))
+
+
+async def _prune(place: Place, older: float) -> int:
+    async with place.opened() as dsn:
+        from ...worker.pruning import prune as delete  # noqa: PLC0415 - the extra may be missing
+
+        pruned = await delete(older, dsn, schema=place.schema)
+    counts = (
+        (pruned.purchases, "purchase"),
+        (pruned.refusals, "refusal"),
+        (pruned.deliveries, "ended delivery"),
+    )
+    click.echo(f"deleted: {', '.join(_counted(*count) for count in counts)}", err=True)
+    return FINE
+
+
+def _counted(count: int, noun: str) -> str:
+    return plural(count, noun).replace("deliverys", "deliveries")

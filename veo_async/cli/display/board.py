@@ -233,8 +233,8 @@ class Board:
         while True:
             if self._live is not None:
                 self._live.refresh()
-            elif self.clock() - self._said_at >= REMINDER:
-                self.say(self._standing())
+            elif self.clock() - self._said_at >= REMINDER and (words := self._standing()):
+                self.say(words)
             await asyncio.sleep(TICK if self._live is None else REFRESH)
 
     def _standing(self) -> str:

@@ -9,14 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ... import Job, JobState, Video
-from ...errors import VeoError
+from ... import Job, JobState, Video, VideoResult
+from ...errors import JobFailed, VeoError
 from ..advice import reason
 from ..batch.input import KINDS, fields_of
 from ..words import duration
 from .gallery import Entry
 
-__all__ = ["UNSAVED", "entry_of", "record_of"]
+__all__ = ["UNSAVED", "entry_of", "outcome_record", "record_of"]
 
 UNSAVED: Final = "not saved"  # the card's word for a task that succeeded, but whose file is missing
 
@@ -55,6 +55,23 @@ def record_of(job: Job, files: Sequence[Path] = (), error: VeoError | None = Non
         "request": fields_of(job.request) if job.request else None,
         "videos": [_video(video, number, files) for number, video in enumerate(videos)],
         "file": str(files[0]) if files else None,
+        "error": None if error is None else _error(error),
+    }
+
+
+def outcome_record(key: str, found: VideoResult | VeoError) -> dict[str, Any]:
+    """
+    Describe how a key has ended, like `record_of`; whoever waits for it has no files.
+    """
+    result, error = (found, None) if isinstance(found, VideoResult) else (None, found)
+    state = JobState.FAILED if isinstance(error, JobFailed) else JobState.STOPPED
+    return {
+        "key": key,
+        "state": (JobState.SUCCEEDED if result else state).value,
+        "task_id": result.task_id if result else found.task_id,
+        "trace_id": getattr(found, "trace_id", None),
+        "request": fields_of(result.request) if result and result.request else None,
+        "videos": [_video(video, number, ()) for number, video in enumerate(result.videos if result else ())],
         "error": None if error is None else _error(error),
     }
 
