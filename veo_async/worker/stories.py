@@ -17,6 +17,7 @@ from .._journal.postgres_rows import digest, read_entry, stored
 from .administration import Event, parked_event, rows_of, surplus_event
 from .database import address_of, connected
 from .enqueueing import lock_of
+from .outcomes import ROUNDS
 
 __all__ = ["story"]
 
@@ -44,7 +45,8 @@ _REFUSALS: Final = """
     WHERE refusal.digest = %(digest)s::uuid
 """
 _PARKED: Final = """
-    SELECT key, reason, extract(epoch FROM at)::double precision FROM SCHEMA.parked WHERE digest = %(digest)s::uuid
+    SELECT key, reason, extract(epoch FROM at)::double precision FROM SCHEMA.parked
+    WHERE digest = %(digest)s::uuid AND rounds >= %(rounds)s
 """
 _SURPLUS: Final = "SELECT key, task_id, trace_id, at FROM SCHEMA.surplus WHERE key = %(key)s"
 
@@ -72,7 +74,7 @@ async def _events(connection: Connection, address: Address, key: str) -> AsyncIt
             yield event
     for at, reason in await rows_of(connection, address.sql(_REFUSALS), **by):
         yield Event(at, "refused", _error(load_refusal(reason)))
-    for row in await rows_of(connection, address.sql(_PARKED), **by):
+    for row in await rows_of(connection, address.sql(_PARKED), **by, rounds=ROUNDS):
         yield parked_event(*row)
     for row in await rows_of(connection, address.sql(_SURPLUS), key=stored(key)):
         yield surplus_event(*row)

@@ -1,0 +1,168 @@
+"""
+`veo-async worker`, in a process of its own, against a real PostgreSQL and a simulated server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from tests.postgres.server import do
+from veo_async.cli import databases
+
+from ..terminal import Process, Served, invoke, served, wait_for
+
+PROMPTS = "".join(f"a whale, take {number}\n" for number in range(10))
+MONTH = {"mean": 2_592_000.0}  # seconds that a task takes: it runs as long as a test lasts
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """
+    A directory whose name is short enough for a socket, where any user may go.
+    """
+    made = Path(tempfile.mkdtemp(prefix="veo-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+def working(server: Served, folder: Path, *options: str | Path) -> Process:
+    return Process(
+        ("worker", "--out", folder / "videos", "--health", "0", *options), folder, server.environment
+    )
+
+
+def asked(line: str, path: str) -> tuple[int, dict[str, object]]:
+    """
+    Ask a worker how it is; `line` is the one in which it says where.
+    """
+    address = line.split()[3].removesuffix("/health")
+    try:
+        with urlopen(address + path, timeout=30) as answer:
+            return answer.status, json.loads(answer.read())
+    except HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+@pytest.mark.usefixtures("database")
+def test_a_file_is_made_into_videos(tmp_path: Path) -> None:
+    """It is enqueued from one process, made and saved by another, and waited for in a third; and bought once."""
+    with served() as server, working(server, tmp_path) as worker:
+        health = worker.read_until("Health at")
+        added = invoke("queue", "add", "-", given=PROMPTS)
+        assert (0, "10 of 10 requests enqueued.\n") == (added.status, added.err)
+        waited = invoke("queue", "wait", "-", "--json", given=added.out)
+        assert 0 == waited.status
+        records = [json.loads(line) for line in waited.out.splitlines()]
+        assert added.out.split() == [record["key"] for record in records]
+        assert {"succeeded"} == {record["state"] for record in records}
+        wait_for(lambda: asked(health, "/ready")[1]["deliveries"]["made"] == 10)  # type: ignore[index]
+        assert (200, True) == (asked(health, "/ready")[0], asked(health, "/health")[1]["ready"])
+        worker.terminate()
+        ended = worker.finish()
+    assert (0, "Stopped: 10 videos made, 0 requests handed back to the queue.\n") == (
+        ended.status,
+        ended.err.splitlines(keepends=True)[-1],
+    )
+    assert 10 == server.core.accepted == len([*(tmp_path / "videos").glob("a-whale-take-*.mp4")])
+
+
+def test_what_is_not_finished_goes_back(database: str, tmp_path: Path) -> None:
+    """When a worker is stopped its deliveries wait for another at once, and it says how many."""
+    with served(**MONTH) as server, working(server, tmp_path, "--lease", "1000") as worker:
+        health = worker.read_until("Health at")
+        invoke("queue", "add", "-", given=PROMPTS)
+        wait_for(lambda: server.core.accepted == 10)
+        assert "10 running" in invoke("queue", "status").out
+        assert 10 == asked(health, "/health")[1]["jobs"]["pending"]  # type: ignore[index]
+        worker.interrupt()
+        ended = worker.finish()
+    assert (0, True) == (ended.status, "0 videos made, 10 requests handed back" in ended.err)
+    assert "stopping: " in ended.err
+    status = json.loads(invoke("queue", "status", "--json").out)
+    assert ({"waiting": 10}, {"pending": 10}) == (status["deliveries"], status["purchases"])
+    assert [] == status["sessions"]
+
+
+def test_lost_facts_end_it_with_a_status_of_their_own(database: str, tmp_path: Path) -> None:
+    """Whoever starts workers again and again can leave this one alone; no log of a library is in the way."""
+    with served() as server, working(server, tmp_path, "--lease", "1") as worker:
+        health = worker.read_until("Health at")
+        wait_for(lambda: asked(health, "/ready")[0] == 200)
+        do(database, "UPDATE veo.meta SET incomplete = true")
+        invoke("queue", "add", "-", given="a whale")
+        ended = worker.finish()
+    assert (3, 0) == (ended.status, server.core.accepted)
+    assert "lost facts" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_one_command_on_one_machine(directory: Path, tmp_path: Path) -> None:
+    """The first who needs the server starts it, whoever comes meanwhile uses it, and the last one stops it."""
+    place = ("--local", directory / "queue")
+    socket = directory / "queue" / "postgresql" / ".s.PGSQL.5432"
+    added = invoke("queue", "add", "-", *place, given="a whale")
+    assert (0, False) == (added.status, socket.exists())
+    with served() as server, working(server, tmp_path, *place) as worker:
+        assert 0 == invoke("queue", "wait", added.out.strip(), *place).status
+        assert "1 succeeded" in invoke("queue", "status", *place).out
+        worker.kill()
+        worker.finish()
+        assert socket.exists()
+    told = invoke("queue", "status", added.out.strip(), *place)
+    assert ["enqueued", "accepted", "succeeded"] == [
+        word
+        for line in told.out.splitlines()
+        if (word := line.split()[2]) in ("enqueued", "accepted", "succeeded")
+    ]
+    assert not socket.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a,b", "choose a plainer name"), ("long" * 30, "too long by")],
+)
+def test_a_directory_that_cannot_have_a_server(tmp_path: Path, name: str, words: str) -> None:
+    """It is said before anything is made."""
+    refused = invoke("queue", "status", "--local", tmp_path / name)
+    assert (2, True, False) == (refused.status, words in refused.err, (tmp_path / name).exists())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root cannot run a server itself")
+def test_a_directory_that_the_servers_user_cannot_reach(directory: Path) -> None:
+    """As root the server runs as somebody else, so the user is told what to allow."""
+    directory.chmod(0o700)
+    refused = invoke("queue", "status", "--local", directory / "queue")
+    assert (2, True) == (refused.status, f"chmod o+x {directory}" in refused.err)
+
+
+@pytest.mark.parametrize("command", [("worker",), ("queue", "status")])
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
+    """A database, and the packages; nothing is started."""
+    monkeypatch.delenv("VEO_ASYNC_DATABASE", raising=False)
+    token = {"ACEDATACLOUD_API_TOKEN": "a-token-of-some-length"}
+    nowhere = invoke(*command, environment=token)
+    both = invoke(*command, "--database", "postgresql:///", "--local", "x", environment=token)
+    assert (2, 2) == (nowhere.status, both.status)
+    assert "pass --database ADDRESS or --local DIR, or set VEO_ASYNC_DATABASE" in nowhere.err
+    assert "pass one of them" in both.err
+    monkeypatch.setattr(databases, "find_spec", lambda _: None)
+    bare = invoke(*command, "--database", "postgresql:///", environment=token)
+    assert (2, True) == (bare.status, "pip install 'veo-async[workers]'" in bare.err)
+
+
+def test_its_options_are_checked() -> None:
+    """A worker without a token, or with a port that is none, does not start."""
+    assert "no token: set ACEDATACLOUD_API_TOKEN" in invoke("worker", "--local", "x").err
+    refused = invoke("worker", "--health", "somewhere")
+    assert (2, True) == (refused.status, "neither a port" in refused.err)
