@@ -140,7 +140,9 @@ def parked_event(key: str, reason: str, at: float) -> Event:
     Read a row of the table `parked`.
     """
     kept = json.loads(reason)
-    return Event(at, "parked", {"key": readable(key), "error": kept["kind"], "message": kept["message"]})
+    return Event(
+        at, "parked", {"key": readable(key), "error": kept.get("kind"), "message": kept.get("message")}
+    )
 
 
 def surplus_event(key: str, task_id: str, trace_id: str | None, at: float) -> Event:

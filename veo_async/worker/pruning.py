@@ -78,7 +78,7 @@ async def prune(older: float, database: str | None = None, *, schema: str = "veo
         JournalError: the database cannot be reached, or lacks the tables.
     """
     if older < SOONEST:
-        raise ConfigurationError("only what ended two days ago or earlier can be pruned")
+        raise ConfigurationError("what ended less than two days ago cannot be pruned: 2d at least")
     address = address_of(database, schema)
     async with connected(address) as connection:
         return Pruned(
