@@ -21,7 +21,7 @@ from veo_async.cli import databases
 from ..terminal import Process, Served, invoke, served, wait_for
 
 PROMPTS = "".join(f"a whale, take {number}\n" for number in range(10))
-MONTH = {"mean": 2_592_000.0}  # seconds that a task takes: it runs as long as a test lasts
+MONTH = 2_592_000.0  # seconds that a task takes: it runs as long as a test lasts
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_file_is_made_into_videos(tmp_path: Path) -> None:
 
 def test_what_is_not_finished_goes_back(database: str, tmp_path: Path) -> None:
     """When a worker is stopped its deliveries wait for another at once, and it says how many."""
-    with served(**MONTH) as server, working(server, tmp_path, "--lease", "1000") as worker:
+    with served(mean=MONTH) as server, working(server, tmp_path, "--lease", "1000") as worker:
         health = worker.read_until("Health at")
         invoke("queue", "add", "-", given=PROMPTS)
         wait_for(lambda: server.core.accepted == 10)

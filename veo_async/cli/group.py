@@ -24,10 +24,9 @@ from .commands.worker import worker
 __all__ = ["command"]
 
 _SECTIONS: Final = (
-    ("Make videos", (demo, generate, batch)),
+    ("Make videos", (demo, generate, batch, worker, queue)),
     ("From an earlier video, by its id or its task's", REWORKING),
     ("Tasks that exist", (wait, status, list_, download, resume)),
-    ("On many machines", (worker, queue)),
     ("Other", (models, simulate, listen, completion)),
 )
 

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import psycopg
 from attrs import frozen
-from psycopg.conninfo import make_conninfo
 
 from .. import ConfigurationError, JournalError
 
@@ -83,7 +83,7 @@ class _Server:
 
     @property
     def address(self) -> str:
-        return make_conninfo(host=str(self.folder), port=5432, user="veo", dbname="postgres")
+        return f"postgresql://veo@/postgres?host={quote(str(self.folder))}&port=5432"
 
     def start(self) -> None:
         """
