@@ -102,9 +102,11 @@ def test_lost_facts_end_it_with_a_status_of_their_own(database: str, tmp_path: P
         do(database, "UPDATE veo.meta SET incomplete = true")
         invoke("queue", "add", "-", given="a whale")
         ended = worker.finish()
-    assert (3, 0) == (ended.status, server.core.accepted)
-    assert "lost facts" in ended.err
-    assert "Traceback" not in ended.err
+        again = invoke("worker", environment=server.environment)
+    assert (3, 3, 0) == (ended.status, again.status, server.core.accepted)
+    for told in (ended.err, again.err):
+        assert "lost facts" in told
+        assert "Traceback" not in told
 
 
 def test_one_command_on_one_machine(directory: Path, tmp_path: Path) -> None:
@@ -161,8 +163,11 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, command: tuple
     assert (2, True) == (bare.status, "pip install 'veo-async[workers]'" in bare.err)
 
 
-def test_its_options_are_checked() -> None:
-    """A worker without a token, or with a port that is none, does not start."""
-    assert "no token: set ACEDATACLOUD_API_TOKEN" in invoke("worker", "--local", "x").err
+def test_its_options_are_checked(tmp_path: Path) -> None:
+    """Without a token, with a port that is none, or where no video can be saved, it does not start."""
+    (tmp_path / "file").touch()
+    refused = invoke("worker", "--local", "x", "--out", tmp_path / "file" / "videos")
+    assert (2, True) == (refused.status, "no token: set ACEDATACLOUD_API_TOKEN" in refused.err)
+    assert f"{tmp_path / 'file'} is not a directory" in refused.err
     refused = invoke("worker", "--health", "somewhere")
     assert (2, True) == (refused.status, "neither a port" in refused.err)

@@ -16,7 +16,17 @@ from .database import address_of, connected
 from .enqueueing import QUEUE, TASK
 from .outcomes import ROUNDS
 
-__all__ = ["Event", "QueueStatus", "bought", "parked_event", "rows_of", "status", "surplus_event", "waiting"]
+__all__ = [
+    "Event",
+    "QueueStatus",
+    "bought",
+    "has_lost_facts",
+    "parked_event",
+    "rows_of",
+    "status",
+    "surplus_event",
+    "waiting",
+]
 
 _WAITING: Final = "SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = %(queue)s"
 _DELIVERIES: Final = """
@@ -30,6 +40,7 @@ _PURCHASES: Final = """
         WHEN task_id IS NOT NULL THEN 'pending' WHEN SCHEMA.has_open_attempt(job) THEN 'submitting' ELSE 'queued'
         END AS state, count(*) FROM SCHEMA.job GROUP BY state
 """
+_LOST: Final = "SELECT incomplete FROM SCHEMA.meta"
 _BOUGHT: Final = """
     SELECT count(*) FROM unnest(%(digests)s::uuid[]) AS wanted (digest) WHERE EXISTS (SELECT FROM SCHEMA.account, SCHEMA.job
         WHERE job.account = account.id AND job.digest = wanted.digest AND NOT job.failed)
@@ -95,6 +106,19 @@ async def waiting(database: str | None = None) -> int:
     async with connected(address_of(database, "veo")) as connection:
         [(count,)] = await rows_of(connection, _WAITING, queue=QUEUE)
         return int(count)
+
+
+async def has_lost_facts(database: str | None = None, *, schema: str = "veo") -> bool:
+    """
+    Tell whether a session has found that the journal lacks facts, so that nobody may rely on it.
+
+    Raises:
+        ConfigurationError: there is no database.
+        JournalError: the database cannot be reached, or lacks the tables.
+    """
+    address = address_of(database, schema)
+    async with connected(address) as connection:
+        return await rows_of(connection, address.sql(_LOST)) == [(True,)]
 
 
 async def bought(keys: Iterable[str], database: str | None = None, *, schema: str = "veo") -> int:

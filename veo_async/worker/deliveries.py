@@ -91,7 +91,7 @@ class Tally:
         failed: have ended without a video, for good: the task failed, or the request was refused.
         parked: wait for a person.
         later: were given up for now, and are delivered again.
-        handed_back: were handed back unfinished, as the worker stops or lost its lease; others get them.
+        handed_back: were handed back unfinished, since the worker stops; others get them.
     """
 
     running: int = 0

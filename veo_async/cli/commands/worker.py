@@ -22,7 +22,7 @@ from ..advice import lines
 from ..databases import Place, placed
 from ..display.traffic import Count, Traffic
 from ..ending import FINE, complain, listening, new_session, refuse, run
-from ..options import HIGHEST_PORT, connecting, positive, whole
+from ..options import HIGHEST_PORT, connecting, positive, unwritable, whole
 from ..words import plural
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def worker(
     Ctrl-C and SIGTERM hand what is not finished to other workers, which buy nothing twice. Exit status 0: stopped;
     1: it could not start; 2: bad input; 3: the database has lost facts, and nothing more is bought; 130: cut short.
     """
-    violations: list[str] = []
+    violations = [*_out_violations(out)]
     new_session(violations, **options)
     refuse(violations)
     place = Place(database=database, local=local, schema=schema)
@@ -103,6 +103,16 @@ def worker(
             place, health, concurrency=concurrency, out=out, lease=lease, session=partial(_session, **options)
         )
     )
+
+
+def _out_violations(out: Path) -> Iterator[str]:
+    """
+    Report why videos could not be saved; to be called before any is bought.
+    """
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    trouble = unwritable(there) if there.is_dir() else f"{there} is not a directory"
+    if trouble:
+        yield f"--out {out} cannot be written to: {trouble}"
 
 
 def _session(journal: PostgresJournal, **options: Any) -> VeoSession:
@@ -146,11 +156,23 @@ async def _until_stopped(worker: Worker, board: Traffic) -> int:
     try:
         await running  # cancelled here by the second Ctrl-C, which cuts the end short
     except JournalError as error:
-        if worker.failure is None:
+        if worker.failure is None and not await _was_lost(worker):
             raise
         complain(*lines(error))
         return LOST
     return FINE
+
+
+async def _was_lost(worker: Worker) -> bool:
+    """
+    Tell whether an earlier worker has found facts missing.
+    """
+    from ...worker.administration import has_lost_facts  # noqa: PLC0415 - the extra may be missing
+
+    try:
+        return await has_lost_facts(worker.dsn, schema=worker.schema)
+    except JournalError:  # the database cannot be asked
+        return False
 
 
 def _tell(worker: Worker) -> None:
