@@ -84,10 +84,11 @@ def test_without_workers_the_journal_alone_is_set_up(
         do(postgres.dsn, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def test_a_database_that_is_not_there() -> None:
-    """It is said in a sentence, without the password, and with the status of what failed."""
-    failed = invoke("queue", "init", "--database", "postgresql://me:hidden@127.0.0.1:1/none")
-    assert 1 == failed.status
+@pytest.mark.parametrize("command", [("init",), ("status",), ("wait", "whale", "owl")])
+def test_a_database_that_is_not_there(command: tuple[str, ...]) -> None:
+    """It is said once, in a sentence, without the password, and with the status of what failed."""
+    failed = invoke("queue", *command, "--database", "postgresql://me:hidden@127.0.0.1:1/none")
+    assert (1, 1) == (failed.status, failed.err.count("veo-async: "))
     assert "127.0.0.1" in failed.err
     assert "hidden" not in failed.err
 

@@ -77,7 +77,7 @@ _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
         DownloadError,
         "The video stays at the server for some time: `veo-async wait {task_id} -o FILE` fetches it.",
     ),
-    (JournalError, "Nothing more is sent without a journal: check the file and its disk."),
+    (JournalError, "Nothing more is sent without a journal: check its disk, or its database."),
 )
 
 
