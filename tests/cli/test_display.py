@@ -16,6 +16,7 @@ from rich.console import Console
 from veo_async import JobFailed, JobState, SessionClosed
 from veo_async.cli.display import board as _display
 from veo_async.cli.display.board import DOWNLOADING, SAVED, Board, Notes
+from veo_async.cli.display.traffic import Traffic
 
 
 @define
@@ -188,3 +189,23 @@ async def test_a_single_id_stays_on_the_screen() -> None:
     async with one:
         one.accepted(one.add("a whale"), "1234")
     assert "accepted as task 1234" in shown.getvalue()
+
+
+async def test_a_worker_without_news_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its counts are worth a line now and then, but only if they have changed; on a terminal a rate is beside them."""
+    monkeypatch.setattr(_display, "TICK", 0.001)
+    model, shown, clock = board()
+    made = [0]
+    one = Traffic(
+        console=model.console,
+        clock=clock,
+        counts=lambda: [("waiting", None), ("made", made[0])],
+        ended=lambda: made[0],
+    )
+    async with one:
+        for made[0] in (1000, 1000, 1001):
+            clock.now += 60
+            await said(shown, f"{made[0]:,} made")
+        clock.now += 240
+        assert "1,001 made  143 a minute, 7:00\n" == picture(one)
+    assert [1, 1] == [shown.getvalue().count(words) for words in ("1,000 made", "1,001 made")]

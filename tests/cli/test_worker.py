@@ -17,6 +17,7 @@ import pytest
 
 from tests.postgres.server import do
 from veo_async.cli import databases
+from veo_async.simulator import Faults
 
 from ..terminal import Process, Served, invoke, served, wait_for
 
@@ -92,6 +93,22 @@ def test_what_is_not_finished_goes_back(database: str, tmp_path: Path) -> None:
     status = json.loads(invoke("queue", "status", "--json").out)
     assert ({"waiting": 10}, {"pending": 10}) == (status["deliveries"], status["purchases"])
     assert [] == status["sessions"]
+
+
+@pytest.mark.usefixtures("database")
+def test_its_end_can_be_cut_short(tmp_path: Path) -> None:
+    """The second Ctrl-C does not wait for the answer to a submit, and has a status of its own."""
+    faults = Faults().add("stall_after", on="submit")
+    with served(faults=faults) as server:
+        slow = {**server.environment, "VEO_ASYNC_SPEED": "0.01"}  # it would wait for minutes
+        with Process(("worker", "--out", tmp_path), tmp_path, slow) as worker:
+            worker.read_until("Working")
+            invoke("queue", "add", "-", given="a whale")
+            wait_for(lambda: server.core.accepted == 1)
+            worker.interrupt()
+            wait_for(lambda: "1 waiting" in invoke("queue", "status").out)
+            worker.interrupt()
+            assert 130 == worker.finish().status
 
 
 def test_lost_facts_end_it_with_a_status_of_their_own(database: str, tmp_path: Path) -> None:
