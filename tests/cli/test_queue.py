@@ -185,3 +185,22 @@ def test_how_long_ago_must_be_said(older: str, words: str) -> None:
     """Tasks are looked for over a day, so what ended lately cannot be deleted."""
     refused = invoke("queue", "prune", "--older", older, "--database", "postgresql:///")
     assert (2, True) == (refused.status, words in refused.err)
+
+
+@pytest.mark.usefixtures("database")
+def test_the_limits_of_all_workers(token: str) -> None:
+    """They are shown, and set one by one; what is not named stays. They are the account's, so it needs the token."""
+    account = {"ACEDATACLOUD_API_TOKEN": token}
+
+    def limits(*options: str) -> str:
+        done = invoke("queue", "limits", *options, environment=account)
+        assert 0 == done.status
+        return done.out
+
+    assert "submits     no limit\nin flight   no limit\n" == limits()
+    limits("--submits-per-second", "2.5", "--burst", "5", "--max-in-flight", "50")
+    given = {"submits_per_second": 2.5, "burst": 5, "max_in_flight": 50}
+    assert given == json.loads(limits("--json"))
+    told = "submits     2.5 a second, 5 at once after a quiet time\nin flight   no limit\n"
+    assert told == limits("--max-in-flight", "none")
+    assert (2, True) == ((refused := invoke("queue", "limits")).status, "no token" in refused.err)

@@ -25,7 +25,18 @@ from .advice import BAD_INPUT, lines
 from .display.board import Notes
 from .words import printable
 
-__all__ = ["FAILED", "FINE", "REFUSED", "TOKEN", "complain", "listening", "new_session", "refuse", "run"]
+__all__ = [
+    "FAILED",
+    "FINE",
+    "NO_TOKEN",
+    "REFUSED",
+    "TOKEN",
+    "complain",
+    "listening",
+    "new_session",
+    "refuse",
+    "run",
+]
 
 FINE: Final = 0
 FAILED: Final = 1

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from .words import printable
 
 if TYPE_CHECKING:
+    from .. import AccountLimits
     from ..worker.administration import Event, QueueStatus
 
-__all__ = ["event_lines", "status_lines"]
+__all__ = ["event_lines", "limit_lines", "status_lines"]
 
 _TOLD: Final = 10  # of each kind; `--json` writes all
 _WIDTH: Final = 12
@@ -33,6 +34,16 @@ def status_lines(found: QueueStatus) -> Iterator[str]:
             yield _row(event.what, _details(event.details))
         if len(events) > _TOLD:
             yield _row("", f"and {len(events) - _TOLD:,} more {events[0].what}")
+
+
+def limit_lines(limits: AccountLimits) -> Iterator[str]:
+    """
+    Describe the limits that all sessions share.
+    """
+    rate = limits.submits_per_second
+    at_once = f", {limits.burst} at once after a quiet time" if rate and limits.burst > 1 else ""
+    yield _row("submits", "no limit" if rate is None else f"{rate:g} a second{at_once}")
+    yield _row("in flight", "no limit" if limits.max_in_flight is None else f"{limits.max_in_flight:,} tasks")
 
 
 def _row(name: str, words: str) -> str:

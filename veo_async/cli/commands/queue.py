@@ -5,27 +5,29 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
-from attrs import asdict
+from attrs import asdict, evolve
 
 from ... import PostgresJournal
 from ..batch.input import FORMATS, Item
 from ..batch.source import caution, read_source
 from ..databases import Place, has_workers, placed
-from ..ending import FAILED, FINE, complain, refuse, run
-from ..options import positive
-from ..queue_words import event_lines, status_lines
+from ..ending import FAILED, FINE, NO_TOKEN, TOKEN, complain, refuse, run
+from ..options import positive, whole
+from ..queue_words import event_lines, limit_lines, status_lines
 from ..waiting import wait_for_all
 from ..words import plural, printable
 
 __all__ = ["queue"]
 
 _DAYS: Final = {"d": 86400.0, "w": 7 * 86400.0}
+_NO_LIMIT: Final = object()
 _keys: Final = click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 _json: Final = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 
@@ -186,6 +188,63 @@ def _all(keys: Sequence[str]) -> list[str]:
 
 def _lines() -> Iterator[str]:
     return (key for line in sys.stdin if (key := line.rstrip("\n")))
+
+
+# --- what is shared --------------------------------------------------------------------------------------
+
+
+def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """
+    Read a number, or `none` for no limit.
+    """
+
+    def number(value: str) -> Any:
+        return _NO_LIMIT if value == "none" else read(value)
+
+    return number
+
+
+@queue.command(short_help="Show or set the limits that all workers share.")
+@click.option("--submits-per-second", type=_or_none(positive), metavar="X", help="Of all together; or none.")
+@click.option("--burst", type=whole, metavar="N", help="Submits at once, after a quiet time.")
+@click.option("--max-in-flight", type=_or_none(whole), metavar="N", help="Unfinished tasks of all; or none.")
+@_json
+@placed
+def limits(
+    *,
+    submits_per_second: Any,
+    burst: int | None,
+    max_in_flight: Any,
+    as_json: bool,
+    **place: Any,
+) -> None:
+    """
+    Show the limits that all sessions of the token's account share in this database, or set some of them.
+
+    They hold at once, also for workers that run. A worker's own options limit that worker further.
+    """
+    given = {"submits_per_second": submits_per_second, "burst": burst, "max_in_flight": max_in_flight}
+    changes = {
+        name: None if value is _NO_LIMIT else value for name, value in given.items() if value is not None
+    }
+    token = os.environ.get(TOKEN)
+    refuse([] if token else [NO_TOKEN])
+    run(_limits(Place(**place), str(token), changes, as_json))
+
+
+async def _limits(place: Place, token: str, changes: Mapping[str, Any], as_json: bool) -> int:
+    async with place.opened(with_workers=False) as dsn:
+        journal = PostgresJournal(dsn, schema=place.schema)
+        await journal.open(token)
+        try:
+            found = await journal.limits()
+            if changes:
+                found = evolve(found, **changes)
+                await journal.set_limits(found)
+        finally:
+            await journal.close()
+    _print([json.dumps(asdict(found))] if as_json else limit_lines(found))
+    return FINE
 
 
 # --- to look after it ------------------------------------------------------------------------------------
