@@ -23,6 +23,7 @@ EXAMPLES: Final = Path(__file__).parent.parent / "examples"
 ENVIRONMENT: Final = {
     name: value for name, value in os.environ.items() if not name.startswith("ACEDATACLOUD_")
 }
+DATABASE: Final = "VEO_ASYNC_DATABASE"
 SPEED: Final = 100.0
 SLOW: Final = re.compile(
     r"^Executing <.* took [0-9.]+ seconds\n", re.MULTILINE
@@ -46,7 +47,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 async def _start(*arguments: str, where: Path, server: Simulator | None = None) -> Process:
-    environment = dict(ENVIRONMENT)
+    environment = {**ENVIRONMENT, **{name: os.environ[name] for name in [DATABASE] if name in os.environ}}
     if server is not None:
         arguments = ("-c", HURRIED, *arguments)
         environment |= {"ACEDATACLOUD_API_TOKEN": server.token, "ACEDATACLOUD_API_BASE_URL": server.url}
@@ -169,6 +170,31 @@ async def test_callbacks_in_fastapi_or_how_to_get_it(empty: Path) -> None:
     [line] = await _run("callbacks_fastapi.py", where=empty)
     installed = importlib.util.find_spec("fastapi") and importlib.util.find_spec("uvicorn")
     assert ("'url'" if installed else "pip install fastapi uvicorn") in line
+
+
+async def test_a_worker_makes_what_a_program_enqueues(empty: Path, database: str) -> None:
+    """Each key is new once, and each end is told; a second run buys nothing."""
+    first = await _run("workers.py", where=empty)
+    assert "4 of 4 were new to the queue" in first
+    assert "4 videos, each bought once" in first
+    assert 4 == len([line for line in first if line.startswith("demo/")])
+    assert "4 videos, each bought once" in await _run("workers.py", where=empty)
+
+
+async def test_another_engine_may_repeat_its_tasks(empty: Path, database: str) -> None:
+    """The repetition gets the video that was bought before."""
+    assert "repeated: the same video" == (await _run("other_engines.py", where=empty))[-1]
+
+
+async def test_a_web_application_enqueues_and_shows_progress(empty: Path, database: str) -> None:
+    """Where FastAPI is installed, the order goes from waiting to done, with a link."""
+    lines = await _run("enqueue_fastapi.py", where=empty)
+    if not (importlib.util.find_spec("fastapi") and importlib.util.find_spec("uvicorn")):
+        assert "pip install fastapi uvicorn" in lines[0]
+        return
+    told = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert ("waiting", "done") == (told[0]["state"], told[-1]["state"])
+    assert told[-1]["url"].endswith(".mp4")
 
 
 def test_every_example_is_tested() -> None:
