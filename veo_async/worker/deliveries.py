@@ -73,10 +73,9 @@ class _Redelivery(BaseRetryStrategy):
             return None
         pause = 0 if isinstance(exception, _HANDED_BACK) else min(2 ** min(job.attempts, 10), _LONGEST_PAUSE)
         if pause:
-            key = readable(str(job.task_kwargs.get("key")))
-            _LOG.warning(
-                "key %s is delivered again in %d s: %s", key, pause, str(exception) or repr(exception)
-            )
+            level = logging.ERROR if isinstance(exception, _CURABLE) else logging.WARNING
+            key, words = readable(str(job.task_kwargs.get("key"))), str(exception) or repr(exception)
+            _LOG.log(level, "key %s is delivered again later, in %d s: %s", key, pause, words)
         return RetryDecision(retry_in={"seconds": pause})
 
 
