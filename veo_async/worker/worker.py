@@ -142,6 +142,7 @@ class Worker:
             for task in done:
                 task.result()
         finally:
+            self.stop()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -181,7 +182,10 @@ class Worker:
         while journal.failure is None:
             with suppress(ConnectorException):
                 await take_back(app.job_manager, self.queues, self.lease)
-            await asyncio.sleep(self.lease / 2)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.lease / 2):
+                    await self._stopping.wait()
+                    return  # up to Python 3.11, what is awaited above may swallow a cancellation
         raise JournalError(*journal.failure.args)
 
 
