@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -15,10 +16,13 @@ from types import CodeType
 from typing import Any, Final
 
 import click
+import psycopg
 import pytest
 from attrs import fields_dict
 
 import veo_async
+from tests.postgres.server import do
+from tests.worker.stage import staged
 from veo_async import MODELS, JobState, Limits, Model, PollPolicy, RetryPolicy, VeoSession, errors
 from veo_async.cli.batch.input import read_items
 from veo_async.cli.group import command
@@ -32,19 +36,24 @@ pytest_plugins = ("pytester",)
 ROOT: Final = Path(__file__).parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 SPEED: Final = 200.0
+TEST: Final = "def test_"
+QUEUE: Final = "from veo_async.worker import"
 
 
 # --- reading it ------------------------------------------------------------------------------------------
 
 
-def _blocks(language: str, *, tests: bool = False) -> list[Any]:
+def _blocks(language: str, *, of: str = "") -> list[Any]:
     """
-    The fenced blocks of a language, those with tests or the others, each named after the line in which it begins.
+    The fenced blocks of a language, each named after the line in which it begins.
+
+    Args:
+        of: what such a block has in it; without it, the blocks that need neither pytest nor a queue.
     """
     blocks = []
     for match in re.finditer(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
         line = README[: match.start(1)].count("\n")
-        if tests is ("def test_" in match[1]):
+        if of in match[1] if of else not any(special in match[1] for special in (TEST, QUEUE)):
             blocks.append(pytest.param(match[1], line, id=f"line {line + 1}"))
     return blocks
 
@@ -124,9 +133,22 @@ def test_each_program_runs(source: str, line: int, hurried: Callable[..., VeoSes
         asyncio.run(_inside_a_session(code, hurried))
 
 
+@pytest.mark.parametrize(("source", "line"), _blocks("python", of=QUEUE))
+async def test_each_program_with_a_queue_runs(source: str, line: int, database: str, tmp_path: Path) -> None:
+    """So does what enqueues, with a worker beside it, and a table of its own."""
+    do(database, "CREATE TABLE orders (id serial PRIMARY KEY, prompt text)")
+    async with staged(database) as stage, stage.working(out=tmp_path):
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+            names: dict[str, Any] = {"connection": connection}
+            await eval(_compiled(source, line), names)
+        assert names["result"].video.url.endswith(".mp4")
+        await stage.delivered()
+    assert {"1.mp4"} == set(os.listdir(tmp_path))
+
+
 def test_each_test_passes(pytester: pytest.Pytester) -> None:
     """The README's tests pass under pytest-asyncio, each in a file of its own."""
-    blocks = _blocks("python", tests=True)
+    blocks = _blocks("python", of=TEST)
     pytester.makepyfile(**{f"test_{block.id.replace(' ', '_')}": block.values[0] for block in blocks})
     options = ("asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function")
     ended = pytester.runpytest_subprocess("-p", "no:xdist", "-W", "error", *(f"-o{one}" for one in options))
