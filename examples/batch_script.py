@@ -1,5 +1,6 @@
 """
-A batch: prompts from a list, a key for each, a journal, and the files in one directory.
+A batch: prompts from a list, a key for each, a journal, and the files in one directory; when a script makes many
+videos, and a crash in the middle may not cost any.
 
     python examples/batch_script.py DIRECTORY
 

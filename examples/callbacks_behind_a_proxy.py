@@ -1,5 +1,6 @@
 """
-Callbacks behind a reverse proxy: the result the moment it exists, and not a few seconds later.
+Callbacks behind a reverse proxy: the result the moment it exists, and not a few seconds later; when your host is
+reachable from the internet, and seconds count.
 
 The receiver listens on this machine alone, and what faces the internet passes on one path. For nginx:
 

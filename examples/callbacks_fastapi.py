@@ -1,5 +1,6 @@
 """
-Callbacks in FastAPI: one route that hands the parsed body to `veo.notify`.
+Callbacks in FastAPI: one route that hands the parsed body to `veo.notify`; when a web framework of yours already
+faces the internet.
 
     pip install fastapi uvicorn
     python examples/callbacks_fastapi.py

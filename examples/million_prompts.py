@@ -1,5 +1,6 @@
 """
-As many prompts as you like, in constant memory: `map` reads them only as fast as videos come out.
+As many prompts as you like, in constant memory: `map` reads them only as fast as videos come out; when the prompts
+come from a file or a database that is too large to hold.
 
     python examples/million_prompts.py 1000000
 

@@ -1,5 +1,6 @@
 """
-A pipeline of workers connected by queues: write a prompt, make the video, save it, fetch it again in 1080p.
+A pipeline of workers connected by queues: write a prompt, make the video, save it, fetch it again in 1080p; when one
+process does several kinds of work, and a slow kind should hold back the others.
 
     python examples/pipeline_workers.py DIRECTORY
 
