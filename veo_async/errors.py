@@ -26,6 +26,7 @@ __all__ = [
     "JournalError",
     "KeyConflict",
     "PermissionDenied",
+    "PlatformError",
     "ProtocolError",
     "RateLimited",
     "ServerError",
@@ -333,6 +334,19 @@ class SessionClosed(VeoError):
     """
     The session ended before the job had an outcome.
     """
+
+
+class PlatformError(VeoError):
+    """
+    The vendor's platform could not do what was asked, such as upload a picture. Nothing was bought.
+
+    Attributes:
+        status: the HTTP status of its answer, or None.
+    """
+
+    def __init__(self, *args: Any, status: int | None = None, **evidence: Any) -> None:
+        super().__init__(*args, **evidence)
+        self.status = status
 
 
 class DownloadError(VeoError):

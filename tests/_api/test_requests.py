@@ -224,7 +224,7 @@ def test_one_error_lists_every_violation() -> None:
         "callback_url must be an absolute http or https URL, not 'x'",
         "prompt must not be empty",
         "image_urls[0] must be an absolute http or https URL, not 'a.jpg';"
-        " the API downloads it, so put a local file on the web first",
+        " nor is it a picture on this machine: No such file or directory",
         "image_urls[2] must be an absolute http or https URL, not ''",
         "translation must be True or False, not 'no'",
         "model veo2-fast takes at most 1 image, not 3",

@@ -129,11 +129,22 @@ def test_a_long_value_is_cut_in_the_violation() -> None:
     assert "..." in violation
 
 
-@pytest.mark.parametrize("image", ["cat.png", "/tmp/cat.png", "file:///tmp/cat.png", Path("cat.png")])
-def test_a_file_where_a_url_belongs_comes_with_a_remedy(image: Any) -> None:
-    """Whoever passes an image of his own reads what to do with it."""
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("cat.png", "nor is it a picture on this machine: No such file or directory"),
+        (Path("/no/cat.png"), "nor is it a picture on this machine: No such file or directory"),
+        (Path(__file__), "nor is it a picture on this machine: it is not a picture"),
+        (__file__, "nor is it a picture on this machine: it is not a picture"),
+        ("/dev/zero", "nor is it a picture on this machine: it is not a regular file"),
+        (b"<html>", "nor is it a picture on this machine: it is not a picture"),
+        ("file:///tmp/cat.png", "pass the path of a file itself"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_refused_with_the_reason(image: Any, words: str) -> None:
+    """Whoever passes an image of his own reads why it cannot be used."""
     [violation] = violations(lambda: ImageToVideo("a whale", [image]))
-    assert violation.endswith("; the API downloads it, so put a local file on the web first")
+    assert violation.endswith(f"; {words}")
 
 
 @pytest.mark.parametrize("image", ["", "ftp://x/cat.png", 7])

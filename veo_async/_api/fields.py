@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from .requests import Picture
+
 __all__ = ["CommonFields", "ExtendFields", "Get1080pFields", "InsertFields", "MakeFields"]
 
 
@@ -56,4 +58,4 @@ class InsertFields(CommonFields, total=False):
     The optional fields of an `InsertObject`.
     """
 
-    image_mask: str | None
+    image_mask: Picture | None

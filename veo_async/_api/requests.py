@@ -9,12 +9,14 @@ version documents.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar, Final, TypeAlias
 
 from attrs import field, fields, frozen
 
 from ..errors import InvalidRequest
+from .local_images import encoded_mask, localized
 from .models import (
     ASPECT_RATIOS,
     DEFAULT_MODEL,
@@ -39,6 +41,7 @@ __all__ = [
     "IngredientsToVideo",
     "InsertObject",
     "RemoveObject",
+    "Picture",
     "Request",
     "Reshoot",
     "TextToVideo",
@@ -46,18 +49,29 @@ __all__ = [
     "in_short",
 ]
 
+# A URL, or a picture of this machine: a path or its bytes.
+Picture: TypeAlias = str | os.PathLike[str] | bytes
+
 _NOT_SEQUENCES: Final = (str, bytes, Set, Mapping)  # a string would become its letters; a set has no order
 
 
 # The caller's type checker reads a field's accepted types from the annotations of its converter.
-def _tuple_of(value: Iterable[str]) -> Any:
+def _images_of(value: Iterable[Picture]) -> Any:
     """
-    Turn a sequence of URLs into a tuple. A string stays a string, so that the rule can report it.
+    Turn a sequence of images into a tuple. A string stays a string, so that the rule can report it.
     """
     unchecked: Any = value
     if isinstance(unchecked, Iterable) and not isinstance(unchecked, _NOT_SEQUENCES):
-        return tuple(unchecked)
+        return tuple(map(localized, unchecked))
     return unchecked
+
+
+def _mask_of(value: Picture) -> Any:
+    return encoded_mask(value)
+
+
+def _optional_mask_of(value: Picture | None) -> Any:
+    return encoded_mask(value)
 
 
 def _count(value: object) -> int:
@@ -189,13 +203,15 @@ class ImageToVideo(Request):
     Attributes:
         prompt: what to show.
         image_urls: absolute http or https URLs: one is the first frame, two are the first and the last.
+            A path or the bytes of a picture may stand in place of a URL. The picture is read and checked now, and
+            uploaded to a public address before it is bought: see `AccountPlatform`.
         model, resolution, aspect_ratio, translation: as for `TextToVideo`.
     """
 
     action: ClassVar[str | None] = "image2video"
 
     prompt: str
-    image_urls: tuple[str, ...] = field(converter=_tuple_of)
+    image_urls: tuple[str, ...] = field(converter=_images_of)
     model: str = field(default=DEFAULT_MODEL, kw_only=True)
     resolution: str | None = field(default=None, kw_only=True)
     aspect_ratio: str | None = field(default=None, kw_only=True)
@@ -223,7 +239,7 @@ class IngredientsToVideo(Request):
     A video that combines the contents of one to three images (action `ingredients2video`).
 
     Attributes:
-        image_urls: one to three absolute http or https URLs.
+        image_urls: one to three absolute http or https URLs; or pictures, as for `ImageToVideo`.
         prompt: what to show; optional.
         model: can be left out, because the server forces `veo31-fast-ingredients`.
         resolution, aspect_ratio, translation: as for `TextToVideo`.
@@ -232,7 +248,7 @@ class IngredientsToVideo(Request):
     action: ClassVar[str | None] = "ingredients2video"
     optional: ClassVar[frozenset[str]] = Request.optional | {"prompt"}
 
-    image_urls: tuple[str, ...] = field(converter=_tuple_of)
+    image_urls: tuple[str, ...] = field(converter=_images_of)
     prompt: str | None = None
     model: str = field(default=INGREDIENTS_MODEL, kw_only=True)
     resolution: str | None = field(default=None, kw_only=True)
@@ -343,7 +359,8 @@ class InsertObject(Request):
     Attributes:
         video_id: the `Video`, or its `id`.
         prompt: what to insert.
-        image_mask: a URL or a base64 JPEG, white where the object goes; optional.
+        image_mask: white where the object goes; a URL, a base64 JPEG, or the path or the bytes of a JPEG, which is
+            sent in the request; optional.
     """
 
     endpoint: ClassVar[str] = "/veo/objects"
@@ -352,7 +369,7 @@ class InsertObject(Request):
 
     video_id: str = field(converter=_id_of)
     prompt: str
-    image_mask: str | None = field(default=None, kw_only=True)
+    image_mask: str | None = field(default=None, converter=_optional_mask_of, kw_only=True)
 
 
 @frozen
@@ -362,14 +379,15 @@ class RemoveObject(Request):
 
     Attributes:
         video_id: the `Video`, or its `id`.
-        image_mask: a URL or a base64 JPEG, white where the object is.
+        image_mask: white where the object is; a URL, a base64 JPEG, or the path or the bytes of a JPEG, which is
+            sent in the request.
     """
 
     endpoint: ClassVar[str] = "/veo/objects"
     action: ClassVar[str | None] = "remove"
 
     video_id: str = field(converter=_id_of)
-    image_mask: str
+    image_mask: str = field(converter=_mask_of)
 
 
 REQUEST_TYPES: Final[Mapping[str, type[Request]]] = {

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from .local_images import file_trouble, is_name
 from .models import (
     ASPECT_RATIOS,
     MAX_IMAGES,
@@ -23,7 +24,7 @@ from .models import (
     known_model,
 )
 
-__all__ = ["FIELD_RULES", "resolution_violations"]
+__all__ = ["FIELD_RULES", "is_web_address", "resolution_violations"]
 
 
 def _text(name: str, value: object) -> Iterator[str]:
@@ -38,8 +39,13 @@ def _flag(name: str, value: object) -> Iterator[str]:
         yield f"{name} must be True or False, not {value!r}"
 
 
-def _is_web_address(value: str) -> bool:
-    if any(character.isspace() or not character.isprintable() for character in value):
+def is_web_address(value: object) -> bool:
+    """
+    Tell whether a value is an absolute http or https URL.
+    """
+    if not isinstance(value, str) or any(
+        character.isspace() or not character.isprintable() for character in value
+    ):
         return False
     try:
         parts = urlsplit(value)
@@ -49,7 +55,7 @@ def _is_web_address(value: str) -> bool:
 
 
 def _address(name: str, value: object) -> Iterator[str]:
-    if not isinstance(value, str) or not _is_web_address(value):
+    if not is_web_address(value):
         yield f"{name} must be an absolute http or https URL, not {_short(value)}"
 
 
@@ -61,14 +67,21 @@ def _images(name: str, value: object) -> Iterator[str]:
     if not 1 <= len(value) <= MAX_IMAGES:
         yield f"{name} must hold 1 to {MAX_IMAGES} URLs, not {len(value)}"
     for position, item in enumerate(value):
-        remedy = "; the API downloads it, so put a local file on the web first" if _is_file(item) else ""
-        for words in _address(f"{name}[{position}]", item):
-            yield words + remedy
+        if not is_name(item):  # else it is a picture of this machine
+            for words in _address(f"{name}[{position}]", item):
+                yield words + _remedy(item)
+
+
+def _remedy(value: object) -> str:
+    if isinstance(value, str) and value.lower().startswith("file:"):
+        return "; pass the path of a file itself"
+    trouble = file_trouble(value)
+    return f"; nor is it a picture on this machine: {trouble}" if trouble else ""
 
 
 def _is_file(value: object) -> bool:
     """
-    Tell whether a value looks like a local file: `cat.png`, a `Path`, a `file:` or `data:` URL.
+    Tell whether a value looks like a local file: `cat.png`, a `Path`, a `file:` URL.
     """
     if not isinstance(value, str):
         return hasattr(value, "__fspath__")
@@ -79,10 +92,12 @@ def _mask(name: str, value: object) -> Iterator[str]:
     """
     Check a mask: a URL or a base64 JPEG [D, newest], not the path of a file.
     """
-    if not isinstance(value, str) or not value.strip():
+    if hasattr(value, "__fspath__") or isinstance(value, bytes):
+        yield f"{name} must be a JPEG, and {_short(value)} cannot be read as one"
+    elif not isinstance(value, str) or not value.strip():
         yield from _text(name, value)
-    elif not _is_web_address(value) and not _is_base64(value):
-        remedy = "; read and encode a local file first" if _is_file(value) else ""
+    elif not is_web_address(value) and not _is_base64(value):
+        remedy = "; nor is it a JPEG on this machine" if _is_file(value) else ""
         yield f"{name} must be an http or https URL, or a base64 JPEG, not {_short(value)}{remedy}"
 
 

@@ -74,6 +74,16 @@ class AnyJournal(Protocol):
         Return what was learned, as JSON text by kind of request.
         """
 
+    async def uploads(self, names: Iterable[str]) -> dict[str, str]:
+        """
+        Return the addresses of uploaded pictures, by their names; unknown ones are absent.
+        """
+
+    async def note_upload(self, name: str, address: str, at: float) -> None:
+        """
+        Make it durable that a picture was uploaded to this address, at a time in Unix seconds.
+        """
+
     async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
         """
         Return why keys were refused, if they were not used since; for sessions that waited for another's key.

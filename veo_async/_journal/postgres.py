@@ -250,6 +250,22 @@ class PostgresJournal:
         """
         return await self._ask(lambda store: store.learned())
 
+    async def uploads(self, names: Iterable[str]) -> dict[str, str]:
+        """
+        Return the addresses of uploaded pictures, by their names; unknown ones are absent.
+        """
+        wanted = tuple(names)
+        return await self._ask(lambda store: store.uploads(wanted))
+
+    async def note_upload(self, name: str, address: str, at: float) -> None:
+        """
+        Make it durable that a picture was uploaded to this address, at a time in Unix seconds.
+
+        Raises:
+            JournalError: the journal has failed.
+        """
+        await self._ask(lambda store: store.note_upload(name, address, at))
+
     # --- sharing
 
     async def limits(self) -> AccountLimits:

@@ -14,6 +14,7 @@ from .postgres_batches import BATCHES
 from .postgres_deliveries import DELIVERIES
 from .postgres_limits import LIMITS
 from .postgres_rules import RULES
+from .postgres_uploads import UPLOADS
 
 __all__ = ["INCOMPLETE", "MIGRATIONS", "OUT_OF_SESSION", "named"]
 
@@ -301,7 +302,7 @@ $$;
 """
 
 # Each brings the schema from the version before to its own; `meta.version` counts those that were applied.
-MIGRATIONS: Final = [_TABLES + RULES + BATCHES + _FUNCTIONS, DELIVERIES, LIMITS]
+MIGRATIONS: Final = [_TABLES + RULES + BATCHES + _FUNCTIONS, DELIVERIES, LIMITS, UPLOADS]
 
 
 def named(sql: str, schema: str) -> str:

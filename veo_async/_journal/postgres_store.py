@@ -41,7 +41,7 @@ from .learned import add_up, subtract
 from .postgres_connection import Address, Connection, explain, is_collision, is_outage
 from .postgres_lease import Lease
 from .postgres_limits import GET_LIMITS, SET_LIMITS, held_back
-from .postgres_rows import digest, fact_row, item_row, read_entry, read_standing, readable
+from .postgres_rows import digest, fact_row, item_row, read_entry, read_standing, readable, stored
 from .postgres_schema import INCOMPLETE, OUT_OF_SESSION
 
 __all__ = ["PostgresStore"]
@@ -60,6 +60,9 @@ _FOUND_TASKS: Final = """SELECT to_jsonb(it) FROM SCHEMA.entry AS it
     WHERE account = %(account)s AND task_digest = ANY(%(digests)s::uuid[])"""
 _REFUSALS: Final = """SELECT key, reason FROM SCHEMA.refusal
     WHERE account = %(account)s AND digest = ANY(%(digests)s::uuid[])"""
+_UPLOADS: Final = """SELECT name, address FROM SCHEMA.upload
+    WHERE account = %(account)s AND name = ANY(%(names)s)"""
+_NOTE_UPLOAD: Final = "SELECT SCHEMA.note_upload(%(session)s, %(name)s, %(address)s, %(at)s)"
 _LEARNED: Final = """SELECT kind, data, session = %(session)s FROM SCHEMA.learned
     WHERE account = %(account)s ORDER BY kind, session"""
 _BEGIN: Final = """INSERT INTO SCHEMA.session (account, name, lease, expires_at)
@@ -257,6 +260,19 @@ class PostgresStore:
         Set the limits of the account, and tell all its sessions.
         """
         await self._rows_of(SET_LIMITS, asdict(limits))
+
+    async def uploads(self, names: Iterable[str]) -> dict[str, str]:
+        """
+        Return the addresses of uploaded pictures, by their names.
+        """
+        _, rows = await self._rows_of(_UPLOADS, {"names": [*names]})
+        return {name: readable(address) for name, address in rows}
+
+    async def note_upload(self, name: str, address: str, at: float) -> None:
+        """
+        Store the address of an uploaded picture.
+        """
+        await self._rows_of(_NOTE_UPLOAD, {"name": name, "address": stored(address), "at": at})
 
     async def _entries(self, statement: str, texts: Iterable[str]) -> list[Entry]:
         _, rows = await self._rows_of(statement, {"digests": [*map(digest, texts)]})

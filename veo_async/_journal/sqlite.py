@@ -201,6 +201,22 @@ class Journal:
         """
         return await self._ask(Store.learned)
 
+    async def uploads(self, names: Iterable[str]) -> dict[str, str]:
+        """
+        Return the addresses of uploaded pictures, by their names; unknown ones are absent.
+        """
+        wanted = tuple(names)
+        return await self._ask(lambda store: store.uploads(wanted))
+
+    async def note_upload(self, name: str, address: str, at: float) -> None:
+        """
+        Make it durable that a picture was uploaded to this address, at a time in Unix seconds.
+
+        Raises:
+            JournalError: the disk failed.
+        """
+        await self._ask(lambda store: store.note_upload(name, address, at))
+
     async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
         """
         Return nothing: all jobs are in this process, so each got its own refusal.

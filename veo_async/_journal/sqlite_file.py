@@ -127,8 +127,23 @@ def _marks(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE attempts SET mark = NULL")
 
 
+def _uploads(connection: sqlite3.Connection) -> None:
+    """
+    Version 5: the addresses of uploaded pictures, by the digests of their contents.
+    """
+    connection.execute(
+        "CREATE TABLE uploads (name TEXT PRIMARY KEY, address TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID"
+    )
+
+
 # Each brings a file from the version before to its own; the file's `user_version` counts those that were applied.
-MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_facts, _server_time, _main_file, _marks]
+MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [
+    _facts,
+    _server_time,
+    _main_file,
+    _marks,
+    _uploads,
+]
 TELLS_WHETHER_PARTIAL: Final = 3  # the first version with the table `main_file`
 
 

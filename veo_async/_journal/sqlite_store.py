@@ -372,6 +372,21 @@ class Store:
         """
         return dict(_texts(self._execute("SELECT kind, data FROM learned")))
 
+    def uploads(self, names: Sequence[str]) -> dict[str, str]:
+        """
+        Return the addresses of uploaded pictures, by their names.
+        """
+        question = "SELECT name, address FROM uploads WHERE name IN ({})"
+        return dict(row for some in _slices(names, _MAX_ROWS) for row in _texts(self._rows(question, some)))
+
+    def note_upload(self, name: str, address: str, at: float) -> None:
+        """
+        Store the address of an uploaded picture.
+        """
+        self._execute(
+            "INSERT OR REPLACE INTO uploads (name, address, at) VALUES (?, ?, ?)", (name, address, at)
+        )
+
     def _found(self, column: str, values: Iterable[str]) -> Iterator[Entry]:
         # Failed purchases come first, oldest first, then the open one: the last row of a key is its latest.
         question = _ENTRY + f"WHERE {column} IN ({{}}) ORDER BY failed DESC, id"

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from .._http.failures import SHORTEST_REDACTED
 from ..errors import ConfigurationError
 
-__all__ = ["PUBLIC_ADDRESS", "base_url_from", "check_placeholder", "token_from"]
+__all__ = ["PLATFORM", "PUBLIC_ADDRESS", "base_url_from", "check_placeholder", "check_token", "token_from"]
 
 PUBLIC_ADDRESS: Final = "https://api.acedata.cloud"
 PLATFORM: Final = "https://platform.acedata.cloud"
@@ -38,6 +38,17 @@ def token_from(token: str | None) -> str:
             f"no token: pass one to VeoSession, or set {TOKEN_VARIABLE}; {PLATFORM} has yours,"
             " and veo_async.simulator needs none"
         )
+    check_token(token, source)
+    return token
+
+
+def check_token(token: str, source: str) -> None:
+    """
+    Check that a token can be sent in a header; warn in the log about one that is too short to be redacted.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         words = f"{source} holds a space, a line break or another character that no token has"
         hint = ": was it read from a file, with its line break?" if token[-1] in "\r\n" else ""
@@ -50,19 +61,20 @@ def token_from(token: str | None) -> str:
             source,
             SHORTEST_REDACTED,
         )
-    return token
 
 
-def base_url_from(base_url: str | None) -> str:
+def base_url_from(
+    base_url: str | None, *, variable: str = ADDRESS_VARIABLE, default: str = PUBLIC_ADDRESS
+) -> str:
     """
-    Check the API's address, or take it from `ACEDATACLOUD_API_BASE_URL`, or use the public one.
+    Check an address, by default the API's, or take it from the environment, or use the public one.
 
     Raises:
         ConfigurationError: it is not https (http is for loopback only), or has more than a host and a path.
     """
-    address = (base_url or os.environ.get(ADDRESS_VARIABLE) or PUBLIC_ADDRESS).strip()
+    address = (base_url or os.environ.get(variable) or default).strip()
     if problem := _problem_with(address):
-        source = "" if base_url else f" (from {ADDRESS_VARIABLE})"
+        source = "" if base_url else f" (from {variable})"
         raise ConfigurationError(f"the base URL {_bare(address)!r}{source} {problem}")
     return address.rstrip("/")
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from attrs import define, evolve, field
 
+from .._api.local_images import names_in
 from .._api.marks import marks_of
 from .._api.records import TaskRecord
 from .._api.requests import Request
@@ -45,6 +46,7 @@ from .._submit.recovery import Resumption
 from .._submit.sending_again import Reconciler
 from .._submit.submission import AttemptLog, Submission, ended_early
 from .._submit.submitters import Submitters
+from .._submit.uploads import AT_ONCE, Uploader, Uploads
 from .._track.schedule import Schedule
 from .._track.tracker import Outcome, Tracker
 from ..errors import JobAbandoned, JournalError, SessionClosed, UsageError
@@ -74,6 +76,7 @@ class Engine:
     placeholder: str | None
     clock: ServerClock
     random: Random
+    uploader: Uploader | None = None
     registry: Registry = field(init=False)
     outcomes: Outcomes = field(init=False)
     learning: Learning = field(init=False)
@@ -84,9 +87,11 @@ class Engine:
     submitters: Submitters = field(init=False)
     resumption: Resumption = field(init=False)
     intake: Intake = field(init=False)
+    uploads: Uploads = field(init=False)
     downloader: Downloader = field(init=False)
     looks: int = field(init=False, default=0)
     closing: bool = field(init=False, default=False)
+    _uploading: bool = field(init=False, default=False)
     _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -115,6 +120,7 @@ class Engine:
         lane, attempt_log = self._lane_of_submits(), AttemptLog(self.journal, self.clock.wall)
         reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
         queue = Queue(self.http, lane, attempt_log, reconciler, self.limits.max_queue_wait)
+        self.uploads = Uploads(self.uploader, self.journal)
         self.acceptance = Acceptance(
             registry=self.registry,
             outcomes=self.outcomes,
@@ -131,6 +137,7 @@ class Engine:
             attempt_log=attempt_log,
             acceptance=self.acceptance,
             reconciling=self.reconciling,
+            uploads=self.uploads,
             most=max(1, int(self.limits.connections * SHARE_OF_CONNECTIONS)),
             placeholder=self.placeholder,
         )
@@ -145,6 +152,7 @@ class Engine:
         )
         self.intake = Intake(self.journal, attempt_log, self.resumption)
         self.submitters.lost = self.intake.put
+        self.uploads.go_on = self._go_on
 
     def _lane_of_polls(self) -> Limiter:
         # Polls are free, and a long back-off would delay results: it is capped at about one polling interval.
@@ -267,6 +275,19 @@ class Engine:
         return job
 
     def _start_submission(self, submission: Submission) -> None:
+        if self.uploads.needs(submission.request):
+            self._upload_first(submission)
+        else:
+            self._go_on(submission)
+
+    def _upload_first(self, submission: Submission) -> None:
+        if not self._uploading:
+            self._uploading = True
+            for _ in range(AT_ONCE):
+                self._begin(self.uploads.run(), "veo_async uploader")
+        self.uploads.put(submission)
+
+    def _go_on(self, submission: Submission) -> None:
         entry = self.registry.recall(submission.job.key)
         if entry is None or not self.resumption.take_up(submission, entry):
             self.intake.put(submission)
@@ -302,6 +323,7 @@ class Engine:
         """
         assert self.journal is not None
         entries = await self.journal.unsettled()
+        await self.uploads.recall(name for entry in entries for name in names_in(entry.request))
         if self.closing:
             raise SessionClosed("the session ended before it had resumed anything; the journal still has it")
         return [self._resumed(entry) for entry in entries]
@@ -317,7 +339,11 @@ class Engine:
             stop(job, unreadable(entry))
             return job
         submission = Submission(job, job.request, self.loop.time())
-        if not self.resumption.take_up(submission, entry):
+        if self.resumption.take_up(submission, entry):
+            return job
+        if self.uploads.needs(job.request):
+            self._upload_first(submission)
+        else:
             self.intake.put(submission)  # written again, as another session may have had the key since
         return job
 
@@ -337,7 +363,10 @@ class Engine:
         """
         Stop waiting for a job.
         """
-        if job.state is JobState.QUEUED and job.request is not None:  # an attached job has no intention
+        is_written = job.request is not None and not self.uploads.holds(
+            job
+        )  # an attached job has no intention
+        if job.state is JobState.QUEUED and is_written:
             self.intake.withdraw(job)
         if job.task_id is not None and self.registry.by_task.get(job.task_id) is job:
             self.tracker.forget(job.task_id)

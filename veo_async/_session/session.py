@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # these are loaded when a session is entered: a quick import 
     from .._journal.journal import AnyJournal
     from .._submit.submitters import CallbackUrl
     from .engine import Engine
+    from .platform import AnyPlatform
 
 __all__ = ["SessionStats", "VeoSession"]
 
@@ -104,6 +105,7 @@ class VeoSession(ShortMethods):
             `PostgresJournal`, or its `postgresql://` address, which sessions on any machine share.
         placeholder: the callback URL that carries the mark of a submit without a callback URL of its own; by
             default the API's `/health`. None sends no marks: what was bought cannot be found if its answer is lost.
+        platform: an `AccountPlatform`, which uploads pictures of this machine; the session closes it.
 
     Raises:
         ConfigurationError: the token or the base URL cannot be used.
@@ -119,6 +121,7 @@ class VeoSession(ShortMethods):
     _placeholder: str | EllipsisType | None = field(
         alias="placeholder", default=..., validator=check_placeholder, kw_only=True
     )
+    _platform: AnyPlatform | None = field(alias="platform", default=None, kw_only=True)
     _transport: Transport | None = field(init=False, default=None)  # tests set it, in place of aiohttp
     _clock: ServerClock = field(init=False, factory=ServerClock)
     _random: Random = field(init=False, factory=Random)  # for the jitter
@@ -157,6 +160,7 @@ class VeoSession(ShortMethods):
                 placeholder=self._placeholder_url(),
                 clock=self._clock,
                 random=self._random,
+                uploader=self._platform,
             )
             self._engine.submitters.callback_url = self._callback_url
             await self._engine.start()
@@ -190,6 +194,8 @@ class VeoSession(ShortMethods):
         finally:
             try:
                 await engine.transport.close()
+                if self._platform is not None:
+                    await self._platform.close()
             finally:
                 await self._close_journal(error)
 

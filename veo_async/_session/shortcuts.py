@@ -16,6 +16,7 @@ from .._api.requests import (
     ImageToVideo,
     IngredientsToVideo,
     InsertObject,
+    Picture,
     RemoveObject,
     Request,
     Reshoot,
@@ -62,7 +63,7 @@ class ShortMethods(ABC):
         """
         return self._submit(TextToVideo, prompt, **fields)
 
-    def image_to_video(self, prompt: str, image_urls: Sequence[str], **fields: Unpack[MakeFields]) -> Job:
+    def image_to_video(self, prompt: str, image_urls: Sequence[Picture], **fields: Unpack[MakeFields]) -> Job:
         """
         Submit an `ImageToVideo`: a video that starts from an image, or leads from a first image to a last one.
 
@@ -72,7 +73,7 @@ class ShortMethods(ABC):
         return self._submit(ImageToVideo, prompt, image_urls, **fields)
 
     def ingredients_to_video(
-        self, image_urls: Sequence[str], prompt: str | None = None, **fields: Unpack[MakeFields]
+        self, image_urls: Sequence[Picture], prompt: str | None = None, **fields: Unpack[MakeFields]
     ) -> Job:
         """
         Submit an `IngredientsToVideo`: a video that combines the things in one to three images.
@@ -129,7 +130,7 @@ class ShortMethods(ABC):
         return self._submit(InsertObject, video, prompt, **fields)
 
     def remove_object(
-        self, video: Video | VideoResult | str, image_mask: str, **fields: Unpack[CommonFields]
+        self, video: Video | VideoResult | str, image_mask: Picture, **fields: Unpack[CommonFields]
     ) -> Job:
         """
         Submit a `RemoveObject`: an earlier video with something taken out, where the mask is white.

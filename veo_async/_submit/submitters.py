@@ -32,6 +32,7 @@ from .queue import Queue
 from .reconciling import Reconciling
 from .sending_again import Attempt
 from .submission import AttemptLog, Submission, ended_early
+from .uploads import Uploads
 
 __all__ = ["CallbackUrl", "Submitters"]
 
@@ -54,6 +55,7 @@ class Submitters:
     attempt_log: AttemptLog
     acceptance: Acceptance
     reconciling: Reconciling
+    uploads: Uploads
     most: int  # attempts under way at once
     placeholder: str | None = None
     callback_url: CallbackUrl | None = None
@@ -144,7 +146,7 @@ class Submitters:
     def _prepare(self, submission: Submission) -> Attempt:
         job = submission.job
         assert submission.request is not None, "what is only looked for is never sent"
-        body = encode(submission.request)
+        body = self.uploads.filled(encode(submission.request))
         job.attempts += 1
         text = label(job.key, job.attempts)
         url = self._marked_url(body.get("callback_url"), text)

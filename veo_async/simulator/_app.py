@@ -23,7 +23,7 @@ from ._replies import Callback
 __all__ = ["create_app"]
 
 _log: Final = logging.getLogger("veo_async.simulator")
-MAX_REQUEST: Final = 32 << 20  # bytes: an image mask may come as base64
+MAX_REQUEST: Final = 128 << 20  # bytes: the platform takes files of 100 MB
 CALLBACK_TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
 MAX_NAP: Final = 3600.0  # seconds; the loop's timers do not accept infinity
 

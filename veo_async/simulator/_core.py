@@ -22,6 +22,7 @@ from ._calls import Call, bearer, kind_of, read_object
 from ._faults import Faults, Hit, broken, spoil
 from ._files import Files
 from ._lookups import Lookups
+from ._platform import PLATFORM, UPLOADS, Platform
 from ._records import MAX_VIDEOS, VIDEO_MASK, Task, dashed, number_of, result
 from ._replies import Callback, Reply, encode, http_date
 from ._rules import CODES, FIELDS, Refusal, check_submit, unfit
@@ -53,6 +54,7 @@ class Core:
         accepted: how many tasks were ever accepted.
         requests: how many requests came, by kind: `submit`, `retrieve`, `retrieve_batch`, `list`,
             `download`, `refused`.
+        platform: the platform beside the API, with its own tokens.
         files: serves the files of `video_url`, whose addresses start with its `base_url`.
         next_durations: durations of the next tasks, in seconds; they override all other sources.
         scripts: what becomes of submits; the first one that matches is used.
@@ -78,6 +80,7 @@ class Core:
     _submit_rates: dict[str, Rate] = field(factory=dict, init=False, repr=False)
     _poll_rates: dict[str, Rate] = field(factory=dict, init=False, repr=False)
     files: Files = field(init=False, repr=False)
+    platform: Platform = field(init=False, repr=False)
     _callbacks: Callbacks = field(init=False, repr=False)
     _lookups: Lookups = field(init=False, repr=False)
     _date: tuple[int, str] = field(default=(0, ""), init=False, repr=False)
@@ -85,6 +88,7 @@ class Core:
     def __attrs_post_init__(self) -> None:
         self.tokens = dict(self.settings.tokens)
         self.files = Files(self.settings, self.tasks, lambda: self.clock())  # noqa: PLW0108 - the clock may be replaced
+        self.platform = Platform(self.settings, lambda: self.files.base_url)
         self._random = random.Random(self.settings.seed)
         self._callbacks = Callbacks(self.settings, self.files.link, self._new_id)
         self._lookups = Lookups(self.settings, self.tasks, self.files.link, self._new_id)
@@ -104,6 +108,10 @@ class Core:
         lowered = {name.lower(): value for name, value in headers.items()}
         if path.startswith("/files/"):
             return self._download(method, path, lowered, now)
+        if path.startswith(PLATFORM):
+            return self.platform.handle(method, path, lowered, body)
+        if path.startswith(UPLOADS):
+            return self.platform.download(method, path)
         endpoint = path.partition("?")[0]
         if endpoint == HEALTH:  # needs no token, accepts any method, and is not counted as a request
             headers = {"Content-Type": _JSON, "Date": http_date(self._as_dated(now))}

@@ -59,6 +59,13 @@ class Simulator:
         """
         return next(iter(self.core.tokens))
 
+    @property
+    def account_token(self) -> str:
+        """
+        A valid account token, for the platform.
+        """
+        return next(iter(self.core.platform.tokens))
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

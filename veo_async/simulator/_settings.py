@@ -57,6 +57,29 @@ def _words(*words: str, default: str | None = None) -> Any:
     return field(default=default or words[0], validator=validators.in_(words))
 
 
+def _cost(consumption: float, **wanted: Any) -> dict[str, Any]:
+    """
+    Make a row of a price list: these values of the body, each one or any of several, cost that much.
+    """
+    rules = [
+        {"in" if isinstance(value, list) else "==": [{"var": name}, value]} for name, value in wanted.items()
+    ]
+    return {"conditions": {"and": rules} if rules else True, "consumption": consumption, "unit": "Credit"}
+
+
+_FAST: Final = ["veo2-fast", "veo3-fast", "veo31-fast", "veo31-fast-ingredients"]
+_PRICES: Final = (  # [C] fast models from 0.65 credits, quality models ten times that, 1080p a tenth
+    _cost(0.065, action=["get1080p", "get_1080p"]),
+    _cost(0.65, model=_FAST),
+    _cost(6.5, model=["veo2", "veo3", "veo31"]),
+)
+_OTHER_PRICES: Final = {  # [D]
+    "/veo/extend": (_cost(1.68, model="veo31-fast"), _cost(12.0, model="veo31")),
+    "/veo/upsample": (_cost(0.16, action="1080p"), _cost(0.5, action="4k"), _cost(0.13, action="gif")),
+    "/veo/reshoot": (_cost(1.2),),
+    "/veo/objects": (_cost(1.5),),
+}
+
 _positive: Final[Any] = validators.gt(0)
 _not_negative: Final[Any] = validators.ge(0)
 _maybe_positive: Final[Any] = validators.optional(_positive)
@@ -131,6 +154,16 @@ class Settings:
         link_lifetime: how long a new link works, or None.
         expired_status: the status of an expired link.
 
+        platform: `on`, or how the platform beside the API is out of order: `absent` (404), `failing` (500), `html`
+            (a page with status 200), or `other` (JSON of another shape).
+        account_tokens: valid account tokens, which the platform takes and the API does not, each with its account;
+            None makes one of each token of the API, with `platform-` before it.
+        upload_field: the field of an upload's answer that has the file's address.
+        max_upload: the largest file that can be uploaded, in bytes.
+        prices: the price list of `/veo/videos`: rows of `conditions` (JsonLogic over the body), `consumption` in
+            credits, and `unit`; the first whose conditions hold counts.
+        other_prices: the price lists of the other endpoints.
+
         callbacks: `loopback` delivers only to this machine, `any` to any host, `off` to none.
             A callback URL that ends in `/health` is a placeholder, and counts as delivered.
         callback_attempts: how often a callback is tried.
@@ -197,6 +230,15 @@ class Settings:
     file_size: int | None = field(default=None, validator=_maybe_positive)
     link_lifetime: float | None = field(default=None, validator=_maybe_positive)
     expired_status: int = field(default=403, validator=validators.in_((403, 404, 410)))
+
+    platform: Literal["on", "absent", "failing", "html", "other"] = _words(
+        "on", "absent", "failing", "html", "other"
+    )
+    account_tokens: Mapping[str, str] | None = None
+    upload_field: Literal["file_url", "url"] = _words("file_url", "url")
+    max_upload: int = field(default=100_000_000, validator=_positive)
+    prices: tuple[Mapping[str, Any], ...] = field(default=_PRICES, converter=tuple)
+    other_prices: Mapping[str, tuple[Mapping[str, Any], ...]] = field(factory=lambda: dict(_OTHER_PRICES))
 
     callbacks: Literal["loopback", "any", "off"] = _words("loopback", "any", "off")
     callback_attempts: int = field(default=1, validator=_positive)
