@@ -4,6 +4,7 @@ The public names, and the rooms that they come from.
 
 import typing as _typing
 
+from ._api.local_images import LocalImage
 from ._api.models import MODELS, Model
 from ._api.records import TaskError, TaskRecord, TaskState, Video, VideoResult
 from ._api.requests import (
@@ -87,6 +88,7 @@ __all__ = [
     "JournalError",
     "KeyConflict",
     "Limits",
+    "LocalImage",
     "Model",
     "PermissionDenied",
     "PlatformError",

@@ -8,12 +8,14 @@ import json
 import re
 import signal
 import subprocess
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ..platform.pictures import JPEG
 from ..terminal import Finished, Served, invoke, served, signalled
 
 MP4 = b"ftyp"
@@ -317,13 +319,24 @@ def test_a_task_that_has_not_ended_is_told() -> None:
     assert (1, True) == (result.status, f"`veo-async wait {task_id}` waits for it" in result.err)
 
 
-def test_a_mask_on_this_machine_is_not_sent(server: Served) -> None:
-    """A path is refused before anything is bought, with what to do instead."""
+def test_a_mask_that_is_a_file_is_sent_in_the_request(server: Served) -> None:
+    """Without an upload, as base64; so that needs no account token."""
+    Path("mask.jpg").write_bytes(JPEG)
+    video = made(server)["videos"][0]["id"]
+    assert 0 == call(server, "remove", video, "--mask", "mask.jpg", "-o", "x.mp4").status
+    assert JPEG == b64decode(server.bodies[-1]["image_mask"])
+
+
+def test_a_file_that_is_no_mask_is_not_sent(server: Served) -> None:
+    """A file that is no JPEG is refused before anything is bought."""
     Path("mask.jpg").write_bytes(b"a picture")
     for words in (("insert", "v", "a kite"), ("remove", "v")):
         result = call(server, *words, "--mask", "mask.jpg")
         assert 2 == result.status
-        assert "mask.jpg is a file on this machine, and a mask is a URL or a base64 JPEG" in result.err
+        assert (
+            "--mask must be an http or https URL, or a base64 JPEG, not 'mask.jpg'; nor is it a JPEG"
+            in result.err
+        )
         assert 2 == call(server, *words, "--mask", "masks/mask.jpg").status
 
 

@@ -25,7 +25,14 @@ __all__ = ["Finished", "Process", "invoke", "signalled"]
 
 # Whoever runs the tests has perhaps a token, colours or a journal of their own.
 _CLEAN = dict.fromkeys(
-    ("ACEDATACLOUD_API_TOKEN", "ACEDATACLOUD_API_BASE_URL", "VEO_ASYNC_SPEED", "FORCE_COLOR")
+    (
+        "ACEDATACLOUD_API_TOKEN",
+        "ACEDATACLOUD_API_BASE_URL",
+        "ACEDATACLOUD_PLATFORM_TOKEN",
+        "ACEDATACLOUD_PLATFORM_BASE_URL",
+        "VEO_ASYNC_SPEED",
+        "FORCE_COLOR",
+    )
 )
 
 

@@ -44,6 +44,7 @@ class Served:
         return {
             "ACEDATACLOUD_API_TOKEN": next(iter(self.core.tokens)),
             "ACEDATACLOUD_API_BASE_URL": self.url,
+            "ACEDATACLOUD_PLATFORM_BASE_URL": self.url,
             "VEO_ASYNC_SPEED": str(self.core.settings.speed),
         }
 

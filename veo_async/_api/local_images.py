@@ -12,6 +12,7 @@ import re
 import stat
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
@@ -101,7 +102,7 @@ def file_trouble(value: object) -> str | None:
     """
     Say why a value that looks like a file or like a picture's bytes is no usable picture; None for other values.
     """
-    if not _may_be_local(value):
+    if not (isinstance(value, bytes) or _is_path(value)):
         return None
     try:
         _picture(value)
@@ -148,14 +149,21 @@ def picture_type(content: bytes) -> str | None:
 
 
 def _picture(value: object) -> Any:
-    if not _may_be_local(value):
+    if isinstance(value, bytes):
+        _check(value)
+        return LocalImage(_name_of(value), content=value)
+    if not _is_path(value):
         return value
-    path = None if isinstance(value, bytes) else _path_of(value)
-    content = value if isinstance(value, bytes) else _read(_path_of(value))
+    path = _path_of(value)
+    status = path.stat()
+    return _picture_at(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)  # a batch may hold one picture in a thousand lines
+def _picture_at(path: Path, *_: int) -> LocalImage:
+    content = _read(path)
     _check(content)
-    return LocalImage(
-        _name_of(content), path=None if path is None else str(path), content=content if path is None else None
-    )
+    return LocalImage(_name_of(content), path=str(path))
 
 
 def _check(content: bytes) -> None:
@@ -187,10 +195,6 @@ def _is_path(value: object) -> bool:
             and not value.startswith("data:")
         )
     return isinstance(value, os.PathLike)
-
-
-def _may_be_local(value: object) -> bool:
-    return isinstance(value, bytes) or _is_path(value)
 
 
 def _name_of(content: bytes) -> str:

@@ -21,11 +21,13 @@ from attrs import define, field
 
 from .. import Journal, Limits, PollPolicy, PostgresJournal, RetryPolicy, VeoSession
 from ..errors import ConfigurationError, VeoError
+from ..platform import AccountPlatform
 from .advice import BAD_INPUT, lines
 from .display.board import Notes
 from .words import printable
 
 __all__ = [
+    "ACCOUNT_TOKEN",
     "FAILED",
     "FINE",
     "NO_TOKEN",
@@ -47,6 +49,7 @@ FORCE_AFTER: Final = 1.0  # seconds after the second Ctrl-C, from which a third 
 SHOW_CURSOR: Final = "\x1b[?25h"
 
 TOKEN: Final = "ACEDATACLOUD_API_TOKEN"
+ACCOUNT_TOKEN: Final = "ACEDATACLOUD_PLATFORM_TOKEN"
 NO_TOKEN: Final = (
     f"no token: set {TOKEN} to yours, from https://platform.acedata.cloud"
     " (`veo-async demo` and `veo-async simulate` need none)"
@@ -213,6 +216,7 @@ def new_session(
     max_in_flight: int | None = None,
     submits_per_second: float | None = None,
     journal: Journal | PostgresJournal | Path | None = None,
+    with_platform: bool = False,
 ) -> VeoSession | None:
     """
     Make a session from the environment and the flags; if that fails, return None and add to the violations.
@@ -221,6 +225,7 @@ def new_session(
         speed: the server's speed-up; other than 1 only for a simulator.
         timeout: how long a job may wait to be sent, in seconds; None for ever.
         journal: a journal or its file, or None.
+        with_platform: whether the platform is needed, such as for uploads.
     """
     if not os.environ.get(TOKEN):
         violations.append(NO_TOKEN)
@@ -231,7 +236,14 @@ def new_session(
             max_in_flight=max_in_flight, submits_per_second=submits_per_second, max_queue_wait=timeout
         )
         with _noting():
-            return VeoSession(base_url=base_url, polling=polling, retry=retry, limits=limits, journal=journal)
+            return VeoSession(
+                base_url=base_url,
+                polling=polling,
+                retry=retry,
+                limits=limits,
+                journal=journal,
+                platform=AccountPlatform(retry=retry) if with_platform else None,
+            )
     except ConfigurationError as error:
         violations.append(str(error))
         return None

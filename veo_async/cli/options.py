@@ -11,16 +11,16 @@ import re
 import stat
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 from attrs import frozen
 
-from .. import Request
+from .. import LocalImage, Request
 from ..errors import InvalidRequest
-from .ending import complain
+from .ending import ACCOUNT_TOKEN, complain
 
 __all__ = [
     "Target",
@@ -29,14 +29,15 @@ __all__ = [
     "connecting",
     "fraction",
     "local_images",
-    "local_masks",
     "numbered",
     "port_number",
     "positive",
     "submitting",
     "target_violations",
+    "tell_uploads",
+    "unusable_images",
+    "usable",
     "waiting",
-    "web_address",
     "whole",
 ]
 
@@ -191,38 +192,47 @@ def as_typed(violation: str) -> str:
     return f"{_OPTIONS.get(field, field)} {rest}"
 
 
-def web_address(image: str) -> str:
+def usable(image: str) -> str:
     """
-    Return an image's address, or a stand-in for a local file, which `local_images` reports.
+    Return an image, or a stand-in for one that `unusable_images` reports.
     """
-    return STAND_IN if _is_local(image) else image
+    return STAND_IN if _is_unusable(image) else image
 
 
-def local_images(images: Iterable[str]) -> Iterator[str]:
+def unusable_images(images: Iterable[str]) -> Iterator[str]:
     """
-    Report the images that are files on this machine.
+    Report the images that are files on this machine, if there is no account token with which to upload them.
     """
     for image in images:
-        if _is_local(image):
+        if image.lower().startswith("file:"):
+            yield f"image_urls: {image} is a file on this machine: pass its path, without file:"
+        elif _is_unusable(image):
             yield (
-                f"image_urls: {image} is a file on this machine, and the API takes URLs only:"
-                " put it on the web and pass its https address"
+                f"image_urls: {image} is a file on this machine, and the API takes URLs only: set {ACCOUNT_TOKEN}"
+                " and it is uploaded to a public address, or put it on the web and pass its https address"
             )
 
 
-def local_masks(mask: str | None) -> Iterator[str]:
-    """
-    Report a mask that is a file on this machine.
-    """
-    if mask is not None and _is_local(mask):
-        yield (
-            f"image_mask: {mask} is a file on this machine, and a mask is a URL or a base64 JPEG:"
-            f' pass its https address, or --mask "$(base64 -w0 {mask})"'
-        )
+def _is_unusable(image: str) -> bool:
+    is_file = "://" not in image and os.path.exists(image)
+    return image.lower().startswith("file:") or (is_file and not os.environ.get(ACCOUNT_TOKEN))
 
 
-def _is_local(image: str) -> bool:
-    return image.lower().startswith("file:") or ("://" not in image and os.path.exists(image))
+def local_images(requests: Iterable[Request]) -> list[LocalImage]:
+    """
+    Return the pictures of this machine that requests hold, each once.
+    """
+    held = (one for request in requests for one in getattr(request, "image_urls", ()))
+    return [*dict.fromkeys(one for one in held if isinstance(one, LocalImage))]
+
+
+def tell_uploads(images: Sequence[LocalImage]) -> None:
+    """
+    Say which pictures are going to be public.
+    """
+    if images:
+        more = f" and {len(images) - 1:,} more" if len(images) > 1 else ""
+        complain(f"note: {images[0].source}{more}: uploaded to a public address, if it was not before")
 
 
 # --- the target ----------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from ... import (
     TextToVideo,
     Upsample,
 )
-from ..options import local_images, web_address
+from ..options import unusable_images, usable
 
 __all__ = ["FORMATS", "KINDS", "Item", "Reading", "fields_of", "format_of", "read_items"]
 
@@ -251,7 +251,7 @@ def _request(word: str | None, fields: dict[str, Any]) -> tuple[Request, list[st
             *(f"{_WORDS[kind]} has no field {name!r}{_meant(name, known)}{guessed}" for name in strange),
             *(f"{name} is missing{guessed}" for name in missing),
         )
-    reasons = _replace_local_images(fields)
+    reasons = _replace_unusable_images(fields)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RequestWarning)
         try:
@@ -276,16 +276,16 @@ def _why(fields: Mapping[str, Any]) -> str:
     return "has image_urls" if "image_urls" in fields else "has no image_urls"
 
 
-def _replace_local_images(fields: dict[str, Any]) -> list[str]:
+def _replace_unusable_images(fields: dict[str, Any]) -> list[str]:
     """
-    Replace local files by a valid address, so that the rest is checked; returns a fault for each file.
+    Replace files that cannot be uploaded by a valid address, so that the rest is checked; returns a fault for each.
     """
     images = fields.get("image_urls")
     images = images.split() if isinstance(images, str) else images
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         return []
-    fields["image_urls"] = [web_address(image) for image in images]
-    return list(local_images(images))
+    fields["image_urls"] = [usable(image) for image in images]
+    return list(unusable_images(images))
 
 
 def _likely(fields: Mapping[str, Any]) -> str:

@@ -25,7 +25,15 @@ from ..batch.source import caution, read_source
 from ..display.crowd import Crowd
 from ..ending import FAILED, FINE, TOKEN, complain, new_session, refuse, run
 from ..fetch import NO_CANCEL
-from ..options import connecting, port_number, positive, unwritable, whole
+from ..options import (
+    connecting,
+    local_images,
+    port_number,
+    positive,
+    tell_uploads,
+    unwritable,
+    whole,
+)
 from ..words import duration, plural, printable
 
 __all__ = ["batch"]
@@ -94,12 +102,19 @@ def batch(
         refuse(violations)
         caution(reading)
         run(_dry_run(plan, journal, manifest))
+    images = local_images(item.request for item in plan.items)
     session = new_session(
-        violations, base_url=base_url, speed=speed, journal=journal, max_in_flight=max_in_flight
+        violations,
+        base_url=base_url,
+        speed=speed,
+        journal=journal,
+        max_in_flight=max_in_flight,
+        with_platform=bool(images),
     )
     refuse(violations)
     assert session is not None, "what is missing was a violation"
     caution(reading)
+    tell_uploads(images)
     run(_carry_out(Batch(plan, journal, manifest, Crowd(len(plan.items))), session))
 
 

@@ -25,7 +25,9 @@ from ..options import (
     make_directory,
     submitting,
     target_violations,
-    web_address,
+    tell_uploads,
+    unusable_images,
+    usable,
 )
 from ..words import printable
 
@@ -39,7 +41,9 @@ NO_PROMPT: Final = "PROMPT is missing: what is the video to show?"
 @click.command(short_help="Make a video from a prompt or from images.")
 @click.argument("prompt", required=False)
 @click.option("-m", "--model", metavar="NAME", help="See `veo-async models`. [default: veo31-fast]")
-@click.option("-i", "--image", "images", multiple=True, metavar="URL", help="First, then last frame.")
+@click.option(
+    "-i", "--image", "images", multiple=True, metavar="IMAGE", help="First, then last frame: URL or file."
+)
 @click.option("--ingredients", is_flag=True, help="Put what the images show together instead.")
 @click.option("-r", "--resolution", metavar="WORD", help="1080p, gif, or 4k (veo31). [default: 720p]")
 @click.option("-a", "--aspect-ratio", metavar="RATIO", help="16:9 or 9:16. [default: 16:9]")
@@ -49,13 +53,16 @@ def generate(*, prompt: str | None, images: tuple[str, ...], ingredients: bool, 
     """
     Make a video from PROMPT, or from images, and save it.
 
+    An image that is a file on this machine is uploaded to a public address; that takes the account token, in
+    ACEDATACLOUD_PLATFORM_TOKEN.
+
     With --journal and --key, repeating the command continues where it ended, even after a crash, and buys nothing
     twice.
     """
     names = ("model", "resolution", "aspect_ratio", "translation", "callback_url")
     fields = {name: value for name in names if (value := options.pop(name)) is not None}
-    violations = [as_typed(words) for words in local_images(images)]
-    addresses = tuple(map(web_address, images))
+    violations = [as_typed(words) for words in unusable_images(images)]
+    addresses = tuple(map(usable, images))
     request = checked(lambda: _request(prompt, addresses, ingredients, fields), violations)
     if prompt is None:
         violations = [NO_PROMPT if words.startswith("PROMPT") else words for words in violations]
@@ -96,8 +103,17 @@ def order(
         assert request is not None, "what is missing was a violation"
         click.echo(json.dumps(fields_of(request)) if as_json else f"would buy {_described(request)}")
         return
-    session = new_session(violations, base_url=base_url, speed=speed, timeout=timeout, journal=journal)
+    images = local_images([request] if request else [])
+    session = new_session(
+        violations,
+        base_url=base_url,
+        speed=speed,
+        timeout=timeout,
+        journal=journal,
+        with_platform=bool(images),
+    )
     refuse(violations)
+    tell_uploads(images)
     assert session is not None, "what is missing was a violation"
     assert request is not None, "what is missing was a violation"
 

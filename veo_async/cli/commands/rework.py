@@ -23,7 +23,7 @@ from ... import (
     VeoSession,
 )
 from ...errors import JobError
-from ..options import as_typed, checked, local_masks, submitting
+from ..options import checked, submitting
 from ..words import READ_AS
 from .generate import order
 
@@ -44,9 +44,8 @@ def _order(kind: type[Request], *values: str, options: dict[str, Any], names: tu
     """
     chosen = {name: options.pop(name) for name in (*names, "callback_url")}
     fields = {name: value for name, value in chosen.items() if value is not None}
-    mask = fields.get("image_mask") or (values[1] if kind is RemoveObject else None)
-    violations = [as_typed(words) for words in local_masks(mask)]
-    request = checked(lambda: kind(*values, **fields), [] if violations else violations)
+    violations: list[str] = []
+    request = checked(lambda: kind(*values, **fields), violations)
     title = f"{READ_AS[kind.__name__]} {values[0]}"
     order(request, violations, title=title, of_task=_only_video_of, **options)
 
@@ -126,7 +125,7 @@ def reshoot(video_id: str, motion: str, **options: Any) -> None:
 @_video_id
 @click.argument("prompt")
 @click.option(
-    "--mask", "image_mask", metavar="URL", help="Where: a URL or a base64 JPEG; white is the region."
+    "--mask", "image_mask", metavar="MASK", help="Where: a JPEG, its base64 or a URL; white is the region."
 )
 @submitting
 def insert(video_id: str, prompt: str, **options: Any) -> None:
@@ -142,8 +141,8 @@ def insert(video_id: str, prompt: str, **options: Any) -> None:
     "--mask",
     "image_mask",
     required=True,
-    metavar="URL",
-    help="Where: a URL or a base64 JPEG; white is the region.",
+    metavar="MASK",
+    help="Where: a JPEG, its base64 or a URL; white is the region.",
 )
 @submitting  # fmt: skip
 def remove(video_id: str, image_mask: str, **options: Any) -> None:

@@ -105,6 +105,8 @@ async def _serve(core: WatchedCore, port: int) -> int:
         speed = f"{core.settings.speed:g}"
         click.echo(f"export ACEDATACLOUD_API_BASE_URL={simulator.url}")
         click.echo(f"export ACEDATACLOUD_API_TOKEN={simulator.token}")
+        click.echo(f"export ACEDATACLOUD_PLATFORM_BASE_URL={simulator.url}")
+        click.echo(f"export ACEDATACLOUD_PLATFORM_TOKEN={simulator.account_token}")
         click.echo(f"export VEO_ASYNC_SPEED={speed}")
         click.echo(GUIDE.format(speed=speed, seed=core.settings.seed), err=True)
         # Ctrl-C is the normal end of a server, so it is not a failure.
