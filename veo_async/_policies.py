@@ -145,6 +145,10 @@ class Limits:
         max_reply: the largest reply that is read, in bytes.
         max_queue_wait: how long a job may wait at the gate, in seconds, before it ends with `SubmitTimedOut`; None
             waits for ever.
+        max_videos: how many videos may be bought, by the session or, with a journal, by all that use it; None for no
+            budget. What may have been bought counts; what failed or was refused does not.
+        max_credits: how many credits may be spent, likewise; it needs `VeoSession(platform=...)`. A request whose
+            price is not known does not fit.
     """
 
     max_in_flight: int | None = field(default=None, validator=_number(low=1, whole=True, optional=True))
@@ -154,6 +158,8 @@ class Limits:
     read: float = field(default=60.0, validator=_positive)
     max_reply: int = field(default=16 * 1024 * 1024, validator=_count)
     max_queue_wait: float | None = field(default=None, validator=_number(low=0, optional=True))
+    max_videos: int | None = field(default=None, validator=_number(low=1, whole=True, optional=True))
+    max_credits: float | None = field(default=None, validator=_positive_or_none)
 
 
 @frozen(kw_only=True)

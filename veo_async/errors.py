@@ -13,6 +13,7 @@ __all__ = [
     "ApiError",
     "AuthenticationError",
     "BadRequest",
+    "BudgetExceeded",
     "ConfigurationError",
     "ConnectionFailed",
     "DownloadError",
@@ -238,6 +239,12 @@ class ProtocolError(TransportError):
 class SubmitTimedOut(VeoError, TimeoutError):
     """
     The job waited at the gate longer than `Limits.max_queue_wait`. It was never sent.
+    """
+
+
+class BudgetExceeded(VeoError):
+    """
+    The purchase does not fit into `Limits.max_videos` or `Limits.max_credits`. It was never sent.
     """
 
 

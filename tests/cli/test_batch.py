@@ -380,15 +380,15 @@ def test_a_directory_in_use(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_buys_nothing(server: Served) -> None:
-    """It tells what would be bought, by kind and model; neither a token nor a directory is needed."""
+    """It tells what would be bought and for how much, by kind and model; it needs no token and no directory."""
     before = server.core.requests.total()
     lines = '{"prompt": "c", "model": "veo31"}\n"a"\n"b"\n'
     result = batch(server, "-", "--dry-run", given=lines, ACEDATACLOUD_API_TOKEN="")
     assert 0 == result.status
-    assert ["1  text2video veo31", "2  text2video veo31-fast"] == [
+    assert ["1  text2video veo31, 6.50 credits", "2  text2video veo31-fast, 1.30 credits"] == [
         line.strip() for line in result.out.splitlines()[:2]
     ]
-    assert "3  to be bought; 0 of 3 lines were bought before" in result.out
+    assert "3  to be bought, 7.80 credits; 0 of 3 lines were bought before" in result.out
     assert before == server.core.requests.total()
     assert not Path("out").exists()
 
@@ -404,7 +404,26 @@ def test_a_dry_run_knows_what_was_bought() -> None:
         Path("out/manifest.jsonl").unlink()
         told.append(json.loads(batch(server, "--dry-run", "--json").out))
     assert [2, 0, 2] == [one["known"] for one in told]
-    assert [{"kind": "text2video", "model": "veo31-fast", "count": 1}] == told[0]["buy"]
+    assert [{"kind": "text2video", "model": "veo31-fast", "count": 1, "credits": 0.65}] == told[0]["buy"]
+    assert [0.65, 1.95, 0.65] == [one["credits"] for one in told]
+
+
+@pytest.mark.parametrize(
+    ("state", "note", "price"),
+    [
+        ("failing", "note: the prices are not known: the platform answered with status 500", ""),
+        ("html", "note: the prices are not known: the platform's answer cannot be read", ""),
+        ("other", "", ""),
+        ("on", "", ", 0.65 credits and 1 without a known price"),
+    ],
+)
+def test_a_dry_run_does_without_prices(state: str, note: str, price: str) -> None:
+    """A platform that is out of order is noted at most, and a price that is not known is said to be so."""
+    rows = [{"conditions": {"in": ["a", {"var": "prompt"}]}, "consumption": 0.65}]
+    with served(platform=state, prices=rows) as server:
+        result = batch(server, "-", "--dry-run", given="a\nb\n")
+    assert (0, note in result.err) == (result.status, True)
+    assert f"2  to be bought{price}; 0 of 2" in result.out
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------

@@ -74,6 +74,27 @@ def test_nothing_is_lost_and_nothing_bought_twice(finished: tuple[Path, Served])
     assert all(file.read_bytes()[4:8] == b"ftyp" for file in files)
 
 
+def test_a_budget_holds_whatever_happens(tmp_path: Path) -> None:
+    """Killed five times with -9 among faults on half of the submits, a batch never buys more than it may."""
+    budget, faults = 100, Faults(seed=16)
+    for kind in ("drop_before", "drop_after", "reset_after", "bad_json", "html"):
+        faults.add(kind, on="submit", share=0.1)
+    (tmp_path / "prompts.txt").write_text("".join(f"prompt {n}\n" for n in range(LINES)), encoding="utf-8")
+    words = ("batch", "prompts.txt", "--out", "out", "--max-videos", str(budget))
+    with served(faults=faults, speed=SPEED) as server:
+        for kill in range(5):
+            with Process(words, tmp_path, server.environment) as process:
+                wait_for(lambda kill=kill: server.core.accepted >= 15 * (kill + 1))  # type: ignore[misc]
+                process.kill()
+                process.finish()
+        with Process(words, tmp_path, server.environment) as process:
+            result = process.finish()
+        assert (1, budget) == (result.status, server.core.accepted), result.err[-2000:]
+        assert f"the budget of {budget} videos is spent" in result.err
+        assert budget == len({body["prompt"] for body in server.bodies})
+    assert budget == len([*(tmp_path / "out").glob("*.mp4")])
+
+
 @pytest.mark.skipif(FFMPEG is None, reason="there is no ffmpeg on this machine")
 def test_every_file_can_be_decoded(finished: tuple[Path, Served]) -> None:
     """Each video is whole, to its last frame."""

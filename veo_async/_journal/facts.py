@@ -33,6 +33,7 @@ __all__ = [
     "Learned",
     "Sending",
     "Settled",
+    "Spent",
     "Standing",
     "TakeIn",
     "Withdrawn",
@@ -246,6 +247,34 @@ def _state_of(entry: Entry | None) -> str:
     if entry.task_id is not None:
         return "accepted"
     return f"intended, with {len(entry.attempts)} attempts"
+
+
+# --- the budget ----------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Spent:
+    """
+    What all other purchases of a journal have spent, or may have.
+
+    Attributes:
+        unpriced: how many of them have no known price.
+    """
+
+    videos: int
+    credits: float
+    unpriced: int
+
+    def fits(self, price: float | None, max_videos: int | None, max_credits: float | None) -> bool:
+        """
+        Tell whether one more purchase fits into a budget.
+        """
+        if max_videos is not None and self.videos >= max_videos:
+            return False
+        if max_credits is None:
+            return True
+        # Sums of decimals are not exact: a hundred times 0.65 is more than 65.
+        return price is not None and not self.unpriced and self.credits + price <= max_credits + 1e-6
 
 
 # --- taking keys in ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ..errors import JournalError
-from .facts import Entry, Fact, Standing, TakeIn
+from .facts import Entry, Fact, Spent, Standing, TakeIn
 
 __all__ = ["AnyJournal"]
 
@@ -82,6 +82,24 @@ class AnyJournal(Protocol):
     async def note_upload(self, name: str, address: str, at: float) -> None:
         """
         Make it durable that a picture was uploaded to this address, at a time in Unix seconds.
+        """
+
+    async def reserve(
+        self, key: str, price: float | None, max_videos: int | None, max_credits: float | None
+    ) -> Spent:
+        """
+        Reserve the purchase of a key if it fits into the budget; returns what all other purchases have spent.
+        """
+
+    async def reserve_purchases(self) -> dict[str, str]:
+        """
+        Reserve what was bought, or may have been, without a budget; returns the requests of all reserved purchases
+        without a known price, by key.
+        """
+
+    async def note_price(self, key: str, price: float) -> None:
+        """
+        Store the price of a reserved purchase.
         """
 
     async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:

@@ -16,7 +16,7 @@ from attrs import define, field
 from ..errors import ConfigurationError, JournalError, UsageError
 from .account_limits import AccountLimits
 from .batching import Batching, Work
-from .facts import Entry, Fact, Standing, TakeIn
+from .facts import Entry, Fact, Spent, Standing, TakeIn
 from .postgres_lease import Lease
 
 if TYPE_CHECKING:  # the driver is imported when a journal is opened
@@ -265,6 +265,30 @@ class PostgresJournal:
             JournalError: the journal has failed.
         """
         await self._ask(lambda store: store.note_upload(name, address, at))
+
+    async def reserve(
+        self, key: str, price: float | None, max_videos: int | None, max_credits: float | None
+    ) -> Spent:
+        """
+        Reserve the purchase of a key if it fits into the budget; returns what all other purchases have spent.
+
+        Raises:
+            JournalError: the journal has failed.
+        """
+        return await self._ask(lambda store: store.reserve(key, price, max_videos, max_credits))
+
+    async def reserve_purchases(self) -> dict[str, str]:
+        """
+        Reserve what was bought, or may have been, without a budget; returns the requests of all reserved purchases
+        without a known price, by key.
+        """
+        return await self._ask(lambda store: store.reserve_purchases())
+
+    async def note_price(self, key: str, price: float) -> None:
+        """
+        Store the price of a reserved purchase.
+        """
+        await self._ask(lambda store: store.note_price(key, price))
 
     # --- sharing
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..errors import ConfigurationError
 from .postgres_batches import BATCHES
+from .postgres_budget import BUDGET
 from .postgres_deliveries import DELIVERIES
 from .postgres_limits import LIMITS
 from .postgres_rules import RULES
@@ -302,7 +303,7 @@ $$;
 """
 
 # Each brings the schema from the version before to its own; `meta.version` counts those that were applied.
-MIGRATIONS: Final = [_TABLES + RULES + BATCHES + _FUNCTIONS, DELIVERIES, LIMITS, UPLOADS]
+MIGRATIONS: Final = [_TABLES + RULES + BATCHES + _FUNCTIONS, DELIVERIES, LIMITS, UPLOADS, BUDGET]
 
 
 def named(sql: str, schema: str) -> str:

@@ -32,6 +32,7 @@ from .facts import (
     Learned,
     Sending,
     Settled,
+    Spent,
     Standing,
     TakeIn,
     Withdrawn,
@@ -63,6 +64,10 @@ _REFUSALS: Final = """SELECT key, reason FROM SCHEMA.refusal
 _UPLOADS: Final = """SELECT name, address FROM SCHEMA.upload
     WHERE account = %(account)s AND name = ANY(%(names)s)"""
 _NOTE_UPLOAD: Final = "SELECT SCHEMA.note_upload(%(session)s, %(name)s, %(address)s, %(at)s)"
+_RESERVE: Final = """SELECT SCHEMA.reserve(%(session)s, %(digest)s::uuid, %(credits)s::double precision,
+    %(max_videos)s::bigint, %(max_credits)s::double precision)"""
+_NOTE_PRICE: Final = """UPDATE SCHEMA.job SET credits = %(credits)s
+    WHERE account = %(account)s AND digest = %(digest)s::uuid AND NOT failed AND reserved RETURNING id"""
 _LEARNED: Final = """SELECT kind, data, session = %(session)s FROM SCHEMA.learned
     WHERE account = %(account)s ORDER BY kind, session"""
 _BEGIN: Final = """INSERT INTO SCHEMA.session (account, name, lease, expires_at)
@@ -273,6 +278,34 @@ class PostgresStore:
         Store the address of an uploaded picture.
         """
         await self._rows_of(_NOTE_UPLOAD, {"name": name, "address": stored(address), "at": at})
+
+    async def reserve(
+        self, key: str, price: float | None, max_videos: int | None, max_credits: float | None
+    ) -> Spent:
+        """
+        Reserve a purchase if it fits, and return what all others have spent.
+        """
+        values = {
+            "digest": digest(key),
+            "credits": price,
+            "max_videos": max_videos,
+            "max_credits": max_credits,
+        }
+        _, rows = await self._rows_of(_RESERVE, values)
+        return Spent(**rows[0][0])
+
+    async def reserve_purchases(self) -> dict[str, str]:
+        """
+        Reserve what may have been bought, and return the requests of purchases whose price is not known.
+        """
+        _, rows = await self._rows_of("SELECT * FROM SCHEMA.reserve_purchases(%(session)s)", {})
+        return {readable(key): readable(request) for key, request in rows}
+
+    async def note_price(self, key: str, price: float) -> None:
+        """
+        Store the price of a reserved purchase.
+        """
+        await self._rows_of(_NOTE_PRICE, {"digest": digest(key), "credits": price})
 
     async def _entries(self, statement: str, texts: Iterable[str]) -> list[Entry]:
         _, rows = await self._rows_of(statement, {"digests": [*map(digest, texts)]})

@@ -17,7 +17,7 @@ from attrs import Factory, define, field
 
 from ..errors import JournalError, UsageError
 from .batching import Batching, Work
-from .facts import Entry, Fact, Standing, TakeIn
+from .facts import Entry, Fact, Spent, Standing, TakeIn
 from .sqlite_store import Store
 
 __all__ = ["Journal"]
@@ -216,6 +216,30 @@ class Journal:
             JournalError: the disk failed.
         """
         await self._ask(lambda store: store.note_upload(name, address, at))
+
+    async def reserve(
+        self, key: str, price: float | None, max_videos: int | None, max_credits: float | None
+    ) -> Spent:
+        """
+        Reserve the purchase of a key if it fits into the budget; returns what all other purchases have spent.
+
+        Raises:
+            JournalError: the journal has failed.
+        """
+        return await self._ask(lambda store: store.reserve(key, price, max_videos, max_credits))
+
+    async def reserve_purchases(self) -> dict[str, str]:
+        """
+        Reserve what was bought, or may have been, without a budget; returns the requests of all reserved purchases
+        without a known price, by key.
+        """
+        return await self._ask(lambda store: store.reserve_purchases())
+
+    async def note_price(self, key: str, price: float) -> None:
+        """
+        Store the price of a reserved purchase.
+        """
+        await self._ask(lambda store: store.note_price(key, price))
 
     async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
         """

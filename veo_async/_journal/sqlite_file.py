@@ -136,6 +136,15 @@ def _uploads(connection: sqlite3.Connection) -> None:
     )
 
 
+def _reservations(connection: sqlite3.Connection) -> None:
+    """
+    Version 6: purchases that count towards a budget, and their prices.
+    """
+    connection.execute("ALTER TABLE jobs ADD COLUMN reserved INTEGER NOT NULL DEFAULT 0")
+    connection.execute("ALTER TABLE jobs ADD COLUMN credits REAL")
+    connection.execute("CREATE INDEX reserved ON jobs (credits) WHERE reserved = 1 AND failed = 0")
+
+
 # Each brings a file from the version before to its own; the file's `user_version` counts those that were applied.
 MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [
     _facts,
@@ -143,6 +152,7 @@ MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [
     _main_file,
     _marks,
     _uploads,
+    _reservations,
 ]
 TELLS_WHETHER_PARTIAL: Final = 3  # the first version with the table `main_file`
 

@@ -34,6 +34,7 @@ from .facts import (
     Learned,
     Sending,
     Settled,
+    Spent,
     Standing,
     TakeIn,
     Withdrawn,
@@ -144,6 +145,16 @@ _UNSETTLED: Final = _ENTRY + "WHERE settled_at IS NULL ORDER BY id"
 _ATTEMPTS: Final = "SELECT job, number, at, mark, closed FROM attempts WHERE job IN ({}) ORDER BY number"
 _DOWNLOADS: Final = "SELECT job, video_id, path FROM downloads WHERE job IN ({})"
 _OF_UNSETTLED: Final = "SELECT id FROM jobs WHERE settled_at IS NULL"
+
+# The totals come from the index `reserved`; the key's own purchase, if it is reserved, is subtracted.
+_SPENT: Final = """SELECT count(*) - (SELECT count(*) FROM jobs WHERE key = ?1 AND failed = 0 AND reserved = 1),
+    total(credits) - (SELECT total(credits) FROM jobs WHERE key = ?1 AND failed = 0 AND reserved = 1),
+    coalesce(sum(credits IS NULL), 0)
+        - (SELECT count(*) FROM jobs WHERE key = ?1 AND failed = 0 AND reserved = 1 AND credits IS NULL)
+    FROM jobs WHERE reserved = 1 AND failed = 0"""
+_RESERVE_PURCHASES: Final = """UPDATE jobs SET reserved = 1 WHERE reserved = 0 AND failed = 0
+    AND (task_id IS NOT NULL OR EXISTS (SELECT 1 FROM attempts WHERE job = jobs.id AND closed IS NULL))"""
+_UNPRICED: Final = "SELECT key, request FROM jobs WHERE reserved = 1 AND failed = 0 AND credits IS NULL"
 
 # A checkpoint is due when the log has grown by about this many bytes (SQLite's own default is 4 MB). A fact changes
 # about four pages of 4096 bytes (its row, and index leaves), or fewer if many are written at once.
@@ -385,6 +396,35 @@ class Store:
         """
         self._execute(
             "INSERT OR REPLACE INTO uploads (name, address, at) VALUES (?, ?, ?)", (name, address, at)
+        )
+
+    def reserve(
+        self, key: str, price: float | None, max_videos: int | None, max_credits: float | None
+    ) -> Spent:
+        """
+        Reserve a purchase if it fits, and return what all others have spent.
+        """
+        [row] = self._execute(_SPENT, (key,))
+        spent = Spent(videos=row[0], credits=row[1], unpriced=row[2])
+        if spent.fits(price, max_videos, max_credits):
+            self._execute(
+                "UPDATE jobs SET reserved = 1, credits = ? WHERE key = ? AND failed = 0", (price, key)
+            )
+        return spent
+
+    def reserve_purchases(self) -> dict[str, str]:
+        """
+        Reserve what may have been bought, and return the requests of purchases whose price is not known.
+        """
+        self._execute(_RESERVE_PURCHASES)
+        return dict(_texts(self._execute(_UNPRICED)))
+
+    def note_price(self, key: str, price: float) -> None:
+        """
+        Store the price of a reserved purchase.
+        """
+        self._execute(
+            "UPDATE jobs SET credits = ? WHERE key = ? AND failed = 0 AND reserved = 1", (price, key)
         )
 
     def _found(self, column: str, values: Iterable[str]) -> Iterator[Entry]:

@@ -39,6 +39,7 @@ from .._journal import facts
 from .._journal.journal import AnyJournal
 from .._policies import Limits, PollPolicy, RetryPolicy, at_once
 from .._submit.acceptance import Acceptance
+from .._submit.budget import Budget
 from .._submit.intake import Intake
 from .._submit.queue import Queue
 from .._submit.reconciling import Reconciling, find_by_keys
@@ -46,11 +47,12 @@ from .._submit.recovery import Resumption
 from .._submit.sending_again import Reconciler
 from .._submit.submission import AttemptLog, Submission, ended_early
 from .._submit.submitters import Submitters
-from .._submit.uploads import AT_ONCE, Uploader, Uploads
+from .._submit.uploads import AT_ONCE, Uploads
 from .._track.schedule import Schedule
 from .._track.tracker import Outcome, Tracker
-from ..errors import JobAbandoned, JournalError, SessionClosed, UsageError
+from ..errors import ApiError, JobAbandoned, JournalError, SessionClosed, UsageError
 from .learned_durations import Learning
+from .platform import AnyPlatform
 
 __all__ = ["Engine"]
 
@@ -76,7 +78,7 @@ class Engine:
     placeholder: str | None
     clock: ServerClock
     random: Random
-    uploader: Uploader | None = None
+    platform: AnyPlatform | None = None
     registry: Registry = field(init=False)
     outcomes: Outcomes = field(init=False)
     learning: Learning = field(init=False)
@@ -88,6 +90,7 @@ class Engine:
     resumption: Resumption = field(init=False)
     intake: Intake = field(init=False)
     uploads: Uploads = field(init=False)
+    budget: Budget = field(init=False)
     downloader: Downloader = field(init=False)
     looks: int = field(init=False, default=0)
     closing: bool = field(init=False, default=False)
@@ -120,7 +123,8 @@ class Engine:
         lane, attempt_log = self._lane_of_submits(), AttemptLog(self.journal, self.clock.wall)
         reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
         queue = Queue(self.http, lane, attempt_log, reconciler, self.limits.max_queue_wait)
-        self.uploads = Uploads(self.uploader, self.journal)
+        self.uploads = Uploads(self.platform, self.journal)
+        self.budget = Budget(self.limits, self.platform, self.journal)
         self.acceptance = Acceptance(
             registry=self.registry,
             outcomes=self.outcomes,
@@ -138,6 +142,7 @@ class Engine:
             acceptance=self.acceptance,
             reconciling=self.reconciling,
             uploads=self.uploads,
+            budget=self.budget,
             most=max(1, int(self.limits.connections * SHARE_OF_CONNECTIONS)),
             placeholder=self.placeholder,
         )
@@ -177,6 +182,7 @@ class Engine:
         """
         Load learned durations from the journal, and start the background tasks.
         """
+        await self.budget.start()
         await self.learning.recall()
         self._begin(self.intake.run(), "veo_async intake")
         self._begin(self.intake.follow(), "veo_async follower")
@@ -356,6 +362,10 @@ class Engine:
         self.registry.moved(job, before)
         if job.done():
             self.registry.remember(job)
+            if job.state is JobState.FAILED or isinstance(
+                job.exception(), ApiError
+            ):  # refused, or not billed
+                self.budget.release(job.key)
         if before is JobState.PENDING:
             self.acceptance.left(job)
 

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from .._submit.budget import Prices
 from .._submit.uploads import Uploader
 
 __all__ = ["AnyPlatform"]
 
 
-class AnyPlatform(Uploader, Protocol):
+class AnyPlatform(Uploader, Prices, Protocol):
     """
-    Uploads pictures; a session closes it when it ends.
+    Uploads pictures and knows prices; a session closes it when it ends.
     """
 
     async def close(self) -> None:

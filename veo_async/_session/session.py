@@ -22,6 +22,7 @@ from attrs import define, field, frozen
 from .._api.records import TaskRecord, Video, VideoResult, is_id
 from .._api.requests import Request, in_short
 from .._api.to_json import plain
+from .._api.wire import encode
 from .._http.clock import ServerClock
 from .._jobs.iterators import Item, feed
 from .._jobs.job import Job, JobState, as_completed
@@ -105,7 +106,8 @@ class VeoSession(ShortMethods):
             `PostgresJournal`, or its `postgresql://` address, which sessions on any machine share.
         placeholder: the callback URL that carries the mark of a submit without a callback URL of its own; by
             default the API's `/health`. None sends no marks: what was bought cannot be found if its answer is lost.
-        platform: an `AccountPlatform`, which uploads pictures of this machine; the session closes it.
+        platform: an `AccountPlatform`, which uploads pictures of this machine and knows prices; the session closes
+            it.
 
     Raises:
         ConfigurationError: the token or the base URL cannot be used.
@@ -160,7 +162,7 @@ class VeoSession(ShortMethods):
                 placeholder=self._placeholder_url(),
                 clock=self._clock,
                 random=self._random,
-                uploader=self._platform,
+                platform=self._platform,
             )
             self._engine.submitters.callback_url = self._callback_url
             await self._engine.start()
@@ -433,6 +435,19 @@ class VeoSession(ShortMethods):
             type=type,
             limit=limit,
         )
+
+    async def price(self, request: Request) -> float | None:
+        """
+        Return what a request costs, in credits, by the platform's price list; None if the list is not understood.
+
+        Raises:
+            PlatformError: the platform cannot be asked.
+            UsageError: the session has no platform.
+        """
+        self._entered()
+        if self._platform is None:
+            raise UsageError("this session has no platform to ask: VeoSession(platform=AccountPlatform())")
+        return await self._platform.price(request.endpoint, encode(request))
 
     async def download(
         self,

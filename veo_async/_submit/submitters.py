@@ -20,14 +20,16 @@ from attrs import define, field
 
 from .._api.marks import Mark, label, mark_of, marked_url
 from .._api.replies import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
+from .._api.requests import Request
 from .._api.wire import encode
 from .._http.client import Http
 from .._http.limiter import report, sleep
 from .._http.transport import Outgoing
 from .._jobs.job import JobState, advance, stop
 from .._journal.facts import Fenced, HeldBack
-from ..errors import JournalError, TransportError
+from ..errors import BudgetExceeded, JournalError, TransportError
 from .acceptance import Acceptance
+from .budget import Budget
 from .queue import Queue
 from .reconciling import Reconciling
 from .sending_again import Attempt
@@ -56,6 +58,7 @@ class Submitters:
     acceptance: Acceptance
     reconciling: Reconciling
     uploads: Uploads
+    budget: Budget
     most: int  # attempts under way at once
     placeholder: str | None = None
     callback_url: CallbackUrl | None = None
@@ -163,19 +166,22 @@ class Submitters:
 
     async def _attempt(
         self, submission: Submission, attempt: Attempt, entered_at: float
-    ) -> SubmitOutcome | JournalError:
+    ) -> SubmitOutcome | JournalError | BudgetExceeded:
         """
-        Send once; an attempt that cannot be written down is not sent.
+        Send once; an attempt that exceeds the budget, or cannot be written down, is not sent.
         """
         request, outgoing = submission.request, submission.outgoing
         assert request is not None
         assert outgoing is not None
         error: BaseException | None = None
         try:
-            await self._ask(attempt, submission.sent_at)
+            await self._ask(attempt, request, submission.sent_at)
             outcome = read_submit(*await self.http.post(request.endpoint, outgoing, kind="submit"))
             error = None if isinstance(outcome, Accepted) else outcome.error
             return outcome
+        except BudgetExceeded as caught:
+            error = caught
+            return caught
         except JournalError as caught:
             error = caught
             return caught if isinstance(caught, Fenced | HeldBack) else JournalError(*caught.args)
@@ -193,13 +199,14 @@ class Submitters:
             if error is None:
                 self.queue.lane.gate.entered()
 
-    async def _ask(self, attempt: Attempt, sent_at: float) -> None:
+    async def _ask(self, attempt: Attempt, request: Request, sent_at: float) -> None:
         """
-        Write an attempt down, which asks the account's limits, too, whether it may be sent.
+        Reserve and write an attempt down, which asks the account's limits, too, whether it may be sent.
 
         After they held one back, one attempt asks at a time; then two, four, and so on, as long as none is held back.
         """
         try:
+            await self.budget.reserve(attempt.key, request)
             await self.attempt_log.sending(attempt, sent_at)
             self._most_asking = min(2 * self._most_asking, self._widest)
         except HeldBack as held:
@@ -221,9 +228,13 @@ class Submitters:
             report(lane, error, left=left, sent_at=sent_at)
 
     async def _follow(
-        self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome | JournalError
+        self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome | JournalError | BudgetExceeded
     ) -> None:
         match outcome:
+            case BudgetExceeded():
+                self.reconciling.reconciler.closed(attempt.key)
+                self.attempt_log.withdraw(attempt.key)
+                stop(submission.job, outcome)
             case Fenced():
                 self.reconciling.reconciler.closed(attempt.key)
                 if not submission.job.done():  # else abandoned meanwhile

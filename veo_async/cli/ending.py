@@ -217,6 +217,8 @@ def new_session(
     submits_per_second: float | None = None,
     journal: Journal | PostgresJournal | Path | None = None,
     with_platform: bool = False,
+    max_videos: int | None = None,
+    max_credits: float | None = None,
 ) -> VeoSession | None:
     """
     Make a session from the environment and the flags; if that fails, return None and add to the violations.
@@ -225,7 +227,8 @@ def new_session(
         speed: the server's speed-up; other than 1 only for a simulator.
         timeout: how long a job may wait to be sent, in seconds; None for ever.
         journal: a journal or its file, or None.
-        with_platform: whether the platform is needed, such as for uploads.
+        with_platform: whether the platform is needed, such as for uploads; a budget of credits always needs it.
+        max_videos, max_credits: the budget, or None.
     """
     if not os.environ.get(TOKEN):
         violations.append(NO_TOKEN)
@@ -233,8 +236,13 @@ def new_session(
     try:
         polling, retry = PollPolicy().scaled(1 / speed), RetryPolicy().scaled(1 / speed)
         limits = Limits(
-            max_in_flight=max_in_flight, submits_per_second=submits_per_second, max_queue_wait=timeout
+            max_in_flight=max_in_flight,
+            submits_per_second=submits_per_second,
+            max_queue_wait=timeout,
+            max_videos=max_videos,
+            max_credits=max_credits,
         )
+        with_platform = with_platform or max_credits is not None
         with _noting():
             return VeoSession(
                 base_url=base_url,

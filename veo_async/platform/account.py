@@ -4,25 +4,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Mapping
 from hashlib import sha256
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 from attrs import define, field
 
 from .._api.local_images import picture_type
+from .._api.requests import Request
+from .._api.wire import encode
 from .._policies import RetryPolicy
 from .._session.credentials import PLATFORM, base_url_from, check_token
 from .._submit.uploads import Uploader
 from ..errors import PlatformError
 from .answers import address_of
 from .connection import VARIABLE, Connection
+from .prices import price_in, rows_of
 
 __all__ = ["AccountPlatform"]
 
 ADDRESS_VARIABLE: Final = "ACEDATACLOUD_PLATFORM_BASE_URL"  # [C] what the vendor's own tools read
+LISTS_LAST: Final = 60.0  # seconds; [C] the platform caches its price list as long
+APIS: Final = "/api/v1/apis/"  # [C] the vendor's web app; the contract of one endpoint, and its price list
+SERVICES: Final = "/api/v1/services/"  # [C] likewise; the price list of the whole service
 FILES: Final = "/api/v1/files/"  # [C] the vendor's SDK
+
+
+_List: TypeAlias = tuple[float, tuple[Mapping[str, Any], ...]]  # until when it counts, and its rows
 
 
 def _token_from(token: str | None) -> str | None:
@@ -60,6 +71,8 @@ class AccountPlatform:
     _uploader: Uploader | None = field(alias="uploader", default=None, kw_only=True)
     _retry: RetryPolicy = field(alias="retry", factory=RetryPolicy, kw_only=True)
     _connection: Connection = field(init=False)
+    _lists: dict[str, _List] = field(init=False, factory=dict)  # price lists, by their endpoints
+    _lock: asyncio.Lock = field(init=False, factory=asyncio.Lock)
 
     def __attrs_post_init__(self) -> None:
         self._connection = Connection(self._base_url, self._token, self._retry)
@@ -80,6 +93,37 @@ class AccountPlatform:
         Close the connection to the platform; a session does this when it ends.
         """
         await self._connection.close()
+
+    async def price(self, endpoint: str, body: Mapping[str, Any]) -> float | None:
+        """
+        Return what a request with this body costs, in credits; None if the price list is not understood.
+
+        The list needs no account token, and is asked for once a minute at most.
+
+        Raises:
+            PlatformError: there is no answer.
+        """
+        async with self._lock:  # who asks meanwhile takes the same answer
+            known = self._lists.get(endpoint)
+            if known is None or known[0] < asyncio.get_running_loop().time():
+                rows = await self._price_list(endpoint)
+                known = self._lists[endpoint] = (asyncio.get_running_loop().time() + LISTS_LAST, rows)
+        return price_in(known[1], body)
+
+    async def request_price(self, request: Request) -> float | None:
+        """
+        Return what a request costs, in credits; None if the price list is not understood.
+
+        Raises:
+            PlatformError: there is no answer.
+        """
+        return await self.price(request.endpoint, encode(request))
+
+    async def _price_list(self, endpoint: str) -> tuple[Mapping[str, Any], ...]:
+        rows = rows_of(await self._connection.get(APIS, {"path": endpoint}))
+        if rows or endpoint != Request.endpoint:  # the service's list is for this endpoint only
+            return rows
+        return rows_of(await self._connection.get(SERVICES, {"alias": "veo"}))
 
     async def upload(self, content: bytes) -> str:
         """

@@ -22,6 +22,7 @@ from attrs import define, field, frozen
 
 from ... import (
     AuthenticationError,
+    BudgetExceeded,
     InsufficientBalance,
     Job,
     JobAbandoned,
@@ -59,7 +60,7 @@ MANIFEST: Final = "manifest.jsonl"
 PAGE: Final = "index.html"
 
 # Errors that every other job would meet, too: the run stops buying.
-_FATAL: Final = (AuthenticationError, InsufficientBalance, TrackingLost)
+_FATAL: Final = (AuthenticationError, BudgetExceeded, InsufficientBalance, TrackingLost)
 _NOT_OVER: Final = (SessionClosed, JobAbandoned)  # the handle is settled, the purchase is not
 
 

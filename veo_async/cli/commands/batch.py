@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from ..._journal.facts import Entry
 from ..advice import lines
 from ..batch.input import FORMATS, Item, fields_of
 from ..batch.manifest import Manifest
+from ..batch.prices import priced, prices_of, total
 from ..batch.run import JOURNAL, MANIFEST, PAGE, Batch, Plan, conflicts
 from ..batch.source import caution, read_source
 from ..display.crowd import Crowd
@@ -66,6 +66,8 @@ TOLD: Final = 5  # failures and ids to list; the manifest and the journal have a
     help="First look for what was bought with a lost journal, or elsewhere.",
 )
 @click.option("--max-in-flight", type=whole, metavar="N", help="Unfinished tasks at once.")
+@click.option("--max-videos", type=whole, metavar="N", help="Videos to buy at most, with all runs into DIR.")
+@click.option("--max-credits", type=positive, metavar="N", help="Credits to spend at most, likewise.")
 @click.option(
     "--timeout", type=positive, metavar="SECONDS", help="For a task, once accepted. [default: 1800]"
 )
@@ -80,6 +82,8 @@ def batch(
     limit: int | None,
     dry_run: bool,
     max_in_flight: int | None,
+    max_videos: int | None,
+    max_credits: float | None,
     base_url: str | None,
     speed: float,
     **options: Any,
@@ -101,7 +105,7 @@ def batch(
     if dry_run:
         refuse(violations)
         caution(reading)
-        run(_dry_run(plan, journal, manifest))
+        run(_dry_run(plan, journal, manifest, speed))
     images = local_images(item.request for item in plan.items)
     session = new_session(
         violations,
@@ -110,6 +114,8 @@ def batch(
         journal=journal,
         max_in_flight=max_in_flight,
         with_platform=bool(images),
+        max_videos=max_videos,
+        max_credits=max_credits,
     )
     refuse(violations)
     assert session is not None, "what is missing was a violation"
@@ -160,18 +166,26 @@ def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:
 # --- what would be bought --------------------------------------------------------------------------------
 
 
-async def _dry_run(plan: Plan, journal: Journal, manifest: Manifest) -> int:
+async def _dry_run(plan: Plan, journal: Journal, manifest: Manifest, speed: float) -> int:
     known = await _bought(plan, journal, manifest)
     todo = [item for item in plan.items if item.key not in known]
-    counts = Counter(_sort_of(item) for item in todo)
+    prices = await prices_of([item.request for item in todo], speed)
+    sorts: dict[tuple[str, str], list[float | None]] = {}
+    for item, price in zip(todo, prices, strict=True):
+        sorts.setdefault(_sort_of(item), []).append(price)
     if plan.as_json:
-        buy = [{"kind": kind, "model": model, "count": count} for (kind, model), count in counts.items()]
-        click.echo(json.dumps({"lines": len(plan.items), "known": len(known), "buy": buy}))
+        buy = [
+            {"kind": kind, "model": model, "count": len(its), "credits": total(its)}
+            for (kind, model), its in sorts.items()
+        ]
+        told = {"lines": len(plan.items), "known": len(known), "buy": buy, "credits": total(prices)}
+        click.echo(json.dumps(told))
         return FINE
-    for (kind, model), count in sorted(counts.items()):
-        click.echo(f"{count:>7,}  {' '.join(filter(None, (kind, model)))}")
+    for (kind, model), its in sorted(sorts.items()):
+        click.echo(f"{len(its):>7,}  {' '.join(filter(None, (kind, model)))}{priced(its)}")
     click.echo(
-        f"{len(todo):>7,}  to be bought; {len(known):,} of {plural(len(plan.items), 'line')} were bought before"
+        f"{len(todo):>7,}  to be bought{priced(prices)};"
+        f" {len(known):,} of {plural(len(plan.items), 'line')} were bought before"
     )
     return FINE
 

@@ -1,0 +1,52 @@
+"""
+What the lines of a batch cost, by the platform's price list, which needs no token.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from ... import PlatformError, Request, RetryPolicy
+from ...platform import AccountPlatform
+from ..ending import complain
+
+__all__ = ["priced", "prices_of", "total"]
+
+API_ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
+PLATFORM_ADDRESS: Final = "ACEDATACLOUD_PLATFORM_BASE_URL"
+
+
+async def prices_of(requests: Sequence[Request], speed: float) -> list[float | None]:
+    """
+    Return the price of each request in credits; None where it is not known. A price that cannot be had is noted.
+    """
+    nowhere: list[float | None] = [None] * len(requests)
+    if os.environ.get(API_ADDRESS) and not os.environ.get(PLATFORM_ADDRESS):
+        return nowhere  # another API than the public one has other prices
+    async with AccountPlatform(retry=RetryPolicy().scaled(1 / speed)) as platform:
+        try:
+            return [await platform.request_price(request) for request in requests]
+        except PlatformError as error:
+            complain(f"note: the prices are not known: {error}")
+            return nowhere
+
+
+def total(prices: Sequence[float | None]) -> float | None:
+    """
+    Sum prices up; None if one of them is not known.
+    """
+    known = [price for price in prices if price is not None]
+    return round(sum(known), 6) if len(known) == len(prices) else None
+
+
+def priced(prices: Sequence[float | None]) -> str:
+    """
+    Tell in words what several requests cost; empty if no price is known.
+    """
+    known = [price for price in prices if price is not None]
+    if not known:
+        return ""
+    more = f" and {len(prices) - len(known):,} without a known price" if len(known) < len(prices) else ""
+    return f", {sum(known):,.2f} credits{more}"
