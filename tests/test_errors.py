@@ -46,6 +46,7 @@ TREE: Final[Mapping[str, tuple[str, type[Exception] | None]]] = {
     "TransportTimedOut": ("TransportError", TimeoutError),
     "ProtocolError": ("TransportError", None),
     "SubmitTimedOut": ("VeoError", TimeoutError),
+    "BudgetExceeded": ("VeoError", None),
     "SubmissionUnknown": ("VeoError", None),
     "JobError": ("VeoError", None),
     "JobFailed": ("JobError", None),
@@ -54,6 +55,7 @@ TREE: Final[Mapping[str, tuple[str, type[Exception] | None]]] = {
     "TrackingLost": ("JobError", None),
     "JobAbandoned": ("JobError", None),
     "SessionClosed": ("VeoError", None),
+    "PlatformError": ("VeoError", None),
     "DownloadError": ("VeoError", None),
     "JournalError": ("VeoError", None),
 }
@@ -72,6 +74,7 @@ CARRIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "RateLimited": WAIT,
     "ServerError": WAIT,
     "SubmissionUnknown": {"sent_at": 1_770_000_000.25, "candidates": ("task-2", "task-3")},
+    "PlatformError": {"status": 401},
     "JobFailed": {"code": "api_error", "trace_id": "trace-1"},
 }
 JOB: Final = {"key": "order-7", "task_id": "task-1"}

@@ -35,6 +35,7 @@ NAMES: Final = {
     *("Request", "RequestWarning", "TextToVideo", "ImageToVideo", "IngredientsToVideo", "Get1080p"),
     *("Upsample", "Extend", "Reshoot", "InsertObject", "RemoveObject"),
     *("VideoResult", "Video", "TaskRecord", "TaskState", "TaskError", "Model", "MODELS"),
+    "LocalImage",
     *errors.__all__,
 }
 
@@ -110,6 +111,7 @@ SESSION: Final = {
     "retrieve": "(self, task_id=None, *, trace_id=None)",
     "retrieve_many": "(self, task_ids)",
     "list_tasks": "(self, *, created_from=None, created_to=None, type=None, limit=None)",
+    "price": "(self, request)",
     "download": "(self, video, destination, *, progress=None)",
     "notify": "(self, payload)",
 }
@@ -122,8 +124,18 @@ JOB: Final = {
     "updates": "(self)",
     "abandon": "(self)",
 }
-MAKING: Final = ("token", "base_url", "http", "polling", "retry", "limits", "journal", "placeholder")
-AWAITED: Final = {"find", "resume", "retrieve", "retrieve_many", "download"}
+MAKING: Final = (
+    "token",
+    "base_url",
+    "http",
+    "polling",
+    "retry",
+    "limits",
+    "journal",
+    "placeholder",
+    "platform",
+)
+AWAITED: Final = {"find", "resume", "retrieve", "retrieve_many", "price", "download"}
 
 DEFAULTS: Final[list[tuple[type, dict[str, object]]]] = [
     (
@@ -160,6 +172,8 @@ DEFAULTS: Final[list[tuple[type, dict[str, object]]]] = [
             "read": 60.0,
             "max_reply": 16 * 1024 * 1024,
             "max_queue_wait": None,
+            "max_videos": None,
+            "max_credits": None,
         },
     ),
 ]
@@ -304,6 +318,7 @@ def test_an_import_takes_no_more_than_it_needs() -> None:
         "veo_async.simulator",
         "veo_async.testing",
         "veo_async.cli",
+        "veo_async.platform",
     )
     program = f"import sys, veo_async; print(sorted(set({extras!r}) & set(sys.modules)))"
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", program]

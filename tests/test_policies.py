@@ -113,14 +113,14 @@ class TestLimits:
         assert (None, None, None) == (limits.max_in_flight, limits.submits_per_second, limits.max_queue_wait)
         assert 16 * 1024 * 1024 == limits.max_reply
 
-    @pytest.mark.parametrize("name", ["max_in_flight", "connections", "max_reply"])
+    @pytest.mark.parametrize("name", ["max_in_flight", "connections", "max_reply", "max_videos"])
     @pytest.mark.parametrize("value", [0, -1, 1.5, "3", True, math.inf])
     def test_counts_are_whole_and_positive(self, name: str, value: Any) -> None:
         """A count below one, or none at all, is refused by its name."""
         with pytest.raises(ConfigurationError, match=f"^{name} must be a whole number of at least 1"):
             Limits(**{name: value})
 
-    @pytest.mark.parametrize("name", ["submits_per_second", "connect", "read"])
+    @pytest.mark.parametrize("name", ["submits_per_second", "connect", "read", "max_credits"])
     @pytest.mark.parametrize("value", [0, -1, "3", True, math.inf, math.nan])
     def test_rates_and_times_are_positive(self, name: str, value: Any) -> None:
         """A rate or a time-out that is not a finite number above zero is refused by its name."""

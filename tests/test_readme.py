@@ -21,6 +21,7 @@ import pytest
 from attrs import fields_dict
 
 import veo_async
+from tests.platform.pictures import picture
 from tests.postgres.server import do
 from tests.worker.stage import staged
 from veo_async import MODELS, JobState, Limits, Model, PollPolicy, RetryPolicy, VeoSession, errors
@@ -100,6 +101,9 @@ def hurried(
 
     monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", server.token)
     monkeypatch.setenv("ACEDATACLOUD_API_BASE_URL", server.url)
+    monkeypatch.setenv("ACEDATACLOUD_PLATFORM_TOKEN", server.account_token)
+    monkeypatch.setenv("ACEDATACLOUD_PLATFORM_BASE_URL", server.url)
+    picture(tmp_path)
     monkeypatch.setattr(veo_async, "VeoSession", make)
     monkeypatch.chdir(tmp_path)
     return make

@@ -30,6 +30,7 @@ from veo_async import (
     JobState,
     JobUpdate,
     Limits,
+    LocalImage,
     Model,
     PollPolicy,
     PostgresJournal,
@@ -72,7 +73,7 @@ async def sessions(http: aiohttp.ClientSession) -> None:
         retry=RetryPolicy(first=1.0, factor=2.0, max_delay=30.0, max_pause=300.0, grace=60.0, drain=5.0),
         limits=Limits(max_in_flight=5, submits_per_second=0.5, connections=100, connect=10.0, read=60.0),
     )
-    Limits(max_reply=1 << 24, max_queue_wait=60.0)
+    Limits(max_reply=1 << 24, max_queue_wait=60.0, max_videos=100, max_credits=50.0)
     assert_type(PollPolicy(deadline=1800.0).scaled(0.1), PollPolicy)
     assert_type(RetryPolicy().scaled(0.1), RetryPolicy)
     VeoSession("token", "https://api.example")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
@@ -101,6 +102,10 @@ def requests(video: Video) -> list[Request]:
     RemoveObject(video, "https://example.com/mask.jpg", callback_url=hook)
     TextToVideo()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     TextToVideo(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ImageToVideo("a whale", [Path("a.jpg"), b"\xff\xd8\xff", "https://example.com/a.jpg"])
+    RemoveObject(video, Path("mask.jpg"))
+    InsertObject(video, "a hat", image_mask=b"\xff\xd8\xff")
+    assert_type(LocalImage("sha256:").path, str | None)
     ImageToVideo("a whale", 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Get1080p(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     return [
@@ -141,6 +146,8 @@ async def submitting(veo: VeoSession, video: Video) -> None:
     assert_type(veo.reshoot(video, "FORWARD"), Job)
     assert_type(veo.insert_object(video, "a hat"), Job)
     assert_type(veo.remove_object("video-id", "https://example.com/mask.jpg"), Job)
+    assert_type(await veo.price(TextToVideo("a whale")), float | None)
+    veo.image_to_video("a whale", [Path("a.jpg")])
     assert_type(veo.attach("task-id", timeout=600.0), Job)
     veo.text_to_video("a whale", resolution=None, key="order-7", timeout=600, retry_failed=True)
     veo.insert_object(video, "a hat", image_mask="https://example.com/mask.jpg", callback_url=None)
