@@ -60,7 +60,10 @@ _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
         "The application is disabled, or moderation refused the content: change what is asked for.",
     ),
     (BadRequest, "Change what is asked for: `veo-async models` tells what each model takes."),
-    (PlatformError, "Nothing was bought; an image on the web needs no platform: pass its https address."),
+    (
+        PlatformError,
+        "Nothing was bought. The API works without the platform, and images on the web need no upload.",
+    ),
     (RateLimited, "Wait a while, then run this again; nothing was bought."),
     (ServerError, "The server failed; run this again later."),
     (TaskNotFound, CHECK_THE_ID),

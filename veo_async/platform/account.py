@@ -20,7 +20,7 @@ from .._policies import RetryPolicy
 from .._session.credentials import PLATFORM, base_url_from, check_token
 from .._submit.uploads import Uploader
 from ..errors import PlatformError
-from .answers import address_of
+from .answers import Balance, address_of, balances_in
 from .connection import VARIABLE, Connection
 from .prices import price_in, rows_of
 
@@ -30,6 +30,7 @@ ADDRESS_VARIABLE: Final = "ACEDATACLOUD_PLATFORM_BASE_URL"  # [C] what the vendo
 LISTS_LAST: Final = 60.0  # seconds; [C] the platform caches its price list as long
 APIS: Final = "/api/v1/apis/"  # [C] the vendor's web app; the contract of one endpoint, and its price list
 SERVICES: Final = "/api/v1/services/"  # [C] likewise; the price list of the whole service
+APPLICATIONS: Final = "/api/v1/applications/"  # [C] the vendor's SDK and web app
 FILES: Final = "/api/v1/files/"  # [C] the vendor's SDK
 
 
@@ -124,6 +125,32 @@ class AccountPlatform:
         if rows or endpoint != Request.endpoint:  # the service's list is for this endpoint only
             return rows
         return rows_of(await self._connection.get(SERVICES, {"alias": "veo"}))
+
+    async def balances(self, user_id: str | None = None) -> tuple[Balance, ...]:
+        """
+        Return what the account's applications have left; empty if the answer is not understood.
+
+        Args:
+            user_id: the account's own id, which records of tasks show; the vendor's web app sends it.
+
+        Raises:
+            PlatformError: there is no answer.
+        """
+        query = {} if user_id is None else {"user_id": user_id}
+        return balances_in(await self._connection.get(APPLICATIONS, query, with_token=True))
+
+    async def balance(self, user_id: str | None = None) -> float | None:
+        """
+        Return the credits that are left for Veo: of its applications or, where none says that it is Veo's, of all.
+
+        None means that the answer is not understood.
+
+        Raises:
+            PlatformError: there is no answer.
+        """
+        found = await self.balances(user_id)
+        ours = [one for one in found if one.is_veo] or [one for one in found if one.is_veo is None]
+        return sum(one.remaining for one in ours) if ours else None
 
     async def upload(self, content: bytes) -> str:
         """

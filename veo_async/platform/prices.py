@@ -6,11 +6,10 @@ Nothing is guessed: a row that is not understood makes the price unknown, becaus
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from .answers import records_of
+from .answers import number_of, records_of
 from .json_logic import UnknownRule, evaluate, is_true
 
 __all__ = ["price_in", "rows_of"]
@@ -50,17 +49,4 @@ def _credits(row: Mapping[str, Any], body: Mapping[str, Any]) -> float | None:
     unit = row.get("unit")
     if unit is not None and not (isinstance(unit, str) and unit.lower().rstrip("s") == "credit"):
         return None  # a price for something else than a request, such as for a second
-    return _number(evaluate(row.get("consumption"), body))
-
-
-def _number(value: object) -> float | None:
-    """
-    Return a number that is finite and not negative; it may come as text, as decimals often do.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if 0 <= number < math.inf else None
+    return number_of(evaluate(row.get("consumption"), body))

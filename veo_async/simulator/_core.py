@@ -88,7 +88,7 @@ class Core:
     def __attrs_post_init__(self) -> None:
         self.tokens = dict(self.settings.tokens)
         self.files = Files(self.settings, self.tasks, lambda: self.clock())  # noqa: PLW0108 - the clock may be replaced
-        self.platform = Platform(self.settings, lambda: self.files.base_url)
+        self.platform = Platform(self.settings, self.tasks, lambda: self.clock(), lambda: self.files.base_url)  # noqa: PLW0108
         self._random = random.Random(self.settings.seed)
         self._callbacks = Callbacks(self.settings, self.files.link, self._new_id)
         self._lookups = Lookups(self.settings, self.tasks, self.files.link, self._new_id)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from attrs import define, field
 
 from ._calls import bearer
+from ._records import Task
 from ._replies import Reply, encode
 from ._rules import FIELDS, Refusal
 from ._settings import Settings
@@ -25,6 +27,7 @@ __all__ = ["PLATFORM", "UPLOADS", "Platform"]
 PLATFORM: Final = "/api/v1/"
 UPLOADS: Final = "/uploads/"
 SERVICE: Final = "73cd74ba-a1bd-4a12-8df6-11d64c38df14"  # [C] the id of the service `veo`
+MOST_ROWS: Final = 100  # [C] of the ledger, in one answer
 _PAGE: Final = b"<html><head><title>Bad Gateway</title></head><body>Bad Gateway</body></html>"
 _HTML: Final = {"Content-Type": "text/html"}
 
@@ -45,14 +48,18 @@ class Platform:
     Attributes:
         tokens: the valid account tokens, each with its account's name.
         uploads: the uploaded files by their names: each upload is a new file.
+        unbilled: ids of tasks that the ledger does not show.
         requests: how many requests came, by kind: `upload`, `services`, `apis`, `applications`, `usage`, `refused`.
         base_url: returns the start of the addresses of uploaded files.
     """
 
     settings: Settings
+    tasks: Mapping[str, Task]
+    clock: Callable[[], float]
     base_url: Callable[[], str]
     tokens: dict[str, str] = field(init=False, repr=False)
     uploads: dict[str, bytes] = field(init=False, factory=dict, repr=False)
+    unbilled: set[str] = field(init=False, factory=set)
     requests: Counter[str] = field(init=False, factory=Counter)
 
     def __attrs_post_init__(self) -> None:
@@ -89,6 +96,10 @@ class Platform:
                 return self._services(rest, asked)
             case "GET", ["apis"]:
                 return self._apis(asked)
+            case "GET", ["applications"]:
+                return self._applications(self._account(headers))
+            case "GET", ["usage", "apis"]:
+                return self._usage(self._account(headers), asked)
         raise Refusal("no_api", "Not found.", status=404)
 
     def _account(self, headers: Mapping[str, str]) -> str:
@@ -130,6 +141,69 @@ class Platform:
             "definition": {},
         }
         return {"count": 1, "items": [contract] if path in FIELDS else []}
+
+    # --- the account -----------------------------------------------------------------------------------
+
+    def _applications(self, account: str) -> object:
+        self.requests["applications"] += 1
+        used = sum(self._deducted(task) for task in self._tasks_of(account))
+        application = {
+            "id": f"application-{account}",
+            "user_id": account,
+            "service_id": SERVICE,
+            "service": {"id": SERVICE, "alias": "veo"},
+            "used_amount": round(used, 6),
+            "remaining_amount": round(self.settings.credits - used, 6),
+        }
+        return {"count": 1, "items": [application]}
+
+    def _usage(self, account: str, asked: Mapping[str, str]) -> object:
+        self.requests["usage"] += 1
+        offset, limit = int(asked.get("offset", 0)), min(int(asked.get("limit", 12)), MOST_ROWS)
+        wanted = asked.get("api_id")
+        rows = [
+            self._row(task)
+            for task in reversed(self._tasks_of(account))
+            if wanted in (None, f"api{task.path}") and task.id not in self.unbilled
+        ]
+        return {"count": len(rows), "items": rows[offset : offset + limit]}
+
+    def _row(self, task: Task) -> dict[str, object]:
+        return {
+            "id": f"row-{task.id}",
+            "api_id": f"api{task.path}",
+            "created_at": datetime.fromtimestamp(task.created_at, UTC).isoformat(),
+            "status_code": 200,
+            "deducted_amount": self._deducted(task),
+            "trace_id": task.trace_id,
+            "metadata": {"request": dict(task.body), "response": {"task_id": task.id, "success": True}},
+        }
+
+    def _tasks_of(self, account: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.account == account]
+
+    def _deducted(self, task: Task) -> float:
+        """
+        Return what a task has cost: only a success with a video is billed.
+        """
+        if task.state(self.clock()) != "succeeded" or not task.videos or task.id in self.unbilled:
+            return 0.0
+        rows = self.settings.prices if task.path == "/veo/videos" else self.settings.other_prices[task.path]
+        return next((float(row["consumption"]) for row in rows if _holds(row["conditions"], task.body)), 0.0)
+
+
+def _holds(rule: object, body: Mapping[str, Any]) -> bool:
+    """
+    Tell whether conditions hold; it knows no more than what `Settings.prices` needs.
+    """
+    match rule:
+        case {"and": rules}:
+            return all(_holds(one, body) for one in rules)
+        case {"==": [{"var": name}, value]}:
+            return bool(body.get(name) == value)
+        case {"in": [{"var": name}, values]}:
+            return body.get(name) in values
+    return bool(rule)
 
 
 def _derived(tokens: Mapping[str, str]) -> dict[str, str]:

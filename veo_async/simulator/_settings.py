@@ -162,6 +162,7 @@ class Settings:
         max_upload: the largest file that can be uploaded, in bytes.
         prices: the price list of `/veo/videos`: rows of `conditions` (JsonLogic over the body), `consumption` in
             credits, and `unit`; the first whose conditions hold counts.
+        credits: what an account has, before anything is deducted.
         other_prices: the price lists of the other endpoints.
 
         callbacks: `loopback` delivers only to this machine, `any` to any host, `off` to none.
@@ -238,6 +239,7 @@ class Settings:
     upload_field: Literal["file_url", "url"] = _words("file_url", "url")
     max_upload: int = field(default=100_000_000, validator=_positive)
     prices: tuple[Mapping[str, Any], ...] = field(default=_PRICES, converter=tuple)
+    credits: float = 100.0
     other_prices: Mapping[str, tuple[Mapping[str, Any], ...]] = field(factory=lambda: dict(_OTHER_PRICES))
 
     callbacks: Literal["loopback", "any", "off"] = _words("loopback", "any", "off")

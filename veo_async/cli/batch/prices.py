@@ -4,18 +4,44 @@ What the lines of a batch cost, by the platform's price list, which needs no tok
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from typing import Final
 
-from ... import PlatformError, Request, RetryPolicy
+from ... import ConfigurationError, PlatformError, Request, RetryPolicy
 from ...platform import AccountPlatform
-from ..ending import complain
+from ..ending import ACCOUNT_TOKEN, complain
 
-__all__ = ["priced", "prices_of", "total"]
+__all__ = ["priced", "prices_of", "tell_if_too_dear", "total"]
+
+PATIENCE: Final = 15.0  # seconds that a batch waits for the platform before it begins
 
 API_ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
 PLATFORM_ADDRESS: Final = "ACEDATACLOUD_PLATFORM_BASE_URL"
+
+
+async def tell_if_too_dear(requests: Sequence[Request], speed: float) -> None:
+    """
+    Say if the account's balance will not do for these requests; nothing else follows from it, as the platform's
+    answers are not documented.
+    """
+    if not os.environ.get(ACCOUNT_TOKEN):
+        return
+    try:
+        async with (
+            asyncio.timeout(PATIENCE),
+            AccountPlatform(retry=RetryPolicy().scaled(1 / speed)) as platform,
+        ):
+            left = await platform.balance()
+            prices = [await platform.request_price(request) for request in requests]
+    except (ConfigurationError, PlatformError, TimeoutError) as error:
+        complain(f"note: the balance was not checked: {str(error) or 'no answer came in time'}")
+        return
+    known = sum(price for price in prices if price is not None)
+    if left is not None and known and known > left:
+        least = "" if None not in prices else "at least "
+        complain(f"note: this costs {least}{known:,.2f} credits, and the account has {left:,.2f} left")
 
 
 async def prices_of(requests: Sequence[Request], speed: float) -> list[float | None]:

@@ -19,11 +19,11 @@ from ..._journal.facts import Entry
 from ..advice import lines
 from ..batch.input import FORMATS, Item, fields_of
 from ..batch.manifest import Manifest
-from ..batch.prices import priced, prices_of, total
+from ..batch.prices import priced, prices_of, tell_if_too_dear, total
 from ..batch.run import JOURNAL, MANIFEST, PAGE, Batch, Plan, conflicts
 from ..batch.source import caution, read_source
 from ..display.crowd import Crowd
-from ..ending import FAILED, FINE, TOKEN, complain, new_session, refuse, run
+from ..ending import ACCOUNT_TOKEN, FAILED, FINE, TOKEN, complain, new_session, refuse, run
 from ..fetch import NO_CANCEL
 from ..options import (
     connecting,
@@ -121,7 +121,7 @@ def batch(
     assert session is not None, "what is missing was a violation"
     caution(reading)
     tell_uploads(images)
-    run(_carry_out(Batch(plan, journal, manifest, Crowd(len(plan.items))), session))
+    run(_carry_out(Batch(plan, journal, manifest, Crowd(len(plan.items))), session, speed))
 
 
 # --- what is asked for -----------------------------------------------------------------------------------
@@ -221,8 +221,11 @@ def _may_be_bought(entry: Entry) -> bool:
 # --- what is bought --------------------------------------------------------------------------------------
 
 
-async def _carry_out(batch: Batch, session: VeoSession) -> int:
+async def _carry_out(batch: Batch, session: VeoSession, speed: float) -> int:
     batch.plan.out.mkdir(parents=True, exist_ok=True)
+    if os.environ.get(ACCOUNT_TOKEN):
+        known = await _bought(batch.plan, batch.journal, batch.manifest)
+        await tell_if_too_dear([item.request for item in batch.plan.items if item.key not in known], speed)
     try:
         await batch.run(session)
     except asyncio.CancelledError:
