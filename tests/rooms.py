@@ -21,14 +21,14 @@ MAY_IMPORT = {  # a wing takes from itself, and from these; all of them stand ab
     "_surface": "errors _policies _api _journal _jobs _session",
     "__init__": "_surface",
     "receiver": "errors __init__ _session",
-    "platform": "errors _policies _api _http _submit _session",
+    "platform": "errors _policies _api _journal _http _submit _session",
     "simulator": "_api.models",  # the table alone: it shares no mistake of a decoder
     "worker": "errors __init__ _api _journal _jobs",
     "testing": "errors __init__ _api.marks _http.transport _session simulator",
     "cli": "errors __init__ _journal receiver simulator worker platform",
 }
 PURE = re.compile(
-    r"errors|_policies|_api\.(?!local_images).*|platform\.(answers|prices|json_logic)|_http\.gate|_submit\.(sending_again|listed_tasks)|_track\.(?!tracker).*"
+    r"errors|_policies|_api\.(?!local_images).*|platform\.(answers|audit|prices|json_logic)|_http\.gate|_submit\.(sending_again|listed_tasks)|_track\.(?!tracker).*"
 )
 IMPURE = re.compile(r"(aiohttp|asyncio|select|socket|sqlite3|subprocess|threading|time)\b")
 

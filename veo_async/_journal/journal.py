@@ -69,6 +69,11 @@ class AnyJournal(Protocol):
         Return the purchases without an outcome, in the order in which they were intended.
         """
 
+    async def entries(self) -> list[Entry]:
+        """
+        Return every purchase, also those that failed, in the order in which they were intended.
+        """
+
     async def learned(self) -> dict[str, str]:
         """
         Return what was learned, as JSON text by kind of request.

@@ -244,6 +244,12 @@ class PostgresJournal:
         wanted = tuple(keys)
         return await self._ask(lambda store: store.refusals(wanted))
 
+    async def entries(self) -> list[Entry]:
+        """
+        Return every purchase, also those that failed, in the order in which they were intended.
+        """
+        return await self._ask(lambda store: store.entries())
+
     async def learned(self) -> dict[str, str]:
         """
         Return what all sessions have learned, as JSON text by kind of request.

@@ -59,6 +59,7 @@ _FOUND: Final = """SELECT to_jsonb(it) FROM SCHEMA.entry AS it WHERE id IN (
     ) ORDER BY failed DESC, id"""
 _FOUND_TASKS: Final = """SELECT to_jsonb(it) FROM SCHEMA.entry AS it
     WHERE account = %(account)s AND task_digest = ANY(%(digests)s::uuid[])"""
+_ENTRIES: Final = "SELECT to_jsonb(it) FROM SCHEMA.entry AS it WHERE account = %(account)s ORDER BY id"
 _REFUSALS: Final = """SELECT key, reason FROM SCHEMA.refusal
     WHERE account = %(account)s AND digest = ANY(%(digests)s::uuid[])"""
 _UPLOADS: Final = """SELECT name, address FROM SCHEMA.upload
@@ -234,6 +235,13 @@ class PostgresStore:
         Claim the unsettled purchases that no live session holds, and return all that this session now holds.
         """
         _, rows = await self._rows_of("SELECT * FROM SCHEMA.claimed(%(session)s)", {})
+        return [read_entry(row) for (row,) in rows]
+
+    async def entries(self) -> list[Entry]:
+        """
+        Return every purchase, in the order of intention.
+        """
+        _, rows = await self._rows_of(_ENTRIES, {})
         return [read_entry(row) for (row,) in rows]
 
     async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:

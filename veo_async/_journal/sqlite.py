@@ -195,6 +195,12 @@ class Journal:
         """
         return await self._ask(Store.unsettled)
 
+    async def entries(self) -> list[Entry]:
+        """
+        Return every purchase, also those that failed, in the order in which they were intended.
+        """
+        return await self._ask(Store.entries)
+
     async def learned(self) -> dict[str, str]:
         """
         Return what was learned, as JSON text by kind of request.

@@ -377,6 +377,16 @@ class Store:
         attempts = self._by_job(_ATTEMPTS.format(_OF_UNSETTLED), ())
         return [_entry(row, attempts[row[0]], ()) for row in self._execute(_UNSETTLED)]
 
+    def entries(self) -> list[Entry]:
+        """
+        Return every purchase, in the order of intention.
+        """
+        every = "SELECT id FROM jobs"
+        attempts = self._by_job(_ATTEMPTS.format(every), ())
+        downloads = self._by_job(_DOWNLOADS.format(every), ())
+        rows = self._execute(f"{_ENTRY} ORDER BY id")
+        return [_entry(row, attempts[row[0]], downloads[row[0]]) for row in rows]
+
     def learned(self) -> dict[str, str]:
         """
         Return what was learned, by kind.

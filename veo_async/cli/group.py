@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from .. import __version__
+from .commands.audit import audit
 from .commands.balance import balance
 from .commands.batch import batch
 from .commands.completion import completion
@@ -28,7 +29,7 @@ _SECTIONS: Final = (
     ("Make videos", (demo, generate, batch, worker, queue)),
     ("From an earlier video, by its id or its task's", REWORKING),
     ("Tasks that exist", (wait, status, list_, download, resume)),
-    ("Other", (models, balance, simulate, listen, completion)),
+    ("Other", (models, balance, audit, simulate, listen, completion)),
 )
 
 

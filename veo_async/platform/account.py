@@ -20,15 +20,15 @@ from .._policies import RetryPolicy
 from .._session.credentials import PLATFORM, base_url_from, check_token
 from .._submit.uploads import Uploader
 from ..errors import PlatformError
-from .answers import Balance, address_of, balances_in
+from .answers import Balance, Ledger, address_of, balances_in
 from .connection import VARIABLE, Connection
+from .ledger import APIS, read_ledger
 from .prices import price_in, rows_of
 
 __all__ = ["AccountPlatform"]
 
 ADDRESS_VARIABLE: Final = "ACEDATACLOUD_PLATFORM_BASE_URL"  # [C] what the vendor's own tools read
 LISTS_LAST: Final = 60.0  # seconds; [C] the platform caches its price list as long
-APIS: Final = "/api/v1/apis/"  # [C] the vendor's web app; the contract of one endpoint, and its price list
 SERVICES: Final = "/api/v1/services/"  # [C] likewise; the price list of the whole service
 APPLICATIONS: Final = "/api/v1/applications/"  # [C] the vendor's SDK and web app
 FILES: Final = "/api/v1/files/"  # [C] the vendor's SDK
@@ -151,6 +151,15 @@ class AccountPlatform:
         found = await self.balances(user_id)
         ours = [one for one in found if one.is_veo] or [one for one in found if one.is_veo is None]
         return sum(one.remaining for one in ours) if ours else None
+
+    async def ledger(self) -> Ledger:
+        """
+        Return what was charged for calls of Veo's endpoints.
+
+        Raises:
+            PlatformError: there is no answer, or it is not understood.
+        """
+        return await read_ledger(self._connection)
 
     async def upload(self, content: bytes) -> str:
         """

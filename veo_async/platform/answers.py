@@ -5,14 +5,24 @@ What the platform's answers say. No shape of them is documented [C], so every fi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from attrs import frozen
 
 from .._api.rules import is_web_address
 
-__all__ = ["Balance", "Charge", "address_of", "balances_in", "charges_in", "number_of", "records_of"]
+__all__ = [
+    "Balance",
+    "Charge",
+    "Ledger",
+    "address_of",
+    "balances_in",
+    "charges_in",
+    "number_of",
+    "records_of",
+]
 
 SERVICE: Final = "73cd74ba-a1bd-4a12-8df6-11d64c38df14"  # [C] the id of the service `veo`
 
@@ -41,14 +51,27 @@ class Charge:
         id: the row's own, or None.
         credits: what was deducted; None where it does not tell.
         task_id, trace_id: of the task, or None.
-        created_at: as the platform writes it, or None.
+        created_at: in Unix seconds; None where it does not tell, or not in a form that is known.
     """
 
     id: str | None = None
     credits: float | None = None
     task_id: str | None = None
     trace_id: str | None = None
-    created_at: str | None = None
+    created_at: float | None = None
+
+
+@frozen
+class Ledger:
+    """
+    What the platform says was charged.
+
+    Attributes:
+        complete: whether all rows were read.
+    """
+
+    charges: Sequence[Charge]
+    complete: bool
 
 
 def address_of(answer: object) -> str | None:
@@ -104,8 +127,18 @@ def _charge(record: Mapping[str, Any]) -> Charge:
         credits=number_of(record.get("deducted_amount")),
         task_id=_text(inner.get("task_id")),
         trace_id=_text(record.get("trace_id")) or _text(inner.get("trace_id")),
-        created_at=_text(record.get("created_at")),
+        created_at=_moment(record.get("created_at")),
     )
+
+
+def _moment(value: object) -> float | None:
+    if isinstance(value, str):
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return at.timestamp() if at.tzinfo is not None else None  # the zone of a local time is not known
+    return number_of(value)
 
 
 def _text(value: object) -> str | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ... import ConfigurationError, PlatformError, Request, RetryPolicy
@@ -21,27 +21,29 @@ API_ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
 PLATFORM_ADDRESS: Final = "ACEDATACLOUD_PLATFORM_BASE_URL"
 
 
-async def tell_if_too_dear(requests: Sequence[Request], speed: float) -> None:
+async def tell_if_too_dear(requests: Mapping[str, Request], speed: float) -> dict[str, float | None]:
     """
-    Say if the account's balance will not do for these requests; nothing else follows from it, as the platform's
-    answers are not documented.
+    Say if the account's balance will not do for these requests, and return their prices, by key.
+
+    Nothing else follows from the balance, as the platform's answers are not documented.
     """
     if not os.environ.get(ACCOUNT_TOKEN):
-        return
+        return {}
     try:
         async with (
             asyncio.timeout(PATIENCE),
             AccountPlatform(retry=RetryPolicy().scaled(1 / speed)) as platform,
         ):
             left = await platform.balance()
-            prices = [await platform.request_price(request) for request in requests]
+            prices = {key: await platform.request_price(request) for key, request in requests.items()}
     except (ConfigurationError, PlatformError, TimeoutError) as error:
         complain(f"note: the balance was not checked: {str(error) or 'no answer came in time'}")
-        return
-    known = sum(price for price in prices if price is not None)
+        return {}
+    known = sum(price for price in prices.values() if price is not None)
     if left is not None and known and known > left:
-        least = "" if None not in prices else "at least "
+        least = "" if None not in prices.values() else "at least "
         complain(f"note: this costs {least}{known:,.2f} credits, and the account has {left:,.2f} left")
+    return prices
 
 
 async def prices_of(requests: Sequence[Request], speed: float) -> list[float | None]:

@@ -49,6 +49,7 @@ from ..options import numbered
 from ..words import READ_AS, plural, shortened
 from .input import Item, fields_of
 from .manifest import Manifest
+from .receipts import digest_of, write_receipt
 
 __all__ = ["JOURNAL", "MANIFEST", "PAGE", "Batch", "Plan", "conflicts"]
 
@@ -106,6 +107,7 @@ class Batch:
     journal: Journal
     manifest: Manifest
     board: Crowd
+    prices: Mapping[str, float | None] = field(factory=dict)  # in credits, by key, as far as they are known
     halted: VeoError | None = field(default=None, init=False)
     waiting: dict[str, Job] = field(factory=dict, init=False)
     _tries: Counter[str] = field(factory=Counter, init=False)  # failed tasks per key
@@ -262,7 +264,8 @@ class Batch:
         if isinstance(error, _NOT_OVER):
             self.board.leave(row, JobState.STOPPED, "not sent", silent=True)
             return
-        self._account(item, job, files, error)
+        digests = [await asyncio.to_thread(digest_of, file) for file in files]
+        self._account(item, job, files, digests, error)
         # A fatal error is shown once, not for each job.
         said = self.halted is not None and isinstance(error, _FATAL)
         if isinstance(error, _FATAL):
@@ -296,11 +299,16 @@ class Batch:
 
     # --- records ----------------------------------------------------------------------------------------
 
-    def _account(self, item: Item, job: Job, files: Sequence[Path], error: VeoError | None) -> None:
+    def _account(
+        self, item: Item, job: Job, files: Sequence[Path], digests: Sequence[str], error: VeoError | None
+    ) -> None:
         record = record_of(job, [Path(file.name) for file in files], error)
-        for video, file in zip(record["videos"], files, strict=False):
-            video["bytes"] = file.stat().st_size
+        for video, file, digest in zip(record["videos"], files, digests, strict=False):
+            video |= {"bytes": file.stat().st_size, "sha256": digest}
         record |= {"line": item.number, "settled_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        record["credits"] = self.prices.get(item.key, self.manifest.records.get(item.key, {}).get("credits"))
+        for video, file in zip(record["videos"], files, strict=False):
+            write_receipt(file, record, video)
         self.manifest.add(record)
         if self.plan.as_json:
             click.echo(json.dumps(record))

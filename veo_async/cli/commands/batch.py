@@ -225,7 +225,8 @@ async def _carry_out(batch: Batch, session: VeoSession, speed: float) -> int:
     batch.plan.out.mkdir(parents=True, exist_ok=True)
     if os.environ.get(ACCOUNT_TOKEN):
         known = await _bought(batch.plan, batch.journal, batch.manifest)
-        await tell_if_too_dear([item.request for item in batch.plan.items if item.key not in known], speed)
+        todo = {item.key: item.request for item in batch.plan.items if item.key not in known}
+        batch.prices = await tell_if_too_dear(todo, speed)
     try:
         await batch.run(session)
     except asyncio.CancelledError:

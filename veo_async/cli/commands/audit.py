@@ -1,0 +1,132 @@
+"""
+`veo-async audit`: was everything that was paid for received, and is everything known?
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from ... import Journal, PlatformError, RetryPolicy
+from ..._journal.facts import Entry
+from ...errors import ConfigurationError
+from ...platform import AccountPlatform
+from ...platform.answers import Ledger
+from ...platform.audit import FINDINGS, Finding, compare
+from ..batch.manifest import Manifest
+from ..batch.receipts import digest_of
+from ..batch.run import JOURNAL, MANIFEST
+from ..ending import FAILED, FINE, NO_TOKEN, TOKEN, complain, refuse, run
+from ..options import positive
+from ..words import plural, printable
+
+__all__ = ["audit"]
+
+TOLD: Final = 10  # findings of a kind to list; --json has all of them
+REMEDIES: Final = {  # what to do about findings of a kind; the ids follow
+    "not_fetched": "veo-async download -o DIR",
+    "file_missing": "veo-async download -o DIR",
+    "open": "veo-async wait -o DIR",
+}
+
+
+@click.command(short_help="Compare journals and files with what was paid.")
+@click.argument("places", metavar="JOURNAL|DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each finding.")
+@click.option("--speed", type=positive, default=1.0, envvar="VEO_ASYNC_SPEED", hidden=True)
+def audit(*, places: tuple[Path, ...], as_json: bool, speed: float) -> None:
+    """
+    Compare journals, or directories of batches, with their files and with the account's ledger.
+
+    The ledger is the platform's, and takes the account token, in ACEDATACLOUD_PLATFORM_TOKEN; without it, only journals
+    and files are compared. Give all journals of the account, as what is in none of them is reported. The exit status
+    is 1 if something is off.
+    """
+    journals = [place / JOURNAL if place.is_dir() else place for place in places]
+    violations = [f"JOURNAL {path} is not a file" for path in journals if not path.is_file()]
+    token = os.environ.get(TOKEN)
+    refuse(violations if token else [*violations, NO_TOKEN])
+    assert token is not None, "what is missing was a violation"
+    run(_audit(places, journals, token, RetryPolicy().scaled(1 / speed), as_json=as_json))
+
+
+async def _audit(
+    places: Sequence[Path], journals: Sequence[Path], token: str, retry: RetryPolicy, *, as_json: bool
+) -> int:
+    entries = [entry for path in journals for entry in await _entries(path, token)]
+    ledger = await _ledger(retry)
+    found = [*compare(entries, ledger, _checker(places))]
+    for finding in found if as_json else ():
+        click.echo(json.dumps(finding.to_dict()))
+    _tell(found, len(entries), ledger)
+    return FAILED if found else FINE
+
+
+async def _entries(path: Path, token: str) -> list[Entry]:
+    journal = Journal(path)
+    await journal.open(token)
+    try:
+        return await journal.entries()
+    finally:
+        await journal.close()
+
+
+async def _ledger(retry: RetryPolicy) -> Ledger | None:
+    try:
+        async with AccountPlatform(retry=retry) as platform:
+            return await platform.ledger()
+    except (ConfigurationError, PlatformError) as error:
+        complain(f"note: the ledger is not compared: {error}")
+        return None
+
+
+def _checker(places: Sequence[Path]) -> Callable[[str], bool]:
+    """
+    Return what tells whether a file is there and, if a batch has its SHA-256, unchanged.
+    """
+    known = {
+        str((place / str(video.get("file"))).absolute()): video.get("sha256")
+        for place in places
+        if place.is_dir()
+        for record in Manifest(place / MANIFEST).records.values()
+        for video in record.get("videos") or ()
+    }
+
+    def is_whole(path: str) -> bool:
+        digest = known.get(path)
+        return Path(path).is_file() and (digest is None or digest == digest_of(Path(path)))
+
+    return is_whole
+
+
+# --- words -----------------------------------------------------------------------------------------------
+
+
+def _tell(found: Sequence[Finding], purchases: int, ledger: Ledger | None) -> None:
+    for kind, count in Counter(finding.kind for finding in found).items():
+        its = [finding for finding in found if finding.kind == kind]
+        click.echo(f"{plural(count, 'purchase')} {FINDINGS[kind]}:", err=True)
+        for finding in its[:TOLD]:
+            click.echo(f"  {printable(_words(finding))}", err=True)
+        if count > TOLD:
+            click.echo(f"  and {count - TOLD:,} more", err=True)
+        if kind in REMEDIES:
+            ids = " ".join(dict.fromkeys(finding.task_id or "" for finding in its[:TOLD]))
+            click.echo(f"  {REMEDIES[kind]} {printable(ids)}", err=True)
+    charged = "" if ledger is None else f" and {plural(len(ledger.charges), 'row')} of the ledger"
+    rest = "" if ledger is None or ledger.complete else ", which was not read to its end"
+    verdict = f"{len(found):,} off" if found else "nothing is off"
+    click.echo(f"{plural(purchases, 'purchase')}{charged} compared{rest}: {verdict}.", err=True)
+
+
+def _words(finding: Finding) -> str:
+    credits_ = None if finding.credits is None else f"{finding.credits:g} credits"
+    named = (("key", finding.key), ("task", finding.task_id), ("trace", finding.trace_id))
+    parts = [f"{name} {value}" for name, value in named if value]
+    return ", ".join([*parts, *(one for one in (finding.path, credits_) if one)])
