@@ -137,6 +137,15 @@ async def test_a_platform_out_of_order_is_an_error_or_unknown(state: Any, words:
                 await veo.price(TextToVideo("a whale"))
 
 
+async def test_a_failure_is_not_repeated_for_every_request() -> None:
+    """For some seconds, whoever asks gets the same error."""
+    async with Simulator(Settings(platform="failing")) as sim, session(sim) as veo:
+        for number in range(5):
+            with pytest.raises(PlatformError, match="status 500"):
+                await veo.price(TextToVideo(str(number)))
+        assert {"failing": 3} == sim.core.platform.requests
+
+
 async def test_without_a_platform_there_is_nobody_to_ask(sim: Simulator) -> None:
     """The error says how to have one."""
     async with VeoSession(sim.token, base_url=sim.url) as veo:

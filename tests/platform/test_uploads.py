@@ -235,6 +235,29 @@ async def test_a_platform_out_of_order_is_told_in_a_sentence(state: Any, words: 
         assert 1 == sim.core.accepted
 
 
+async def test_a_failure_is_not_repeated_for_every_job() -> None:
+    """What is wrong with the platform is told to all jobs at once; what is wrong with a picture, to its own job."""
+    async with Simulator(Settings(speed=SPEED, max_upload=50)) as sim:
+        async with session(sim, platform=platform(sim)) as veo:
+            with pytest.raises(PlatformError, match="status 413: the file is too large for it"):
+                await veo.submit(ImageToVideo("she turns", [JPEG + b"." * 50]))
+            await veo.submit(ImageToVideo("she turns", [JPEG]))
+            sim.core.platform.settings = Settings(platform="failing")
+            jobs = veo.submit_many(ImageToVideo(f"turn {n}", [PNG + bytes([n])]) for n in range(40))
+            assert {"PlatformError"} == {
+                type(job.exception()).__name__ async for job in veo.as_completed(jobs)
+            }
+            assert 1 == sim.core.accepted
+        assert sim.core.platform.requests["failing"] <= 12  # four at once, three times each
+
+
+async def test_a_name_without_contents_is_told(sim: Simulator) -> None:
+    """A journal's text that is used as an image, where no journal knows the picture."""
+    async with session(sim, platform=platform(sim)) as veo:
+        with pytest.raises(PlatformError, match="is not known: pass the file, or its bytes"):
+            await veo.submit(ImageToVideo("she turns", ["sha256:" + "0" * 64]))
+
+
 async def test_a_wrong_account_token_is_tried_once(sim: Simulator) -> None:
     """All other pictures of the session meet the same answer, so they are not tried."""
     async with session(sim, platform=platform(sim, "platform-of-somebody-else")) as veo:

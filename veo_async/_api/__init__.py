@@ -1,5 +1,5 @@
 """
-The API's data and rules. All of it is pure: no event loop, no clock, no socket.
+The API's data and rules. All of it is pure: no event loop, no clock, no socket. Only `local_images` reads files.
 
 Outgoing: `requests` check themselves against the table in `models` and the field `rules`. `warnings` names what the
 server may refuse. `wire` makes the bodies.

@@ -2,7 +2,8 @@
 Submits each job once: nothing is bought twice, and no purchase is lost.
 
 Start reading at `submitters`: it sends an attempt, which has one of four outcomes.
-Before it come `intake`, which writes jobs down, `recovery`, which resumes known keys, and `queue`.
+Before it come `uploads`, for requests with pictures of this machine, `intake`, which writes jobs down, `recovery`,
+which resumes known keys, and `queue`. `budget` reserves each purchase before it is sent.
 After it comes `acceptance`; or, for an unknown outcome, `sending_again`, which is pure and decides, and
 `reconciling`, which carries the decisions out. `listed_tasks` keeps what listings have shown.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
@@ -27,6 +28,8 @@ __all__ = ["AT_ONCE", "Uploader", "Uploads"]
 
 AT_ONCE: Final = 4  # uploads; more would share the same line
 REFUSED: Final = (401, 403)  # the status of an answer that every other upload would get, too
+OF_THIS_PICTURE: Final = (400, 413, 415)  # and of one that another picture need not get
+PAUSE: Final = 10.0  # seconds without uploads after one has failed; a thousand jobs would repeat the failure
 NO_UPLOADER: Final = (
     "is on this machine, and the API takes URLs only: VeoSession(platform=AccountPlatform()) uploads it to a public"
     " address"
@@ -63,7 +66,8 @@ class Uploads:
     _waiting: asyncio.Queue[Submission] = field(init=False, factory=asyncio.Queue)
     _jobs: set[Job] = field(init=False, factory=set)
     _locks: dict[str, asyncio.Lock] = field(init=False, factory=dict)  # of the pictures that are under way
-    _refusal: PlatformError | None = field(init=False, default=None)
+    _trouble: PlatformError | None = field(init=False, default=None)
+    _trouble_until: float = field(init=False, default=-math.inf)  # on the event loop's clock
 
     def needs(self, request: Request | None) -> bool:
         """
@@ -119,22 +123,24 @@ class Uploads:
     # --- one picture ------------------------------------------------------------------------------------
 
     async def _find_address(self, image: str) -> None:
-        async with self._locks.setdefault(image, asyncio.Lock()):
-            await self.recall([image])
-            if image not in self._addresses:
-                address = await self._upload(image)
-                if self.journal is not None:
-                    await self.journal.note_upload(image, address, time.time())
-                self._addresses[image] = address
-        self._locks.pop(image, None)
+        try:
+            async with self._locks.setdefault(image, asyncio.Lock()):
+                await self.recall([image])
+                if image not in self._addresses:
+                    address = await self._upload(image)
+                    if self.journal is not None:
+                        await self.journal.note_upload(image, address, time.time())
+                    self._addresses[image] = address
+        finally:
+            self._locks.pop(image, None)
 
     async def _upload(self, image: str) -> str:
         if not isinstance(image, LocalImage):
             raise PlatformError(f"the picture {image} is not known: pass the file, or its bytes")
         if self.uploader is None:
             raise PlatformError(f"the picture {image.source} {NO_UPLOADER}")
-        if self._refusal is not None:
-            raise PlatformError(*self._refusal.args, status=self._refusal.status)
+        if self._trouble is not None and asyncio.get_running_loop().time() < self._trouble_until:
+            raise PlatformError(*self._trouble.args, status=self._trouble.status)
         content = await _read(image)
         log.info("uploading %s, %d bytes, to a public address", image.source, len(content))
         address = await self._put_on_the_web(self.uploader, content)
@@ -146,8 +152,9 @@ class Uploads:
         try:
             return await uploader.upload(content)
         except PlatformError as error:
-            if error.status in REFUSED:
-                self._refusal = error
+            if error.status not in OF_THIS_PICTURE:
+                pause = math.inf if error.status in REFUSED else PAUSE
+                self._trouble, self._trouble_until = error, asyncio.get_running_loop().time() + pause
             raise
         except VeoError:
             raise

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Mapping
 from hashlib import sha256
@@ -29,12 +30,16 @@ __all__ = ["AccountPlatform"]
 
 ADDRESS_VARIABLE: Final = "ACEDATACLOUD_PLATFORM_BASE_URL"  # [C] what the vendor's own tools read
 LISTS_LAST: Final = 60.0  # seconds; [C] the platform caches its price list as long
+FAILURES_LAST: Final = 10.0  # seconds until it is asked again, since a thousand jobs may ask
 SERVICES: Final = "/api/v1/services/"  # [C] likewise; the price list of the whole service
 APPLICATIONS: Final = "/api/v1/applications/"  # [C] the vendor's SDK and web app
 FILES: Final = "/api/v1/files/"  # [C] the vendor's SDK
 
 
-_List: TypeAlias = tuple[float, tuple[Mapping[str, Any], ...]]  # until when it counts, and its rows
+_Rows: TypeAlias = tuple[Mapping[str, Any], ...]
+_List: TypeAlias = tuple[
+    float, _Rows | PlatformError
+]  # until when it counts, and its rows or why there are none
 
 
 def _token_from(token: str | None) -> str | None:
@@ -105,11 +110,14 @@ class AccountPlatform:
             PlatformError: there is no answer.
         """
         async with self._lock:  # who asks meanwhile takes the same answer
-            known = self._lists.get(endpoint)
-            if known is None or known[0] < asyncio.get_running_loop().time():
+            until, rows = self._lists.get(endpoint, (-math.inf, ()))
+            if until < asyncio.get_running_loop().time():
                 rows = await self._price_list(endpoint)
-                known = self._lists[endpoint] = (asyncio.get_running_loop().time() + LISTS_LAST, rows)
-        return price_in(known[1], body)
+                lasts = FAILURES_LAST if isinstance(rows, PlatformError) else LISTS_LAST
+                self._lists[endpoint] = (asyncio.get_running_loop().time() + lasts, rows)
+        if isinstance(rows, PlatformError):
+            raise PlatformError(*rows.args, status=rows.status)
+        return price_in(rows, body)
 
     async def request_price(self, request: Request) -> float | None:
         """
@@ -120,11 +128,14 @@ class AccountPlatform:
         """
         return await self.price(request.endpoint, encode(request))
 
-    async def _price_list(self, endpoint: str) -> tuple[Mapping[str, Any], ...]:
-        rows = rows_of(await self._connection.get(APIS, {"path": endpoint}))
-        if rows or endpoint != Request.endpoint:  # the service's list is for this endpoint only
-            return rows
-        return rows_of(await self._connection.get(SERVICES, {"alias": "veo"}))
+    async def _price_list(self, endpoint: str) -> _Rows | PlatformError:
+        try:
+            rows = rows_of(await self._connection.get(APIS, {"path": endpoint}))
+            if rows or endpoint != Request.endpoint:  # the service's list is for this endpoint only
+                return rows
+            return rows_of(await self._connection.get(SERVICES, {"alias": "veo"}))
+        except PlatformError as error:
+            return error
 
     async def balances(self, user_id: str | None = None) -> tuple[Balance, ...]:
         """

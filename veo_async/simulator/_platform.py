@@ -49,7 +49,8 @@ class Platform:
         tokens: the valid account tokens, each with its account's name.
         uploads: the uploaded files by their names: each upload is a new file.
         unbilled: ids of tasks that the ledger does not show.
-        requests: how many requests came, by kind: `upload`, `services`, `apis`, `applications`, `usage`, `refused`.
+        requests: how many requests came, by kind: `upload`, `services`, `apis`, `applications`, `usage`, `refused`; of
+            a platform that is out of order, by how it is.
         base_url: returns the start of the addresses of uploaded files.
     """
 
@@ -70,6 +71,7 @@ class Platform:
         Answer a request; `headers` have lower-case names.
         """
         if self.settings.platform != "on":
+            self.requests[self.settings.platform] += 1
             return _OUT_OF_ORDER[self.settings.platform]
         try:
             return _reply(self._answer(method, path, headers, body))
