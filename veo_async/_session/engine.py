@@ -373,10 +373,9 @@ class Engine:
         """
         Stop waiting for a job.
         """
-        is_written = job.request is not None and not self.uploads.holds(
-            job
-        )  # an attached job has no intention
-        if job.state is JobState.QUEUED and is_written:
+        # An attached job has no intention, and one that waits for its uploads has none yet.
+        is_intended = job.request is not None and not self.uploads.holds(job)
+        if job.state is JobState.QUEUED and is_intended:
             self.intake.withdraw(job)
         if job.task_id is not None and self.registry.by_task.get(job.task_id) is job:
             self.tracker.forget(job.task_id)
