@@ -15,6 +15,7 @@ from attrs import define, field
 
 from tests._journal.lives import intended
 from tests.postgres.server import Postgres
+from tests.virtual import World, run
 from veo_async import (
     ImageToVideo,
     IngredientsToVideo,
@@ -95,15 +96,26 @@ async def test_a_picture_is_uploaded_and_its_address_is_sent(sim: Simulator, tmp
     assert all(str(tmp_path) not in address and "portrait" not in address for address in first)
 
 
-async def test_equal_contents_are_uploaded_once(sim: Simulator, tmp_path: Path) -> None:
-    """A thousand requests with the same three pictures, under several names, cost three uploads."""
-    paths = [picture(tmp_path, f"{n}.jpg", note=bytes([n % 3])) for n in range(6)]
-    requests = [ImageToVideo(f"turn {n}", [paths[n % 6]]) for n in range(1000)]
-    async with session(sim, platform=platform(sim), journal=tmp_path / "batch.db") as veo:
-        jobs = veo.submit_many(requests)
-        assert [None] * 1000 == [job.exception() async for job in veo.as_completed(jobs)]
-    assert 3 == len(uploads(sim))
-    assert 1000 == sim.core.accepted
+def test_equal_contents_are_uploaded_once(tmp_path: Path) -> None:
+    """A thousand requests with the same three pictures cost three uploads; another session makes none."""
+    pictures = [JPEG + bytes([number]) for number in range(3)]
+    bucket = Bucket()
+    bucket.may_end.set()
+
+    async def story() -> None:
+        world = World()
+        for session_number, count in enumerate((1000, 100)):
+            kept = Journal(tmp_path / "batch.db", inline=True)
+            async with world.session(platform=AccountPlatform(uploader=bucket), journal=kept) as veo:
+                jobs = veo.submit_many(
+                    (f"{session_number} {n}", ImageToVideo(f"turn {n}", [pictures[n % 3]]))
+                    for n in range(count)
+                )
+                assert [None] * count == [job.exception() async for job in veo.as_completed(jobs)]
+        assert 1100 == world.core.accepted
+
+    run(story())
+    assert pictures == sorted(bucket.received)
 
 
 async def test_the_url_field_of_an_answer_counts_too(tmp_path: Path) -> None:

@@ -265,6 +265,20 @@ class Spent:
     credits: float
     unpriced: int
 
+    def plus(self, price: float | None) -> Spent:
+        """
+        Return what is spent with one more purchase.
+        """
+        unpriced = self.unpriced + (price is None)
+        return Spent(videos=self.videos + 1, credits=self.credits + (price or 0.0), unpriced=unpriced)
+
+    def without(self, price: float | None) -> Spent:
+        """
+        Return what is spent without one of these purchases.
+        """
+        unpriced = self.unpriced - (price is None)
+        return Spent(videos=self.videos - 1, credits=self.credits - (price or 0.0), unpriced=unpriced)
+
     def fits(self, price: float | None, max_videos: int | None, max_credits: float | None) -> bool:
         """
         Tell whether one more purchase fits into a budget.

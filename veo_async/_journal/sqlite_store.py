@@ -146,11 +146,9 @@ _ATTEMPTS: Final = "SELECT job, number, at, mark, closed FROM attempts WHERE job
 _DOWNLOADS: Final = "SELECT job, video_id, path FROM downloads WHERE job IN ({})"
 _OF_UNSETTLED: Final = "SELECT id FROM jobs WHERE settled_at IS NULL"
 
-# The totals come from the index `reserved`; the key's own purchase, if it is reserved, is subtracted.
-_SPENT: Final = """SELECT count(*) - (SELECT count(*) FROM jobs WHERE key = ?1 AND failed = 0 AND reserved = 1),
-    total(credits) - (SELECT total(credits) FROM jobs WHERE key = ?1 AND failed = 0 AND reserved = 1),
-    coalesce(sum(credits IS NULL), 0)
-        - (SELECT count(*) FROM jobs WHERE key = ?1 AND failed = 0 AND reserved = 1 AND credits IS NULL)
+_RESERVE: Final = "UPDATE jobs SET reserved = 1, credits = ? WHERE key = ? AND failed = 0"
+_RESERVED: Final = "SELECT credits FROM jobs WHERE key = ? AND failed = 0 AND reserved = 1"
+_TOTALS: Final = """SELECT count(*), total(credits), coalesce(sum(credits IS NULL), 0)
     FROM jobs WHERE reserved = 1 AND failed = 0"""
 _RESERVE_PURCHASES: Final = """UPDATE jobs SET reserved = 1 WHERE reserved = 0 AND failed = 0
     AND (task_id IS NOT NULL OR EXISTS (SELECT 1 FROM attempts WHERE job = jobs.id AND closed IS NULL))"""
@@ -183,6 +181,7 @@ class Store:
     path: Path
     connection: sqlite3.Connection
     failure: JournalError | None = None
+    _spent: Spent | None = field(init=False, default=None)  # by all reservations; None must be counted again
     _log_size: int = field(init=False, default=0)  # estimated bytes since the last checkpoint
 
     @classmethod
@@ -231,6 +230,8 @@ class Store:
     # --- writing
 
     def _write(self, works: Sequence[Work[Store]]) -> None:
+        if any(_may_free(fact) for work in works for fact in work.facts):
+            self._spent = None
         try:
             # After a failure nothing is stored: no fact may survive when an earlier one is lost.
             if self.failure is not None:
@@ -414,18 +415,22 @@ class Store:
         """
         Reserve a purchase if it fits, and return what all others have spent.
         """
-        [row] = self._execute(_SPENT, (key,))
-        spent = Spent(videos=row[0], credits=row[1], unpriced=row[2])
-        if spent.fits(price, max_videos, max_credits):
-            self._execute(
-                "UPDATE jobs SET reserved = 1, credits = ? WHERE key = ? AND failed = 0", (price, key)
-            )
+        spent = self._spent = self._spent or self._spent_by_all()
+        for (known,) in self._execute(_RESERVED, [key]):
+            spent = spent.without(known)
+        if spent.fits(price, max_videos, max_credits) and self._execute(_RESERVE, (price, key)).rowcount:
+            self._spent = spent.plus(price)
         return spent
+
+    def _spent_by_all(self) -> Spent:
+        [(videos, credits_, unpriced)] = self._execute(_TOTALS)
+        return Spent(videos=videos, credits=credits_, unpriced=unpriced)
 
     def reserve_purchases(self) -> dict[str, str]:
         """
         Reserve what may have been bought, and return the requests of purchases whose price is not known.
         """
+        self._spent = None
         self._execute(_RESERVE_PURCHASES)
         return dict(_texts(self._execute(_UNPRICED)))
 
@@ -463,6 +468,14 @@ _INSERT: Final = {
     1 << power: "INSERT INTO fact VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?)"] * (1 << power))
     for power in range(_MAX_ROWS.bit_length())
 }
+
+
+def _may_free(fact: Fact) -> bool:
+    """
+    Tell whether a fact may end a reservation.
+    """
+    is_failure = isinstance(fact, Settled) and fact.failed
+    return is_failure or isinstance(fact, AttemptClosed | Withdrawn)
 
 
 def _unfit(error: Exception) -> JournalError:

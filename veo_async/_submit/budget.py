@@ -49,6 +49,7 @@ class Budget:
     prices: Prices | None
     journal: AnyJournal | None
     _reserved: dict[str, float | None] = field(init=False, factory=dict)  # by key, where there is no journal
+    _spent: Spent = field(init=False, default=Spent(videos=0, credits=0.0, unpriced=0))  # by all of these
 
     @property
     def is_set(self) -> bool:
@@ -100,18 +101,16 @@ class Budget:
         """
         Take a reservation back, as nothing was bought; a journal needs no such word.
         """
-        self._reserved.pop(key, None)
+        if key in self._reserved:
+            self._spent = self._spent.without(self._reserved.pop(key))
 
     async def _reserve(self, key: str, price: float | None) -> Spent:
         limits = self.limits
         if self.journal is not None:
             return await self.journal.reserve(key, price, limits.max_videos, limits.max_credits)
-        others = [one for other, one in self._reserved.items() if other != key]
-        spent = Spent(
-            videos=len(others), credits=sum(one or 0.0 for one in others), unpriced=others.count(None)
-        )
+        spent = self._spent.without(self._reserved[key]) if key in self._reserved else self._spent
         if spent.fits(price, limits.max_videos, limits.max_credits):
-            self._reserved[key] = price
+            self._reserved[key], self._spent = price, spent.plus(price)
         return spent
 
     async def _price(self, request: Request) -> tuple[float | None, str]:

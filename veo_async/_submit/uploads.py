@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
@@ -56,11 +55,13 @@ class Uploads:
     Passes jobs on once the pictures of their requests have addresses.
 
     Attributes:
+        wall: the local clock, in Unix seconds.
         go_on: takes a job whose pictures have addresses.
     """
 
     uploader: Uploader | None
     journal: AnyJournal | None
+    wall: Callable[[], float]
     go_on: Callable[[Submission], None] = field(init=False)
     _addresses: dict[str, str] = field(init=False, factory=dict)  # by the names of the pictures
     _waiting: asyncio.Queue[Submission] = field(init=False, factory=asyncio.Queue)
@@ -129,7 +130,7 @@ class Uploads:
                 if image not in self._addresses:
                     address = await self._upload(image)
                     if self.journal is not None:
-                        await self.journal.note_upload(image, address, time.time())
+                        await self.journal.note_upload(image, address, self.wall())
                     self._addresses[image] = address
         finally:
             self._locks.pop(image, None)
