@@ -393,6 +393,28 @@ def test_a_dry_run_buys_nothing(server: Served) -> None:
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--max-videos", "2"), "the budget of 2 videos is spent: as many were bought, or may have been"),
+        (
+            ("--max-credits", "1.5"),
+            "0.65 credits do not fit into the budget of 1.5: 1.3 are spent, or may be",
+        ),
+    ],
+)
+def test_a_budget_is_for_all_runs_together(server: Served, option: tuple[str, str], words: str) -> None:
+    """What does not fit is not bought, by the next run neither; a larger budget lets it go on."""
+    before = server.core.accepted
+    for _ in range(2):
+        result = batch(server, *option)
+        assert (1, before + 2, 2) == (result.status, server.core.accepted, len(videos()))
+        assert words in " ".join(result.err.split())
+        assert "Raise --max-videos or --max-credits" in result.err
+    assert 0 == batch(server, option[0], "3").status
+    assert before + 3 == server.core.accepted
+
+
 def test_a_dry_run_knows_what_was_bought() -> None:
     """What the journal or the manifest knows is not counted, save what failed and would be retried."""
     told: list[Any] = []

@@ -167,7 +167,7 @@ class VeoSession(ShortMethods):
             self._engine.submitters.callback_url = self._callback_url
             await self._engine.start()
         except BaseException as error:
-            await transport.close()
+            await self._close_connections(transport)
             await self._close_journal(error)
             raise
         return self
@@ -195,11 +195,16 @@ class VeoSession(ShortMethods):
             await engine.close()
         finally:
             try:
-                await engine.transport.close()
-                if self._platform is not None:
-                    await self._platform.close()
+                await self._close_connections(engine.transport)
             finally:
                 await self._close_journal(error)
+
+    async def _close_connections(self, transport: Transport) -> None:
+        try:
+            await transport.close()
+        finally:
+            if self._platform is not None:
+                await self._platform.close()
 
     async def _close_journal(self, error: BaseException | None) -> None:
         try:
