@@ -101,7 +101,7 @@ def hurried(
 
     monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", server.token)
     monkeypatch.setenv("ACEDATACLOUD_API_BASE_URL", server.url)
-    monkeypatch.setenv("ACEDATACLOUD_PLATFORM_TOKEN", server.account_token)
+    monkeypatch.setenv("ACEDATACLOUD_PLATFORM_TOKEN", f"platform-{server.token}")
     monkeypatch.setenv("ACEDATACLOUD_PLATFORM_BASE_URL", server.url)
     picture(tmp_path)
     monkeypatch.setattr(veo_async, "VeoSession", make)

@@ -9,9 +9,10 @@ import asyncio
 import psycopg
 import pytest
 
+from tests.platform.pictures import JPEG
 from tests.postgres.server import Postgres, do
 from tests.worker.stage import requests, until
-from veo_async import ConfigurationError, InvalidRequest, JournalError, KeyConflict, TextToVideo
+from veo_async import ConfigurationError, ImageToVideo, InvalidRequest, JournalError, KeyConflict, TextToVideo
 from veo_async.worker import enqueue, enqueue_blocking, enqueue_many
 from veo_async.worker.database import DATABASE
 
@@ -114,3 +115,10 @@ async def test_a_database_without_a_queue_names_the_command(
     monkeypatch.delenv(DATABASE, raising=False)
     with pytest.raises(ConfigurationError, match=DATABASE):
         await enqueue(WHALE, key="whale")
+
+
+async def test_a_picture_of_this_machine_is_not_enqueued(database: str) -> None:
+    """The worker that gets the request may be on another machine."""
+    with pytest.raises(InvalidRequest, match="put it on the web and pass its https address"):
+        await enqueue(ImageToVideo("she turns", [JPEG]), key="k", database=database)
+    assert [] == keys(database)

@@ -52,8 +52,8 @@ def command() -> None:
     """
     Videos from Google's Veo on Ace Data Cloud.
 
-    Progress goes to stderr, results to stdout. Exit status: 0 success, 1 something failed, 2 bad input,
-    130 interrupted. The token is read from ACEDATACLOUD_API_TOKEN.
+    Progress goes to stderr, results to stdout. Exit status: 0 success, 1 failure, 2 bad input, 130 interrupted.
+    The token is in ACEDATACLOUD_API_TOKEN.
     """
 
 

@@ -14,6 +14,7 @@ from psycopg.rows import tuple_row
 
 from .. import InvalidRequest, Request
 from .._api.journal_text import dump_request
+from .._api.local_images import is_name
 from .._journal.postgres_rows import digest, stored
 from .._journal.postgres_schema import named
 from .database import address_of, connected, explaining, key_conflict
@@ -55,7 +56,7 @@ async def enqueue(
 
     Raises:
         ConfigurationError: there is no database.
-        InvalidRequest: `to` leads out of the worker's directory.
+        InvalidRequest: `to` leads out of the worker's directory, or an image is a picture of this machine.
         JournalError: the database cannot be reached, or lacks the tables.
         KeyConflict: the key belongs to a different request.
     """
@@ -162,6 +163,10 @@ def _delivery(key: str, request: Request, to: str | None, then: str | None) -> D
         raise InvalidRequest("key must be a string that is not empty")
     if to is not None:
         _check_inside(to)
+    if any(map(is_name, getattr(request, "image_urls", ()))):
+        raise InvalidRequest(
+            "a worker has no picture of this machine: put it on the web and pass its https address"
+        )
     return delivery(key, dump_request(request), to=to, then=then)
 
 
