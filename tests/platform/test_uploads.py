@@ -118,6 +118,18 @@ def test_equal_contents_are_uploaded_once(tmp_path: Path) -> None:
     assert pictures == sorted(bucket.received)
 
 
+async def test_an_upload_tells_how_far_it_is(sim: Simulator) -> None:
+    """In bytes, piece by piece, up to the whole."""
+    told: list[tuple[int, int]] = []
+    content = JPEG + bytes(500_000)
+    async with platform(sim, progress=lambda done, total: told.append((done, total))) as account:
+        await account.upload(content)
+    assert (len(content), len(content)) == told[-1]
+    assert 2 <= len(told)
+    assert sorted(told) == told
+    assert [content] == uploads(sim)
+
+
 async def test_the_url_field_of_an_answer_counts_too(tmp_path: Path) -> None:
     """An answer may name the address `url`."""
     async with Simulator(Settings(speed=SPEED, upload_field="url")) as sim:

@@ -22,7 +22,7 @@ from .._session.credentials import PLATFORM, base_url_from, check_token
 from .._submit.uploads import Uploader
 from ..errors import PlatformError
 from .answers import Balance, Ledger, address_of, balances_in
-from .connection import VARIABLE, Connection
+from .connection import VARIABLE, Connection, Progress
 from .ledger import APIS, read_ledger
 from .prices import price_in, rows_of
 
@@ -67,6 +67,7 @@ class AccountPlatform:
         base_url: falls back to `ACEDATACLOUD_PLATFORM_BASE_URL`, then to the public address.
         uploader: uploads pictures elsewhere, such as into a bucket of one's own; then no account token is needed.
         retry: how long to wait before an attempt that failed is repeated.
+        progress: called, while a picture is uploaded, with the bytes sent and in total; up to four may be under way.
 
     Raises:
         ConfigurationError: the token or the base URL cannot be used.
@@ -76,12 +77,13 @@ class AccountPlatform:
     _base_url: str = field(alias="base_url", default=None, converter=_base_url_from, kw_only=True)
     _uploader: Uploader | None = field(alias="uploader", default=None, kw_only=True)
     _retry: RetryPolicy = field(alias="retry", factory=RetryPolicy, kw_only=True)
+    _progress: Progress | None = field(alias="progress", default=None, kw_only=True)
     _connection: Connection = field(init=False)
     _lists: dict[str, _List] = field(init=False, factory=dict)  # price lists, by their endpoints
     _lock: asyncio.Lock = field(init=False, factory=asyncio.Lock)
 
     def __attrs_post_init__(self) -> None:
-        self._connection = Connection(self._base_url, self._token, self._retry)
+        self._connection = Connection(self._base_url, self._token, self._retry, self._progress)
 
     def __repr__(self) -> str:
         return f"<AccountPlatform {self._base_url}>"

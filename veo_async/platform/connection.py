@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import aiohttp
 from attrs import define, field
@@ -19,7 +19,9 @@ from .._http.redaction import Secret
 from .._policies import RetryPolicy
 from ..errors import PlatformError, ProtocolError, TransportError
 
-__all__ = ["Connection", "NO_TOKEN"]
+__all__ = ["NO_TOKEN", "Connection", "Progress"]
+
+Progress: TypeAlias = Callable[[int, int], object]
 
 VARIABLE: Final = "ACEDATACLOUD_PLATFORM_TOKEN"  # [C] what the vendor's own tools read
 NO_TOKEN: Final = (
@@ -50,11 +52,13 @@ class Connection:
     Attributes:
         base_url: the host's address, without a slash at its end.
         token: the account token, or None.
+        progress: called with the bytes sent and in total of the file that is uploaded, or None.
     """
 
     base_url: str
     token: str | None = field(repr=False)
     retry: RetryPolicy
+    progress: Progress | None = None
     _secret: Secret = field(init=False, repr=False)
     _http: aiohttp.ClientSession | None = field(init=False, default=None, repr=False)
 
@@ -131,7 +135,7 @@ class Connection:
                 method,
                 url,
                 params=query,
-                data=None if file is None else _form(*file),
+                data=None if file is None else _form(*file, self.progress),
                 headers=headers,
                 allow_redirects=False,  # the token is for this host only
             ) as response:
@@ -165,9 +169,25 @@ def _is_passing(error: PlatformError) -> bool:
     return error.status is None or error.status == 429 or error.status >= 500
 
 
-def _form(content: bytes, name: str, media_type: str) -> aiohttp.FormData:
+class _Counted(io.BytesIO):
+    """
+    A file's contents, which tell how far they were read: aiohttp reads them piece by piece, as it sends them.
+    """
+
+    def __init__(self, content: bytes, progress: Progress | None) -> None:
+        super().__init__(content)
+        self._progress, self._total = progress, len(content)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        if piece and self._progress is not None:
+            self._progress(self.tell(), self._total)
+        return piece
+
+
+def _form(content: bytes, name: str, media_type: str, progress: Progress | None) -> aiohttp.FormData:
     form = aiohttp.FormData()
-    form.add_field("file", io.BytesIO(content), filename=name, content_type=media_type)  # read piece by piece
+    form.add_field("file", _Counted(content, progress), filename=name, content_type=media_type)
     return form
 
 
