@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import cattrs
@@ -70,6 +71,20 @@ def encode(request: Request) -> dict[str, Any]:
 # --- incoming bytes ------------------------------------------------------------------------------------
 
 
+def _quick_parser() -> Callable[[bytes], Any] | None:
+    """
+    Return msgspec's parser, if the extra `speed` is installed.
+    """
+    try:
+        from msgspec.json import decode as parse  # noqa: PLC0415
+    except ImportError:
+        return None
+    return parse
+
+
+_quickly: Final = _quick_parser()
+
+
 def decode(body: bytes, *, any_depth: bool = False) -> Any:
     """
     Read a reply's JSON.
@@ -83,7 +98,7 @@ def decode(body: bytes, *, any_depth: bool = False) -> Any:
     if not body.strip():
         raise ProtocolError("the reply is empty")
     try:
-        data = json.loads(body.removeprefix(BOM_UTF8).decode())
+        data = _parsed(body.removeprefix(BOM_UTF8))
     except RecursionError:
         raise ProtocolError("the reply is nested too deep") from None
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or a number with thousands of digits
@@ -92,6 +107,16 @@ def decode(body: bytes, *, any_depth: bool = False) -> Any:
     if opened > MAX_DEPTH and deeper_than(data, MAX_DEPTH):
         raise ProtocolError("the reply is nested too deep")
     return data
+
+
+def _parsed(body: bytes) -> Any:
+    """
+    Parse JSON, with msgspec if it is there; whatever that refuses, such as NaN, is left to `json`: both read alike.
+    """
+    if _quickly is not None:
+        with suppress(Exception):
+            return _quickly(body)
+    return json.loads(body.decode())
 
 
 def deeper_than(data: object, levels: int) -> bool:
