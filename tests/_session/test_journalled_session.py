@@ -490,6 +490,29 @@ async def test_a_deadline_settles_the_handle_not_the_key(path: Path) -> None:
 
 
 @in_virtual_time
+@pytest.mark.parametrize(("takes", "waits", "late"), [(5000.0, 1700.0, True), (1600.0, 3000.0, False)])
+async def test_a_deadline_runs_from_acceptance_also_after_a_restart(
+    path: Path, takes: float, waits: float, late: bool
+) -> None:
+    """
+    What still runs ends with the deadline that it began with; what has ended meanwhile is a result, however late.
+    """
+    world = ten_seconds()
+    world.core.next_durations.append(takes)
+    async with journalled(world, path) as veo:
+        await veo.submit(whale(), key="k").accepted()
+    await asyncio.sleep(waits)
+    async with journalled(world, path) as veo:
+        began_at = asyncio.get_running_loop().time()
+        (job,) = await veo.resume()
+        assert (JobState.STOPPED if late else JobState.SUCCEEDED) is await ended(job)
+        assert isinstance(job.exception(), JobTimedOut) is late
+        assert (
+            asyncio.get_running_loop().time() - began_at < 150.0
+        )  # far less than the deadline of half an hour
+
+
+@in_virtual_time
 async def test_an_abandoned_job_can_be_resumed_if_it_was_sent(path: Path) -> None:
     """
     Abandoned when accepted: `resume` takes it up. Abandoned in the queue: it is gone.

@@ -49,6 +49,9 @@ class Acceptance:
     attempt_log: AttemptLog
     reconciler: Reconciler
     polling: PollPolicy
+    _ages: dict[str, float] = field(
+        init=False, factory=dict
+    )  # of tasks that were taken up, until they are looked at
     _unchecked: set[str] = field(init=False, factory=set)  # accepted tasks not yet shown with a mark
 
     # --- an answer, or a record, names a task -----------------------------------------------------------
@@ -118,14 +121,29 @@ class Acceptance:
 
     # --- a job has a task -------------------------------------------------------------------------------
 
-    def take_up(self, job: Job, task_id: str, trace_id: str | None = None) -> None:
+    def take_up(self, job: Job, task_id: str, trace_id: str | None = None, *, age: float = 0.0) -> None:
         """
-        Track a task that was accepted some time ago; its deadline counts from now.
+        Track a task that was accepted some time ago.
+
+        Args:
+            age: the seconds since it was accepted. They count towards its deadline once it was looked at: what has
+                ended meanwhile is not late.
         """
         self.lane.gate.entered()
         if job.request is not None:
             self._unchecked.add(task_id)  # an earlier session may have ended before it saw a record
         self.track(job, task_id, trace_id, found=True)
+        if age and self.registry.by_task.get(task_id) is job:
+            self._ages[task_id] = age
+
+    def looked(self, task_ids: Iterable[str]) -> None:
+        """
+        Bring the deadlines of tasks forward that were taken up, and have been looked at now.
+        """
+        for task_id in self._ages.keys() & task_ids if self._ages else ():
+            age, job = self._ages.pop(task_id), self.registry.by_task.get(task_id)
+            if job is not None:
+                self._watch(job, task_id, found=True, age=age)
 
     def track(self, job: Job, task_id: str, trace_id: str | None, *, found: bool) -> None:
         """
@@ -143,9 +161,11 @@ class Acceptance:
         if other is not None:  # it only waits: the job that bought the task writes the outcome down
             job.add_done_callback(lambda settled: self._share(settled, other))
 
-    def _watch(self, job: Job, task_id: str, *, found: bool) -> None:
+    def _watch(self, job: Job, task_id: str, *, found: bool, age: float = 0.0) -> None:
         now = self.lane.now()
         patience = self.polling.deadline if job.timeout is None else job.timeout
+        if patience is not None and age:  # the look that is being read may settle it
+            patience = max(patience - age, self.polling.interval)
         self.registry.by_task[task_id] = job
         self.tracker.watch(
             task_id,

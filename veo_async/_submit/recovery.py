@@ -76,7 +76,8 @@ class Resumption:
             job.task_id = entry.task_id
             self.outcomes.settle(job, read_outcome(entry.outcome, request))
         elif entry.task_id is not None:
-            self.acceptance.take_up(job, entry.task_id, entry.trace_id)
+            age = 0.0 if entry.accepted_at is None else self.http.clock.wall() - entry.accepted_at
+            self.acceptance.take_up(job, entry.task_id, entry.trace_id, age=max(0.0, age))
         elif still_open:
             self._reopen(submission, still_open[-1])
         else:
