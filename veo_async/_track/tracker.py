@@ -195,7 +195,7 @@ class Tracker:
             await self._end([*late, *gone])
 
     def _timed_out(self, task_id: str) -> JobTimedOut:
-        words = "past the deadline; the task goes on: its key, resume() or attach() takes it up again"
+        words = "past the deadline; the task goes on: attach() waits anew, and its key or resume() looks once more"
         if task_id in self._linkless:
             words = (
                 "past the deadline: the task succeeded and is billed, but has no usable link yet;"
