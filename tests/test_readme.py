@@ -299,8 +299,10 @@ def _command_lines() -> list[str]:
 def test_each_command_is_understood(line: str) -> None:
     """The command takes the arguments that the README gives it."""
     _, name, *arguments = shlex.split(line)
-    chosen = command.commands[name]
-    with chosen.make_context(name, arguments, parent=click.Context(command)) as context:
+    parent = click.Context(command)
+    chosen = command.get_command(parent, name)
+    assert chosen
+    with chosen.make_context(name, arguments, parent=parent) as context:
         assert name == context.info_name
 
 

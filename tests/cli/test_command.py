@@ -5,6 +5,7 @@ The command as a whole: its help, its table, its words, and what it needs.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,8 +31,18 @@ from ..terminal import invoke
 _WITHOUT_EXTRA = """
 import sys
 sys.modules["click"] = None  # as good as not installed
+sys.argv = ["veo-async", "demo", "--help"]
 from veo_async.cli import main
 main()
+"""
+_LOADED = """
+import sys
+from veo_async.cli import main
+sys.argv = ["veo-async", *{arguments!r}]
+try:
+    main()
+finally:
+    print(sorted({{"aiohttp", "rich", "veo_async._surface"}} & set(sys.modules)), file=sys.stderr)
 """
 
 
@@ -59,6 +71,21 @@ def test_help_fits_on_a_screen(name: str) -> None:
     assert 40 >= len(lines)
 
 
+@pytest.mark.parametrize("name", command.commands)
+def test_the_group_knows_its_commands_without_loading_them(name: str) -> None:
+    """What stands for a command until it is called has its name and its short help."""
+    found = command.get_command(click.Context(command), name)
+    assert found
+    assert (name, found.short_help) == (found.name, command.commands[name].short_help)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["models", "--json"], ["completion", "zsh"]])
+def test_what_needs_no_session_loads_none(arguments: list[str]) -> None:
+    """Help, the table of models and completion load neither aiohttp nor rich, nor the library."""
+    done = _run(_LOADED.format(arguments=arguments))
+    assert (0, "[]\n") == (done.returncode, done.stderr)
+
+
 def test_no_command_is_a_usage_error() -> None:
     """Without a command there is the help, and the exit status for bad input."""
     result = invoke()
@@ -73,9 +100,10 @@ def test_an_unknown_option_is_a_usage_error() -> None:
     assert "--colour" in result.err
 
 
-def test_without_the_extra_it_says_how_to_get_it() -> None:
-    """A plain install has no click: one sentence says what to install, with no traceback."""
-    done = _run(_WITHOUT_EXTRA)
+@pytest.mark.parametrize("package", ["click", "rich"])
+def test_without_the_extra_it_says_how_to_get_it(package: str) -> None:
+    """A plain install has neither click nor rich: one sentence says what to install, with no traceback."""
+    done = _run(_WITHOUT_EXTRA.replace("click", package))
     assert 1 == done.returncode
     assert ["veo-async: this command needs two more packages: pip install 'veo-async[cli]'"] == (
         done.stderr.splitlines()
@@ -120,6 +148,15 @@ def test_the_table_of_models_is_readable_in_80_columns() -> None:
         assert " ".join(model.resolutions) in row
     words = "Each of veo2, veo2-fast may be refused: the newest documents retired it"
     assert words in " ".join(result.out.split())
+
+
+def test_the_models_as_json() -> None:
+    """With --json there is an object per model, with all that the table knows of it."""
+    told = {row["name"]: row for row in map(json.loads, invoke("models", "--json").out.splitlines())}
+    assert [*MODELS] == [*told]
+    for name, model in MODELS.items():
+        assert {str(count): words for count, words in model.images.items()} == told[name]["images"]
+        assert ([*model.resolutions], model.retired) == (told[name]["resolutions"], told[name]["retired"])
 
 
 # --- words -----------------------------------------------------------------------------------------------

@@ -368,3 +368,23 @@ def test_bash_understands_the_script(tmp_path: Path) -> None:
     except FileNotFoundError:
         pytest.skip("there is no bash on this machine")
     assert (0, b"") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("li", {"list", "listen"}),
+        ("--v", {"--version"}),
+        ("upsample --t", {"--to", "--timeout"}),
+        ("queue pr", {"prune"}),
+    ],
+)
+def test_commands_and_their_options_are_completed(typed: str, expected: set[str]) -> None:
+    """A shell that asks is told the names that begin with what was typed, of commands within commands, too."""
+    words = f"veo-async {typed}"
+    asked = {
+        "_VEO_ASYNC_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    assert expected == {line.partition(",")[2] for line in invoke(environment=asked).out.splitlines()}

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import click
 
 __all__ = ["main"]
 
@@ -22,12 +25,17 @@ def main() -> None:
     """
     try:
         from .group import command  # noqa: PLC0415 - so that missing packages can be reported
+
+        _run(command)
     except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
+        if str(error.name).partition(".")[0] not in EXTRA:
             raise
         sys.exit("veo-async: this command needs two more packages: pip install 'veo-async[cli]'")
     except KeyboardInterrupt:  # while the packages were loading
         sys.exit(INTERRUPTED)
+
+
+def _run(command: click.Command) -> None:
     before = signal.getsignal(signal.SIGINT)
     if callable(before):  # a shell lets background processes ignore it
         signal.signal(signal.SIGINT, _leave)  # an event loop has its own handler

@@ -27,7 +27,7 @@ from ..options import checked, submitting
 from ..words import READ_AS
 from .generate import order
 
-__all__ = ["REWORKING"]
+__all__ = ["extend", "get_1080p", "insert", "remove", "reshoot", "upsample"]
 
 HEXADECIMAL: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -150,6 +150,3 @@ def remove(video_id: str, image_mask: str, **options: Any) -> None:
     Take something out of an earlier video. (The API is said to have retired this in 2026.)
     """
     _order(RemoveObject, video_id, image_mask, options=options)
-
-
-REWORKING: Final = (get_1080p, upsample, extend, reshoot, insert, remove)
