@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from .. import __version__
+from .environment import read_env_file
 
 __all__ = ["command"]
 
@@ -47,6 +48,7 @@ _SECTIONS: Final = {
         "completion": ("completion:completion", "Print what completes commands in your shell."),
     },
 }
+_WITHOUT_SETTINGS: Final = frozenset({"demo", "models", "simulate", "listen", "completion"})
 _PLACES: Final = {name: place for rows in _SECTIONS.values() for name, (place, _) in rows.items()}
 
 
@@ -86,10 +88,13 @@ class _Sections(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, package_name="veo-async", message="%(prog)s %(version)s")
-def command() -> None:
+@click.pass_context
+def command(context: click.Context) -> None:
     """
     Videos from Google's Veo on Ace Data Cloud.
 
     Progress goes to stderr, results to stdout. Exit status: 0 success, 1 failure, 2 bad input, 130 interrupted.
-    The token is in ACEDATACLOUD_API_TOKEN.
+    The token is in ACEDATACLOUD_API_TOKEN, in the environment or in a file .env here.
     """
+    if context.invoked_subcommand not in _WITHOUT_SETTINGS:
+        context.obj = read_env_file()
