@@ -43,6 +43,7 @@ _SECTIONS: Final = {
         "models": ("models:models", "Show the table of models."),
         "balance": ("balance:balance", "Tell the credits that the account has left."),
         "audit": ("audit:audit", "Compare journals and files with what was paid."),
+        "doctor": ("doctor:doctor", "Check the settings, and whether the API answers."),
         "simulate": ("simulate:simulate", "Serve the API on this machine: no key, no cost."),
         "listen": ("listen:listen", "Print callbacks as they come, for setting things up."),
         "completion": ("completion:completion", "Print what completes commands in your shell."),
@@ -91,10 +92,8 @@ class _Sections(click.Group):
 @click.pass_context
 def command(context: click.Context) -> None:
     """
-    Videos from Google's Veo on Ace Data Cloud.
-
-    Progress goes to stderr, results to stdout. Exit status: 0 success, 1 failure, 2 bad input, 130 interrupted.
-    The token is in ACEDATACLOUD_API_TOKEN, in the environment or in a file .env here.
+    Videos from Google's Veo on Ace Data Cloud. Results go to stdout. Exit status: 0 success, 1 failure, 2 bad input,
+    130 interrupted. The token is read from ACEDATACLOUD_API_TOKEN, also in a file .env.
     """
     if context.invoked_subcommand not in _WITHOUT_SETTINGS:
         context.obj = read_env_file()

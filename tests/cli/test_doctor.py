@@ -1,0 +1,112 @@
+"""
+What `veo-async doctor` tells about the settings and the API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+import veo_async
+from veo_async import RetryPolicy
+from veo_async.cli.commands import doctor
+
+from ..terminal import Served, invoke, served
+
+TOKEN, ADDRESS = "ACEDATACLOUD_API_TOKEN", "ACEDATACLOUD_API_BASE_URL"
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with served() as simulator:
+        yield simulator
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def found(*arguments: str, status: int, **environment: str) -> dict[str, dict[str, Any]]:
+    """
+    Have the command look, check its exit status, and return its findings by name.
+    """
+    result = invoke("doctor", "--json", *arguments, environment=environment)
+    told = json.loads(result.out)
+    assert (status, status == 0) == (result.status, told["ok"])
+    return {one["name"]: one for one in told["findings"]}
+
+
+def test_all_is_well(server: Served) -> None:
+    """Versions, settings and the API's answer are told in a line each; a free question is asked, and nothing bought."""
+    result = invoke("doctor", environment=server.environment)
+    names = [line.split()[0] for line in result.out.splitlines()]
+    assert (0, ["veo-async", "Python", "aiohttp", "token", "address", "api"]) == (result.status, names)
+    told = found(status=0, **server.environment)
+    versions = [veo_async.__version__, aiohttp.__version__, "answers, and takes the token"]
+    assert versions == [told[name]["found"] for name in ("veo-async", "aiohttp", "api")]
+    assert "set, 15 characters" == told["token"]["found"]
+    assert (server.url, "the environment") == (told["address"]["found"], told["address"]["source"])
+    assert 0 == server.core.accepted
+
+
+def test_settings_tell_where_they_come_from(server: Served) -> None:
+    """An option comes before the environment, the environment before the file, and all before what is built in."""
+    Path(".env").write_text(f"{TOKEN}={server.environment[TOKEN]}\n{ADDRESS}={NOWHERE}\n")
+    flag = found("--base-url", server.url, status=0)
+    assert [".env", "--base-url"] == [flag[name]["source"] for name in ("token", "address")]
+    environment = found(status=0, **{ADDRESS: server.url})
+    assert [".env", "the environment"] == [environment[name]["source"] for name in ("token", "address")]
+    Path(".env").unlink()
+    nothing = found(status=1)["address"]
+    assert ("https://api.acedata.cloud", None) == (nothing["found"], nothing["source"])
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        ("", "no token: set ACEDATACLOUD_API_TOKEN"),
+        ("platform-0123456789", "an account token, which only the platform takes"),
+        ("with a space", "holds a space, a line break or another character"),
+    ],
+)
+def test_a_token_that_cannot_be_the_apis_is_not_sent(server: Served, token: str, words: str) -> None:
+    """What is wrong with it is told without it, and the API is not asked."""
+    before = server.core.requests.total()
+    told = found(status=1, **(server.environment | {TOKEN: token}))
+    assert words in told["token"]["problem"]
+    assert ("not asked", before) == (told["api"]["found"], server.core.requests.total())
+    assert not token or token not in json.dumps(told)
+
+
+def test_an_address_that_cannot_be_used(server: Served) -> None:
+    """It is not asked, and the reason is told without what may be secret in it."""
+    told = found("--base-url", "https://me:secret@example.com", status=1, **server.environment)
+    assert "must hold a host and a path only" in told["address"]["problem"]
+    assert ("not asked", False) == (told["api"]["found"], "secret" in json.dumps(told))
+
+
+def test_a_token_that_the_api_refuses(server: Served) -> None:
+    """The API's words are told, and what to do."""
+    result = invoke("doctor", environment=server.environment | {TOKEN: "someone-elses"})
+    assert 1 == result.status
+    assert "WRONG: invalid_token: " in result.out
+    assert "Check the token in ACEDATACLOUD_API_TOKEN" in result.out
+
+
+@pytest.mark.parametrize(
+    ("longest", "words"), [(60.0, "failed: "), (1e-9, "there was no good answer in 1e-09 seconds")]
+)
+def test_an_api_that_does_not_answer(
+    server: Served, monkeypatch: pytest.MonkeyPatch, longest: float, words: str
+) -> None:
+    """Where nobody answers, the cause is told if it is known, and nobody waits for long."""
+    monkeypatch.setattr(doctor, "LONGEST", longest)
+    monkeypatch.setattr(doctor, "IMPATIENT", RetryPolicy().scaled(0.001))
+    assert words in found(status=1, **(server.environment | {ADDRESS: NOWHERE}))["api"]["problem"]

@@ -1,0 +1,149 @@
+"""
+`veo-async doctor`: tells which settings are in use and where they come from, and whether the API answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from contextlib import aclosing
+from platform import python_version
+from typing import Final
+
+import aiohttp
+import click
+from attrs import asdict, frozen
+
+from ... import Limits, RetryPolicy, VeoSession, __version__
+from ..._session.credentials import base_url_from, token_from
+from ...errors import ConfigurationError, VeoError
+from ..advice import lines
+from ..ending import FAILED, FINE, NO_TOKEN, run
+from ..environment import ADDRESS, ENV_FILE, TOKEN
+from ..words import plural, printable
+
+__all__ = ["doctor"]
+
+ACCOUNT_TOKEN: Final = "platform-"  # what such a token begins with
+WRONG_KIND: Final = (
+    "this is an account token, which only the platform takes: the API takes a generation key, which is made at"
+    " https://platform.acedata.cloud"
+)
+LONGEST: Final = 15.0  # seconds to wait for the API
+IMPATIENT: Final = RetryPolicy(first=0.1, max_delay=0.5)  # somebody is waiting for the answer
+NAME_WIDTH: Final = 11
+
+
+@frozen(kw_only=True)
+class Finding:
+    """
+    One thing that was looked at.
+
+    Attributes:
+        name: what was looked at.
+        found: what was found; of the token, its length alone.
+        source: the option, the environment or the file that sets it; None for what nobody sets.
+        problem: what is wrong, and what to do about it, or None.
+    """
+
+    name: str
+    found: str
+    source: str | None = None
+    problem: str | None = None
+
+
+@click.command(short_help="Check the settings, and whether the API answers.")
+@click.option("--base-url", metavar="URL", help="Another address of the API.")
+@click.option("--json", "as_json", is_flag=True, help="Write what was found as a JSON object.")
+@click.pass_obj
+def doctor(from_file: Sequence[str] | None, *, base_url: str | None, as_json: bool) -> None:
+    """
+    Tell which token and which address are in use and where they come from, and ask the API a question that is free.
+
+    The token itself is never shown, and it is sent only if it can be one of the API. Exit status: 0 if all is well,
+    1 if something is wrong.
+    """
+    run(_examine(base_url, from_file or (), as_json=as_json))
+
+
+async def _examine(base_url: str | None, from_file: Sequence[str], *, as_json: bool) -> int:
+    settings = [_token(from_file), _address(base_url, from_file)]
+    may_ask = not any(one.problem for one in settings)
+    findings = [
+        *_versions(),
+        *settings,
+        await _api(base_url) if may_ask else Finding(name="api", found="not asked"),
+    ]
+    ok = not any(one.problem for one in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": ok, "findings": [asdict(one) for one in findings]}))
+    else:
+        _show(findings)
+    return FINE if ok else FAILED
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    for one in findings:
+        source = f", from {one.source}" if one.source else ""
+        click.echo(f"{one.name:<{NAME_WIDTH}}{printable(one.found)}{source}")
+        if one.problem:
+            click.echo(f"{'':<{NAME_WIDTH}}WRONG: {printable(one.problem)}")
+
+
+def _versions() -> list[Finding]:
+    versions = {"veo-async": __version__, "Python": python_version(), "aiohttp": aiohttp.__version__}
+    return [Finding(name=name, found=version) for name, version in versions.items()]
+
+
+def _token(from_file: Sequence[str]) -> Finding:
+    token = os.environ.get(TOKEN)
+    if not token:
+        return Finding(name="token", found="none", problem=NO_TOKEN)
+    found = f"set, {plural(len(token), 'character')}"
+    return Finding(name="token", found=found, source=_source(TOKEN, from_file), problem=_problem_with(token))
+
+
+def _problem_with(token: str) -> str | None:
+    if token.startswith(ACCOUNT_TOKEN):
+        return WRONG_KIND
+    try:
+        token_from(token)
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
+def _address(base_url: str | None, from_file: Sequence[str]) -> Finding:
+    source = "--base-url" if base_url else _source(ADDRESS, from_file)
+    try:
+        return Finding(name="address", found=base_url_from(base_url), source=source)
+    except ConfigurationError as error:
+        return Finding(name="address", found="cannot be used", source=source, problem=str(error))
+
+
+def _source(name: str, from_file: Sequence[str]) -> str | None:
+    if name in from_file:
+        return ENV_FILE
+    return "the environment" if os.environ.get(name) else None
+
+
+async def _api(base_url: str | None) -> Finding:
+    try:
+        async with asyncio.timeout(LONGEST):
+            await _ask(base_url)
+    except VeoError as error:
+        return Finding(name="api", found="no good answer", problem=". ".join(lines(error)))
+    except TimeoutError:
+        words = f"there was no good answer in {LONGEST:g} seconds: check the network and the address"
+        return Finding(name="api", found="no answer", problem=words)
+    return Finding(name="api", found="answers, and takes the token")
+
+
+async def _ask(base_url: str | None) -> None:
+    limits = Limits(connect=LONGEST / 3, read=LONGEST)
+    session = VeoSession(base_url=base_url, retry=IMPATIENT, limits=limits)
+    async with session as veo, aclosing(veo.list_tasks(limit=1)) as tasks:
+        async for _ in tasks:
+            break
