@@ -4,6 +4,7 @@ What each field of a request may hold.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
@@ -210,9 +211,29 @@ def test_a_choice_is_one_of_those_documented(
     name: str, field: str, choices: tuple[str, ...], value: Any
 ) -> None:
     """Any other value is refused once, with the whole choice in the sentence."""
-    assert (f"{field} must be one of {', '.join(choices)}, not {value!r}",) == violations(
-        lambda: barest(name, **{field: value})
-    )
+    [violation] = violations(lambda: barest(name, **{field: value}))
+    told = violation.partition(": did you mean ")[0]
+    assert f"{field} must be one of {', '.join(choices)}, not {value!r}" == told
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "meant"),
+    [
+        ("motion_type", "FORWRD", "FORWARD"),
+        ("motion_type", "left-to-right", "LEFT_TO_RIGHT"),
+        ("resolution", "1080P", "1080p"),
+        ("resolution", 1080, "1080p"),
+        ("resolution", "8k", None),
+        ("aspect_ratio", "16x9", "16:9"),
+        ("aspect_ratio", "21:9", None),
+    ],
+)
+def test_a_misspelt_choice_is_answered_by_a_question(field: str, value: Any, meant: str | None) -> None:
+    """What looks like one of the choices is asked about; another number is not taken for a misspelling."""
+    name = "Reshoot" if field == "motion_type" else "TextToVideo"
+    [violation] = violations(lambda: barest(name, **{field: value}))
+    question = re.search(r": did you mean (.*)\?$", violation)
+    assert meant == (question and question[1])
 
 
 @pytest.mark.parametrize("name", ["Upsample", "Reshoot"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -111,9 +112,23 @@ def _is_base64(value: str) -> bool:
 def _one_of(*choices: str) -> Callable[[str, object], Iterator[str]]:
     def check(name: str, value: object) -> Iterator[str]:
         if value not in choices:
-            yield f"{name} must be one of {', '.join(choices)}, not {_short(value)}"
+            yield f"{name} must be one of {', '.join(choices)}, not {_short(value)}{_meant(value, choices)}"
 
     return check
+
+
+def _meant(value: object, choices: tuple[str, ...]) -> str:
+    """
+    Ask whether a choice is meant that is spelled alike; its digits must agree, as another number is no misspelling.
+    """
+    typed = _short(value).strip("'").lower()
+    alike = {one.lower(): one for one in choices if _digits(one) == _digits(typed)}
+    near = get_close_matches(typed, alike, n=1)
+    return f": did you mean {alike[near[0]]}?" if near else ""
+
+
+def _digits(text: str) -> str:
+    return "".join(filter(str.isdigit, text))
 
 
 def _short(value: object) -> str:

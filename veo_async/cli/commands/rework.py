@@ -22,9 +22,10 @@ from ... import (
     Upsample,
     VeoSession,
 )
+from ..._api.models import MOTION_TYPES
 from ...errors import JobError
 from ..options import checked, submitting
-from ..words import READ_AS
+from ..words import read_as
 from .generate import order
 
 __all__ = ["extend", "get_1080p", "insert", "remove", "reshoot", "upsample"]
@@ -46,7 +47,7 @@ def _order(kind: type[Request], *values: str, options: dict[str, Any], names: tu
     fields = {name: value for name, value in chosen.items() if value is not None}
     violations: list[str] = []
     request = checked(lambda: kind(*values, **fields), violations)
-    title = f"{READ_AS[kind.__name__]} {values[0]}"
+    title = f"{read_as(kind.__name__, *values[1:])} {values[0]}"
     order(request, violations, title=title, of_task=_only_video_of, **options)
 
 
@@ -109,16 +110,25 @@ def extend(video_id: str, **options: Any) -> None:
     _order(Extend, video_id, names=("prompt", "model", "resolution", "aspect_ratio"), options=options)
 
 
+class _Motion(click.Choice[str]):
+    """
+    Shows the choices where one is missing and in a shell; the request's own rule judges what is given.
+    """
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value.upper()
+
+
 @click.command(short_help="Repeat an earlier video with another camera.")
 @_video_id
-@click.argument("motion")
+@click.argument("motion", metavar="MOTION", type=_Motion(MOTION_TYPES))
 @submitting
 def reshoot(video_id: str, motion: str, **options: Any) -> None:
     """
     Repeat an earlier video with another movement of the camera, such as FORWARD or LEFT_TO_RIGHT.
     (The API is said to have retired this in 2026.)
     """
-    _order(Reshoot, video_id, motion.upper(), options=options)
+    _order(Reshoot, video_id, motion, options=options)
 
 
 @click.command(short_help="Put something into an earlier video.")
