@@ -188,6 +188,14 @@ def test_a_full_text_reads_like_a_sentence() -> None:
     assert "api_error: no luck (task task-1, key order-7, trace trace-1)" == str(_full(JobFailed))
 
 
+def test_no_id_is_told_twice() -> None:
+    """Words that name the task themselves are not followed by it; those that name another one are."""
+    assert "the server knows no task 12" == str(
+        errors.TaskNotFound("the server knows no task 12", task_id="12")
+    )
+    assert "not task 12 (task 1)" == str(errors.TaskNotFound("not task 12", task_id="1"))
+
+
 def test_an_evidence_that_came_later_is_shown() -> None:
     """The key and the id are set once the error reaches its job, and the text follows."""
     error = TransportTimedOut("no answer within 60 seconds")

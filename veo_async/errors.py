@@ -6,6 +6,7 @@ All can be pickled. Once an exception has reached a job, it has `key` and `task_
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -63,8 +64,10 @@ class VeoError(Exception):
         self.task_id = task_id
 
     def __str__(self) -> str:
-        known = [f"{name} {value}" for name, value in self._evidence() if value is not None]
-        return self._said() + (f" ({', '.join(known)})" if known else "")
+        said = self._said()
+        evidence = [f"{name} {value}" for name, value in self._evidence() if value is not None]
+        known = [words for words in evidence if not re.search(rf"{re.escape(words)}(?![\w-])", said)]
+        return said + (f" ({', '.join(known)})" if known else "")
 
     def _said(self) -> str:
         return (str(self.args[0]) if self.args else "") or type(self).__name__
