@@ -15,6 +15,7 @@ from veo_async.cli.environment import read_env_file
 from ..terminal import invoke, served
 
 TOKEN, ADDRESS = "ACEDATACLOUD_API_TOKEN", "ACEDATACLOUD_API_BASE_URL"
+ACCOUNT_TOKEN, PLATFORM = "ACEDATACLOUD_PLATFORM_TOKEN", "ACEDATACLOUD_PLATFORM_BASE_URL"
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in (TOKEN, ADDRESS)})
+        patched.setattr(os, "environ", {k: v for k, v in os.environ.items() if "ACEDATACLOUD" not in k})
         yield
 
 
@@ -34,7 +35,7 @@ def test_a_command_reads_the_file_and_says_so_once() -> None:
         lines = [f"{name}={value}\n" for name, value in server.environment.items()]
         Path(".env").write_text("".join(lines))
         result = invoke("list")
-        note = f"veo-async: note: read from .env: {', '.join(server.environment)}"
+        note = f"veo-async: note: read from .env: {TOKEN}, {ADDRESS}, VEO_ASYNC_SPEED"
         assert (0, [note, "There are no tasks of this account yet."]) == (
             result.status,
             result.err.splitlines(),
@@ -75,15 +76,18 @@ def test_the_environment_comes_first(set_before: str) -> None:
     assert ((), set_before) == (read_env_file(), os.environ[TOKEN])
 
 
-def test_a_directory_cannot_have_a_token_sent_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("token", "address"), [(TOKEN, ADDRESS), (ACCOUNT_TOKEN, PLATFORM)])
+def test_a_directory_cannot_have_a_token_sent_to_it(
+    token: str, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An address in the file counts only with a token in the file: who enters a directory trusts it with nothing."""
-    Path(".env").write_text(f"{ADDRESS}=https://elsewhere.example\n{TOKEN}=another-one\n")
-    os.environ[TOKEN] = "my-own-token"
+    Path(".env").write_text(f"{address}=https://elsewhere.example\n{token}=another-one\n")
+    os.environ[token] = "my-own-token"
     with pytest.raises(SystemExit, match="2"):
         read_env_file()
-    assert ADDRESS not in os.environ
+    assert address not in os.environ
     told = capsys.readouterr().err
-    assert f".env sets {ADDRESS}, but {TOKEN} is set outside of it" in told
+    assert f".env sets {address}, but {token} is set outside of it" in told
     assert not [value for value in ("my-own-token", "another-one", "elsewhere") if value in told]
 
 

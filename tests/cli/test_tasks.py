@@ -258,6 +258,7 @@ def test_an_earlier_video_becomes_another(
     [
         (("upsample", VIDEO, "--to", "8k"), "--to must be one of 1080p, 4k, gif"),
         (("reshoot", VIDEO, "sideways"), "MOTION must be one of STATIONARY"),
+        (("reshoot", VIDEO, "forwrd"), "not 'FORWRD': did you mean FORWARD?"),
         (("extend", VIDEO, "-m", "veo3"), "--model must be one of veo31-fast, veo31"),
         (("1080p", " "), "- ID must not be empty"),
         (("insert", VIDEO, " "), "PROMPT must not be empty"),
@@ -272,6 +273,19 @@ def test_bad_input_is_told_in_the_words_of_the_command(
     result = call(server, *arguments)
     assert (2, before) == (result.status, server.core.requests.total())
     assert words in result.err
+
+
+def test_a_missing_motion_is_told_with_the_choices() -> None:
+    """Who does not know the words is shown all of them."""
+    result = invoke("reshoot", VIDEO)
+    assert (2, True) == (result.status, {"FORWARD", "LEFT_TO_RIGHT"} <= set(re.findall(r"\w+", result.err)))
+
+
+def test_a_gif_is_called_one(server: Served) -> None:
+    """What `upsample` makes is told by its kind."""
+    video_id = made(server)["videos"][0]["id"]
+    result = call(server, "upsample", video_id, "--to", "gif", "-o", "small.gif")
+    assert (0, True) == (result.status, f"a GIF of {video_id}" in result.err)
 
 
 def test_a_tasks_id_stands_for_its_video(server: Served) -> None:
@@ -376,6 +390,7 @@ def test_bash_understands_the_script(tmp_path: Path) -> None:
         ("li", {"list", "listen"}),
         ("--v", {"--version"}),
         ("upsample --t", {"--to", "--timeout"}),
+        ("reshoot v RIGHT", {"RIGHT_TO_LEFT"}),
         ("queue pr", {"prune"}),
     ],
 )

@@ -13,13 +13,15 @@ from typing import Final
 
 import click
 
-__all__ = ["ADDRESS", "ENV_FILE", "TOKEN", "read_env_file"]
+__all__ = ["ACCOUNT_TOKEN", "ADDRESS", "ENV_FILE", "TOKEN", "read_env_file"]
 
 ENV_FILE: Final = ".env"
 TOKEN: Final = "ACEDATACLOUD_API_TOKEN"
 ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
-_NAMES: Final = (TOKEN, ADDRESS, "VEO_ASYNC_SPEED", "VEO_ASYNC_DATABASE")
-_ADDRESS_OF: Final = {TOKEN: ADDRESS}  # where a token is sent
+ACCOUNT_TOKEN: Final = "ACEDATACLOUD_PLATFORM_TOKEN"
+PLATFORM_ADDRESS: Final = "ACEDATACLOUD_PLATFORM_BASE_URL"
+_ADDRESS_OF: Final = {TOKEN: ADDRESS, ACCOUNT_TOKEN: PLATFORM_ADDRESS}  # where a token is sent
+_NAMES: Final = (*_ADDRESS_OF, *_ADDRESS_OF.values(), "VEO_ASYNC_SPEED", "VEO_ASYNC_DATABASE")
 _LINE: Final = re.compile(
     r"""\s* (?:export\s+)? (?P<name>\w+) \s*=\s* (?: "(?P<double>[^"]*)" | '(?P<single>[^']*)' | (?P<bare>[^"'\s\#].*?)? )
         \s* (?:\s\#.*)?""",

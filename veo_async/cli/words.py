@@ -8,7 +8,7 @@ import math
 import unicodedata
 from typing import Final
 
-__all__ = ["READ_AS", "duration", "plural", "printable", "shortened", "size"]
+__all__ = ["READ_AS", "duration", "plural", "printable", "read_as", "shortened", "size"]
 
 READ_AS: Final = {  # what a request of this class makes from an earlier video
     "Get1080p": "1080p of",
@@ -21,6 +21,16 @@ READ_AS: Final = {  # what a request of this class makes from an earlier video
 _KIB: Final = 1024
 _CONTROLS: Final = frozenset({"Cc", "Cs"})  # control characters; surrogates, which cannot be encoded
 _BIDI_CONTROLS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def read_as(kind: str, target: object = None) -> str:
+    """
+    Say what a request of a class makes from an earlier video, such as `a larger version of`.
+
+    Args:
+        target: what to enlarge it to, or to make of it; of an `Upsample` only.
+    """
+    return "a GIF of" if (kind, target) == ("Upsample", "gif") else READ_AS[kind]
 
 
 def printable(text: str) -> str:

@@ -59,6 +59,7 @@ _OWN: Final = ("kind", "key", "file")  # what a line may set besides the fields 
 _BOOLEANS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _TAKEN: Final = frozenset({"index.html", "manifest.jsonl", "journal.db"})  # the batch's own files
 
+_JSON_LINE: Final = 'a line must be an object such as {"prompt": "a whale"}, or a prompt in double quotes'
 NAMED: Final = 3  # line numbers in a caution; further lines are only counted
 KEY_LENGTH: Final = 16  # hexadecimal digits: 64 bits, more than enough to tell the lines of a batch apart
 SLUG_LENGTH: Final = 48  # characters of a prompt in a file's name
@@ -120,14 +121,18 @@ def _json_lines(text: str) -> Iterator[_Line]:
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield number, _Fault(f"not JSON: {error}")
+            yield number, _Fault(f"{_JSON_LINE}; this is not JSON: {_in_one_line(error)}")
             continue
         if isinstance(fields, dict):
             yield number, {name: value for name, value in fields.items() if value is not None}
         elif isinstance(fields, str):
             yield number, {"prompt": fields}
         else:
-            yield number, _Fault("neither a JSON object nor a string")
+            yield number, _Fault(f"{_JSON_LINE}; this is neither")
+
+
+def _in_one_line(error: Exception) -> str:
+    return re.sub(r"line 1 (column \d+) \(char \d+\)$", r"\1", str(error))
 
 
 def _csv_lines(text: str) -> Iterator[_Line]:

@@ -46,7 +46,7 @@ from ..display.records import entry_of, record_of
 from ..ending import listening
 from ..fetch import ON_THE_WAY, STOPPING
 from ..options import numbered
-from ..words import READ_AS, plural, shortened
+from ..words import READ_AS, plural, read_as, shortened
 from .input import Item, fields_of
 from .manifest import Manifest
 from .receipts import digest_of, write_receipt
@@ -381,7 +381,7 @@ def title_of(item: Item) -> str:
     """
     fields = fields_of(item.request)
     kind = type(item.request).__name__
-    made_of = f"{READ_AS[kind]} {fields['video_id']}" if kind in READ_AS else item.name
+    made_of = f"{read_as(kind, fields.get('target'))} {fields['video_id']}" if kind in READ_AS else item.name
     return str(fields.get("prompt") or made_of)
 
 

@@ -21,15 +21,15 @@ from ..._session.credentials import base_url_from, token_from
 from ...errors import ConfigurationError, VeoError
 from ..advice import lines
 from ..ending import FAILED, FINE, NO_TOKEN, run
-from ..environment import ADDRESS, ENV_FILE, TOKEN
+from ..environment import ACCOUNT_TOKEN, ADDRESS, ENV_FILE, TOKEN
 from ..words import plural, printable
 
 __all__ = ["doctor"]
 
-ACCOUNT_TOKEN: Final = "platform-"  # what such a token begins with
+BEGINNING: Final = "platform-"  # of an account token
 WRONG_KIND: Final = (
-    "this is an account token, which only the platform takes: the API takes a generation key, which is made at"
-    " https://platform.acedata.cloud"
+    f"this is an account token, which only the platform takes, and belongs into {ACCOUNT_TOKEN}:"
+    " the API takes a generation key, which is made at https://platform.acedata.cloud"
 )
 LONGEST: Final = 15.0  # seconds to wait for the API
 IMPATIENT: Final = RetryPolicy(first=0.1, max_delay=0.5)  # somebody is waiting for the answer
@@ -106,7 +106,7 @@ def _token(from_file: Sequence[str]) -> Finding:
 
 
 def _problem_with(token: str) -> str | None:
-    if token.startswith(ACCOUNT_TOKEN):
+    if token.startswith(BEGINNING):
         return WRONG_KIND
     try:
         token_from(token)
