@@ -53,6 +53,7 @@ def test_a_command_reads_the_file_and_says_so_once() -> None:
         (f'{TOKEN}="a#token" # mine', "a#token"),
         (f"export\t{TOKEN}='a \"token\"'", 'a "token"'),
         (f"{TOKEN}=a#token=", "a#token="),
+        (f"{TOKEN}=a\0token", "a\N{REPLACEMENT CHARACTER}token"),
         (f"{TOKEN}=$HOME\\n", "$HOME\\n"),
         (f"{TOKEN}= # to be filled in", None),
         (f"{TOKEN}=''", None),

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import click
@@ -59,22 +58,21 @@ def _settings() -> Iterator[tuple[str, str]]:
     """
     for number, line in enumerate(_lines(), start=1):
         match = _LINE.fullmatch(line)
-        if (
-            match
-            and match["name"] in _NAMES
-            and (value := match["double"] or match["single"] or match["bare"])
-        ):
+        value = match and (match["double"] or match["single"] or match["bare"])
+        if match and value and match["name"] in _NAMES:
             yield match["name"], value
         elif not match and any(re.match(rf"\s*(export\s+)?{name}\b", line) for name in _NAMES):
             _say(f"note: line {number} of {ENV_FILE} is not NAME=value, and is not used")
 
 
 def _lines() -> list[str]:
-    path = Path(ENV_FILE)
-    if not path.is_file():  # a virtual environment may have this name
+    if not os.path.isfile(ENV_FILE):  # a virtual environment may have this name
         return []
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        with open(ENV_FILE, encoding="utf-8-sig", errors="replace") as file:
+            return (
+                file.read().replace("\0", "\N{REPLACEMENT CHARACTER}").splitlines()
+            )  # no variable can hold it
     except OSError as error:
         _say(f"note: {ENV_FILE} cannot be read: {error.strerror}")
         return []

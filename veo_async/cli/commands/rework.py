@@ -110,25 +110,20 @@ def extend(video_id: str, **options: Any) -> None:
     _order(Extend, video_id, names=("prompt", "model", "resolution", "aspect_ratio"), options=options)
 
 
-class _Motion(click.Choice[str]):
-    """
-    Shows the choices where one is missing and in a shell; the request's own rule judges what is given.
-    """
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return value.upper()
+def _motions(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    return [motion for motion in MOTION_TYPES if motion.startswith(begun.upper())]
 
 
 @click.command(short_help="Repeat an earlier video with another camera.")
 @_video_id
-@click.argument("motion", metavar="MOTION", type=_Motion(MOTION_TYPES))
+@click.argument("motion", metavar="MOTION", required=False, shell_complete=_motions)
 @submitting
-def reshoot(video_id: str, motion: str, **options: Any) -> None:
+def reshoot(video_id: str, motion: str | None, **options: Any) -> None:
     """
     Repeat an earlier video with another movement of the camera, such as FORWARD or LEFT_TO_RIGHT.
     (The API is said to have retired this in 2026.)
     """
-    _order(Reshoot, video_id, motion, options=options)
+    _order(Reshoot, video_id, (motion or "").upper(), options=options)  # the rule for none lists the choices
 
 
 @click.command(short_help="Put something into an earlier video.")
