@@ -125,13 +125,13 @@ def test_csv_with_a_heading() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "this is not JSON: Expecting property name enclosed in double quotes: column 2"),
+        ("{", "not JSON (Expecting property name enclosed in double quotes: column 2): "),
         (
             "a whale",
-            'a line must be an object such as {"prompt": "a whale"}, or a prompt in double quotes; this is',
+            'a line must be an object such as {"prompt": "a whale"}, or a prompt in double quotes',
         ),
         ("[" * 100_000, "not JSON"),
-        ("[1]", "or a prompt in double quotes; this is neither"),
+        ("[1]", "neither a JSON object nor a string: a line must be"),
         ('""', "prompt must not be empty"),
         ('{"prompt": 3}', "prompt must be a string, not int"),
         ('{"promt": "a"}', "text2video has no field 'promt': did you mean prompt? (taken for text2video, as"),

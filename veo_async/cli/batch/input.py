@@ -121,14 +121,14 @@ def _json_lines(text: str) -> Iterator[_Line]:
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield number, _Fault(f"{_JSON_LINE}; this is not JSON: {_in_one_line(error)}")
+            yield number, _Fault(f"not JSON ({_in_one_line(error)}): {_JSON_LINE}")
             continue
         if isinstance(fields, dict):
             yield number, {name: value for name, value in fields.items() if value is not None}
         elif isinstance(fields, str):
             yield number, {"prompt": fields}
         else:
-            yield number, _Fault(f"{_JSON_LINE}; this is neither")
+            yield number, _Fault(f"neither a JSON object nor a string: {_JSON_LINE}")
 
 
 def _in_one_line(error: Exception) -> str:

@@ -28,7 +28,7 @@ __all__ = ["doctor"]
 
 BEGINNING: Final = "platform-"  # of an account token
 WRONG_KIND: Final = (
-    f"this is an account token, which only the platform takes, and belongs into {ACCOUNT_TOKEN}:"
+    f"this is an account token, which only the platform takes, and belongs in {ACCOUNT_TOKEN}:"
     " the API takes a generation key, which is made at https://platform.acedata.cloud"
 )
 LONGEST: Final = 15.0  # seconds to wait for the API
