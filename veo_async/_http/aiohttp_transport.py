@@ -107,6 +107,7 @@ class AiohttpTransport:
     _token: str = field(repr=False)
     _secret: Secret = field(init=False)
     _headers: Mapping[str, str] = field(init=False, repr=False)
+    _middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = field(init=False, default=())
     _timeout: aiohttp.ClientTimeout = field(init=False)
     _files: aiohttp.ClientSession | None = field(init=False, default=None)
     _owned: bool = field(init=False, default=False)
@@ -121,6 +122,10 @@ class AiohttpTransport:
             # Answers are a few kilobytes: compression gains little, and could hide a decompression bomb.
             "accept-encoding": "identity",
         }
+        if self.session.trust_env:
+            # Then aiohttp may take a password from ~/.netrc, and refuses to replace a header by it.
+            self._headers = {name: self._headers[name] for name in self._headers if name != "authorization"}
+            self._middlewares = (self._authorize,)
         self._timeout = aiohttp.ClientTimeout(
             # A server that sends bytes slowly never exceeds the read time-out, so the total is bounded too.
             total=limits.connect + 2 * limits.read,
@@ -176,7 +181,7 @@ class AiohttpTransport:
                 allow_redirects=False,  # a 307 would send the POST a second time
                 timeout=self._timeout,
                 raise_for_status=False,
-                middlewares=(),
+                middlewares=self._middlewares,
             ) as response:
                 if not outgoing.left:
                     response.close()
@@ -194,6 +199,12 @@ class AiohttpTransport:
         else:
             return self._reply(response, body)
         raise failure  # outside of `except`: there the original error would become its context
+
+    async def _authorize(
+        self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        request.headers["authorization"] = f"Bearer {self._token}"
+        return await send(request)
 
     def _is_over(self) -> bool:
         """

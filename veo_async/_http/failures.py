@@ -18,9 +18,16 @@ SHORTEST_REDACTED: Final = 12  # characters; a shorter token may be an ordinary 
 REVEALING: Final = 8  # consecutive characters of the token that must not be shown
 WITHHELD: Final = "the reply repeats the token, so it is not shown"
 
+_UNTRUSTED: Final = (
+    "the certificate of {} is not trusted; for an authority of your own, SSL_CERT_FILE names its certificate,"
+    " or http=aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) has it: {}"
+)
+
 # From special to general: the first match counts.
 _KINDS: Final[Mapping[type[Exception], tuple[type[TransportError], str]]] = {
     TimeoutError: (TransportTimedOut, "no answer from {} in time: {}"),
+    aiohttp.ClientConnectorCertificateError: (ConnectionFailed, _UNTRUSTED),
+    aiohttp.ClientHttpProxyError: (ConnectionFailed, "the proxy made no connection to {}: {}"),
     aiohttp.ClientPayloadError: (ProtocolError, "the answer from {} is incomplete: {}"),
     aiohttp.ClientResponseError: (ProtocolError, "the answer from {} is incomplete: {}"),
     Exception: (ConnectionFailed, "the connection to {} failed: {}"),
