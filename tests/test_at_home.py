@@ -29,6 +29,10 @@ async def _buy(folder: Path, *prompts: str) -> list[str]:
     async with VeoSession(journal=folder / "batch.db") as veo:
         async for job in veo.as_completed(veo.submit_many((text, TextToVideo(text)) for text in prompts)):
             await veo.download(job.result().video, folder / f"{job.key}.mp4")
+    return _names_in(folder)
+
+
+def _names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.mp4"))
 
 
@@ -101,7 +105,6 @@ def test_two_loops_in_two_threads(veo_simulator: VeoSimulator, tmp_path: Path) -
     meeting = threading.Barrier(2, timeout=60)
 
     async def program(folder: Path, *prompts: str) -> list[str]:
-        folder.mkdir()
         async with VeoSession() as veo:
             meeting.wait()  # both are open: from here on, nothing orders the two threads
             job = veo.submit(TextToVideo(f"{folder.name}'s own"))
@@ -111,7 +114,10 @@ def test_two_loops_in_two_threads(veo_simulator: VeoSimulator, tmp_path: Path) -
 
     first = [f"a{number}" for number in range(20)]
     second = [f"b{number}" for number in range(20)]
-    both = _in_threads(program(tmp_path / "one", *first), program(tmp_path / "two", *second))
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    both = _in_threads(program(folders[0], *first), program(folders[1], *second))
     assert [sorted(f"{text}.mp4" for text in prompts) for prompts in (first, second)] == both
     assert 42 == len(veo_simulator.bought)
     veo_simulator.assert_bought_once()

@@ -61,6 +61,8 @@ class RetryPolicy:
     """
     How long to wait after a failure, and before an absent task counts as not accepted.
 
+        veo = VeoSession(retry=RetryPolicy(max_delay=10.0, drain=30.0))
+
     Attributes:
         first: the first back-off delay, in seconds.
         factor: by which each further delay is longer.
@@ -92,6 +94,8 @@ class RetryPolicy:
         `Limits` does not scale, because the network does not. An answer may still take `Limits.read` seconds, which
         may be longer than every scaled duration. If that matters, set shorter times in `Limits`.
 
+            retry = RetryPolicy().scaled(1 / 100)  # for a simulator with speed=100
+
         Raises:
             ConfigurationError: the factor is not a finite number above 0.
         """
@@ -113,6 +117,9 @@ class RetryPolicy:
 
         The jitter shortens a delay by up to half, so that clients that failed together do not retry together, and
         none retries at once.
+
+            delays = RetryPolicy().delays(Random())
+            print(next(delays), next(delays))  # 0.5 to 1 s, then 1 to 2 s
         """
         waits = backoff.expo(base=self.factor, factor=self.first, max_value=self.max_delay)
         next(waits)  # backoff's generators first yield nothing
@@ -124,6 +131,8 @@ class RetryPolicy:
         Return how long to wait, in seconds: `delay`, or `retry_after` if that is longer.
 
         `retry_after` is a minimum, so it is applied after the jitter; `max_pause` caps it.
+
+            assert 20.0 == RetryPolicy().pause(1.0, retry_after=20.0)
         """
         # In this order a `nan` counts as 0.
         asked = max(0.0, retry_after or 0.0)
@@ -134,6 +143,8 @@ class RetryPolicy:
 class Limits:
     """
     The limits of this process, however fast the server is.
+
+        veo = VeoSession(limits=Limits(max_in_flight=5, submits_per_second=0.5))
 
     Attributes:
         max_in_flight: how many tasks may be unsettled at once, submits in flight included; None sets no limit, and
@@ -167,6 +178,8 @@ class PollPolicy:
     """
     When to poll tasks; the defaults suit most callers.
 
+        veo = VeoSession(polling=PollPolicy(mode="fixed", interval=10.0, deadline=3600.0))
+
     Attributes:
         mode: `learned` polls a task when it is likely to end, `fixed` every `interval`, `backoff` with growing gaps.
         interval: seconds between looks at a task; in `learned` mode approximately, while most tasks end, and if many
@@ -193,6 +206,8 @@ class PollPolicy:
 
         Counts do not change, and neither does `Limits`, as for `RetryPolicy.scaled`. While an answer is late, its
         tasks are polled again: after 5 seconds times the scale, but never before 1 second.
+
+            polling = PollPolicy().scaled(1 / 100)  # for a simulator with speed=100
 
         Raises:
             ConfigurationError: the factor is not a finite number above 0.

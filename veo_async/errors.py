@@ -52,6 +52,9 @@ class VeoError(Exception):
     """
     The base class of every exception that this package raises on purpose.
 
+        except VeoError as error:
+            print(error, error.key, error.task_id)
+
     Attributes:
         key: the idempotency key of the job, or None.
         task_id: the server's id of the task, or None.
@@ -81,18 +84,33 @@ class VeoError(Exception):
 class ConfigurationError(VeoError, ValueError):
     """
     A setting cannot be used, such as a missing or ill-formed token, the base URL or the journal's path.
+
+        try:
+            VeoSession(base_url="http://api.example.com")
+        except ConfigurationError as error:
+            print(error)  # it must be https
     """
 
 
 class UsageError(VeoError, RuntimeError):
     """
     A session was used outside `async with`, or in another event loop than the one that entered it.
+
+        try:
+            VeoSession().submit(TextToVideo("a whale"))
+        except UsageError as error:
+            print(error)  # it is used inside `async with`
     """
 
 
 class InvalidRequest(VeoError, ValueError):
     """
     The request breaks rules that are in every version of the API's documents. Nothing was sent.
+
+        try:
+            TextToVideo("", resolution="8k")
+        except InvalidRequest as error:
+            print(error.violations)
     """
 
     @property
@@ -109,12 +127,21 @@ class InvalidRequest(VeoError, ValueError):
 class KeyConflict(VeoError, ValueError):
     """
     The idempotency key belongs to a different request.
+
+        veo.submit(TextToVideo("a whale"), key="order-7")
+        try:
+            veo.submit(TextToVideo("an owl"), key="order-7")
+        except KeyConflict as error:
+            print(error.key)
     """
 
 
 class ApiError(VeoError):
     """
     The server answered with an error.
+
+        except ApiError as error:
+            print(error.status, error.code, error.message, error.trace_id)
 
     Attributes:
         status: the HTTP status, or None if the error came inside a task.
@@ -150,24 +177,36 @@ class ApiError(VeoError):
 class AuthenticationError(ApiError):
     """
     The token is wrong, expired, or not for this API.
+
+        except AuthenticationError as error:
+            print("get another token:", error.code)
     """
 
 
 class PermissionDenied(ApiError):
     """
     The application is disabled, or moderation refused the content.
+
+        except PermissionDenied as error:
+            print("change the prompt:" if error.code == "forbidden" else "ask the vendor:", error.message)
     """
 
 
 class InsufficientBalance(PermissionDenied):
     """
     The balance of the account is used up.
+
+        except InsufficientBalance as error:
+            print("buy credits, then submit the same key again:", error.key)
     """
 
 
 class BadRequest(ApiError):
     """
     The API does not accept this request, or does not have this endpoint.
+
+        except BadRequest as error:
+            print("change the request:", error.message)
     """
 
 
@@ -188,6 +227,9 @@ class RateLimited(_MayBeRetried):
     """
     There were too many requests.
 
+        except RateLimited as error:
+            await asyncio.sleep(error.retry_after or 30.0)
+
     Attributes:
         retry_after: how long the server asked to wait, in seconds, or None.
     """
@@ -197,6 +239,9 @@ class ServerError(_MayBeRetried):
     """
     The server failed, or a gateway in front of it did.
 
+        except ServerError as error:
+            print("tell the vendor:", error.trace_id)
+
     Attributes:
         retry_after: how long the server asked to wait, in seconds, or None.
     """
@@ -205,30 +250,47 @@ class ServerError(_MayBeRetried):
 class TaskNotFound(VeoError, LookupError):
     """
     The server knows no such task.
+
+        try:
+            await veo.retrieve("no-such-task")
+        except TaskNotFound as error:
+            print(error)
     """
 
 
 class TransportError(VeoError):
     """
     No answer came, or none that can be read.
+
+        except TransportError as error:
+            print("ask again later:", error)
     """
 
 
 class ConnectionFailed(TransportError, ConnectionError):
     """
     The connection could not be made, or broke.
+
+        except ConnectionFailed as error:
+            print("is the network there?", error.__cause__)
     """
 
 
 class TransportTimedOut(TransportError, TimeoutError):
     """
     No answer came in time.
+
+        except TransportTimedOut as error:
+            print("Limits.connect or Limits.read was too short:", error)
     """
 
 
 class ProtocolError(TransportError):
     """
     The answer is not the API's: it is not JSON, cut off, too large, or nested too deep.
+
+        except ProtocolError as error:
+            print("raise Limits.max_reply" if error.too_large else error)
 
     Attributes:
         too_large: the answer is larger than `Limits.max_reply`, and was not read.
@@ -242,6 +304,9 @@ class ProtocolError(TransportError):
 class SubmitTimedOut(VeoError, TimeoutError):
     """
     The job waited at the gate longer than `Limits.max_queue_wait`. It was never sent.
+
+        except SubmitTimedOut as error:
+            print("never sent, so it costs nothing:", error.key)
     """
 
 
@@ -254,6 +319,9 @@ class BudgetExceeded(VeoError):
 class SubmissionUnknown(VeoError):
     """
     The submit may or may not have been accepted, and this could not be found out. It is not sent again.
+
+        except SubmissionUnknown as error:
+            print("look at these:", await veo.retrieve_many(error.candidates))
 
     Attributes:
         sent_at: when the last attempt began, in Unix seconds, or None.
@@ -280,12 +348,18 @@ class SubmissionUnknown(VeoError):
 class JobError(VeoError):
     """
     The job of an accepted task ended without a result.
+
+        except JobError as error:
+            print("no result of task", error.task_id)
     """
 
 
 class JobFailed(JobError):
     """
     The task failed; the vendor does not bill it.
+
+        except JobFailed as error:
+            job = veo.submit(TextToVideo("a whale"), key=error.key, retry_failed=True)
 
     Attributes:
         code: the API's error code, such as `api_error`, or None.
@@ -319,30 +393,45 @@ class JobTimedOut(JobError, TimeoutError):
     The job is past its deadline. The task continues at the server; `attach` waits for it again.
 
     If the task has succeeded without a usable link, the message says so.
+
+        except JobTimedOut as error:
+            result = await veo.attach(error.task_id, timeout=3600.0)
     """
 
 
 class JobVanished(JobError):
     """
     The server no longer knows the task.
+
+        except JobVanished as error:
+            print("ask the vendor for task", error.task_id)
     """
 
 
 class TrackingLost(JobError):
     """
     The token stopped working while the task ran.
+
+        except TrackingLost as error:
+            print("with a token that works, attach task", error.task_id)
     """
 
 
 class JobAbandoned(JobError):
     """
     `abandon()` was called: the session no longer waits for the task. The server may still finish and bill it.
+
+        except JobAbandoned as error:
+            print("nobody waits for", error.task_id)
     """
 
 
 class SessionClosed(VeoError):
     """
     The session ended before the job had an outcome.
+
+        except SessionClosed as error:
+            print("attach it in the next session:", error.task_id)
     """
 
 
@@ -362,10 +451,16 @@ class PlatformError(VeoError):
 class DownloadError(VeoError):
     """
     A file could not be downloaded completely, or could not be written.
+
+        except DownloadError as error:
+            print("the link may work later:", error)
     """
 
 
 class JournalError(VeoError):
     """
     The journal cannot be opened, read or written.
+
+        except JournalError as error:
+            print("nothing more is bought:", error)
     """

@@ -37,6 +37,8 @@ class Model:
     """
     A row of the table of models.
 
+        print([model.name for model in MODELS.values() if model.text and not model.retired])
+
     Attributes:
         name: as the API spells it.
         tier: `fast` or `quality`.

@@ -26,6 +26,9 @@ _TASK_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 class TaskState(StrEnum):
     """
     The state of a task. A succeeded task counts as pending until its record has a usable link.
+
+        if (await veo.retrieve(video.task_id)).state is TaskState.SUCCEEDED:
+            print("it is there")
     """
 
     PENDING = "pending"
@@ -37,6 +40,8 @@ class TaskState(StrEnum):
 class Video:
     """
     A finished file of a task.
+
+        await veo.download(video, f"{video.id}.mp4")
 
     Attributes:
         id: the video's id; post-processing requests take it.
@@ -60,6 +65,9 @@ class Video:
 class TaskError:
     """
     Why a task failed, in the server's words.
+
+        if error := (await veo.retrieve(video.task_id)).error:
+            print(error.code, error.message)
     """
 
     code: str | None = None
@@ -70,6 +78,9 @@ class TaskError:
 class TaskRecord:
     """
     The server's record of a task.
+
+        record = await veo.retrieve(video.task_id)
+        print(record.state, record.finished_at, [video.url for video in record.videos])
 
     Attributes:
         id: the task's id.
@@ -99,6 +110,8 @@ class TaskRecord:
         """
         Return the record as plain values for JSON, with times in ISO 8601.
 
+            print(json.dumps((await veo.retrieve(video.task_id)).to_dict()))
+
         Args:
             raw: include the record as the server sent it, under `raw`.
         """
@@ -110,6 +123,9 @@ class TaskRecord:
 class VideoResult:
     """
     The result of a job.
+
+        result = await veo.text_to_video("a whale")
+        print(result.task_id, result.video.url)
 
     Attributes:
         task_id: the server's id of the task.
@@ -140,6 +156,8 @@ class VideoResult:
     def to_dict(self, *, raw: bool = False) -> dict[str, Any]:
         """
         Return the result as plain values for JSON, with times in ISO 8601; the request has its class name as `kind`.
+
+            print(json.dumps(result.to_dict()))
 
         Args:
             raw: include the server's answer, under `raw`.

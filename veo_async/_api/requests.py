@@ -89,6 +89,9 @@ class Request:
     """
     The base class of all requests; use one of its subclasses.
 
+        request = TextToVideo("a whale")
+        print(isinstance(request, Request), request.kind)
+
     Raises:
         InvalidRequest: lists every violation.
 
@@ -168,6 +171,8 @@ class TextToVideo(Request):
     """
     A video from a prompt (action `text2video`).
 
+        result = await veo.submit(TextToVideo("a whale", model="veo31", aspect_ratio="9:16"))
+
     Attributes:
         prompt: what to show.
         model: a name from the table of models; an unknown name is sent with a warning.
@@ -199,6 +204,8 @@ class TextToVideo(Request):
 class ImageToVideo(Request):
     """
     A video that starts with an image, or goes from a first to a last image (action `image2video`).
+
+        result = await veo.submit(ImageToVideo("it swims away", ["https://example.com/whale.jpg"]))
 
     Attributes:
         prompt: what to show.
@@ -238,6 +245,9 @@ class IngredientsToVideo(Request):
     """
     A video that combines the contents of one to three images (action `ingredients2video`).
 
+        images = ["https://example.com/owl.jpg", "https://example.com/hat.jpg"]
+        result = await veo.submit(IngredientsToVideo(images, "the owl wears the hat"))
+
     Attributes:
         image_urls: one to three absolute http or https URLs; or pictures, as for `ImageToVideo`.
         prompt: what to show; optional.
@@ -271,6 +281,8 @@ class Get1080p(Request):
     """
     An existing video in 1080p (action `get1080p`).
 
+        result = await veo.submit(Get1080p(video))
+
     Attributes:
         video_id: the `Video`, or its `id`; not the task's id.
         model: always sent, because some of the vendor's tools call it required.
@@ -290,6 +302,8 @@ class Upsample(Request):
     """
     An existing video in a higher resolution or as a GIF (`/veo/upsample`; reported retired in 2026-07).
 
+        result = await veo.submit(Upsample(video, "4k"))
+
     Attributes:
         video_id: the `Video`, or its `id`.
         target: `1080p`, `4k` or `gif`.
@@ -305,6 +319,8 @@ class Upsample(Request):
 class Extend(Request):
     """
     An existing video with a continuation (`/veo/extend`; reported retired in 2026-07).
+
+        result = await veo.submit(Extend(video, "it dives"))
 
     Attributes:
         video_id: the `Video`, or its `id`.
@@ -340,6 +356,8 @@ class Reshoot(Request):
     """
     An existing video with another camera movement (`/veo/reshoot`; reported retired in 2026-07).
 
+        result = await veo.submit(Reshoot(video, "FORWARD"))
+
     Attributes:
         video_id: the `Video`, or its `id`.
         motion_type: one of `MOTION_TYPES`, such as `FORWARD`.
@@ -355,6 +373,8 @@ class Reshoot(Request):
 class InsertObject(Request):
     """
     An existing video with an object inserted (`/veo/objects`; reported retired in 2026-07).
+
+        result = await veo.submit(InsertObject(video, "a hat"))
 
     Attributes:
         video_id: the `Video`, or its `id`.
@@ -376,6 +396,8 @@ class InsertObject(Request):
 class RemoveObject(Request):
     """
     An existing video with an object removed (`/veo/objects`; reported retired in 2026-07).
+
+        result = await veo.submit(RemoveObject(video, "https://example.com/mask.jpg"))
 
     Attributes:
         video_id: the `Video`, or its `id`.

@@ -20,6 +20,8 @@ __all__ = ["RequestWarning", "model_cautions", "ratio_cautions", "warn_of"]
 class RequestWarning(UserWarning):
     """
     The request is sent, but by the newest documents it may be refused or do something else.
+
+        warnings.simplefilter("error", RequestWarning)  # raise instead, before anything is sent
     """
 
 

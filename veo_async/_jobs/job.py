@@ -29,6 +29,9 @@ __all__ = ["Job", "JobOwner", "JobState", "JobUpdate", "advance", "as_completed"
 class JobState(StrEnum):
     """
     Where a job stands.
+
+        if job.state is JobState.SUCCEEDED:
+            print(job.result().video.url)
     """
 
     QUEUED = "queued"  # not sent yet, or to be sent again
@@ -61,6 +64,9 @@ class JobUpdate:
     """
     One step of a job.
 
+        async for update in job.updates():
+            print(update.at, update.state, update.looks)
+
     Attributes:
         state: where the job stands.
         at: when it got there, or was last looked at; an aware datetime in UTC.
@@ -80,6 +86,9 @@ class JobUpdate:
     def to_dict(self) -> dict[str, Any]:
         """
         Return the update as plain values, ready for JSON, with times in ISO 8601.
+
+            async for update in job.updates():
+                print(json.dumps(update.to_dict()))
         """
         told: dict[str, Any] = plain(self)
         return told
@@ -137,6 +146,10 @@ class Job:
     Made by `VeoSession`, never by hand.
     Any number of coroutines may await the same job; cancelling one of them does not affect it.
 
+        job = veo.text_to_video("a whale")
+        print(await job.accepted())  # the id of the task, which is paid for
+        result = await job
+
     Attributes:
         key: the idempotency key: the caller's, or a generated one.
         request: what was asked for; None for a task that was attached by its id.
@@ -186,12 +199,18 @@ class Job:
     def done(self) -> bool:
         """
         Tell whether the job is settled.
+
+            if not job.done():
+                print("still", job.state)
         """
         return self._outcome is not None
 
     def result(self) -> VideoResult:
         """
         Return the result, or raise the exception, of a settled job.
+
+            if job.done() and not job.exception():
+                print(job.result().video.url)
 
         Raises:
             asyncio.InvalidStateError: it is not settled yet.
@@ -207,6 +226,9 @@ class Job:
         """
         Return the exception of a settled job; None if it has a result.
 
+            async for job in veo.as_completed([veo.text_to_video("a whale")]):
+                print(job.exception() or job.result().video.url)
+
         Raises:
             asyncio.InvalidStateError: it is not settled yet.
         """
@@ -216,6 +238,8 @@ class Job:
     def add_done_callback(self, callback: Callable[[Job], object], *, context: Context | None = None) -> None:
         """
         Have the event loop call `callback(job)` soon after the job settles, or soon if it is settled already.
+
+            job.add_done_callback(lambda job: print(job.key, "is", job.state))
         """
         context = context or copy_context()
         if self.done():
@@ -228,6 +252,8 @@ class Job:
     async def accepted(self) -> str:
         """
         Wait until the server has accepted the task; returns its id.
+
+            task_id = await veo.text_to_video("a whale").accepted()
 
         Raises:
             VeoError: the job settled before it was accepted.
@@ -243,6 +269,9 @@ class Job:
         Yield the current update, then one for each change of state and each poll.
 
         A slow reader misses updates, but always gets the latest. The last update is the one that settles the job.
+
+            async for update in veo.text_to_video("a whale").updates():
+                print(update.state, update.task_id)
         """
         update = self._update()
         yield update
@@ -258,6 +287,9 @@ class Job:
 
         A queued job is withdrawn. One that is being sent, or accepted, goes on at the server, which may bill it:
         the API cannot cancel a task. Its id still gets into the journal.
+
+            job = veo.text_to_video("a whale")
+            job.abandon()
         """
         self._owner.abandon(self)
 

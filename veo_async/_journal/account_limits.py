@@ -34,6 +34,8 @@ class AccountLimits:
     """
     What all sessions of an account may do together; the journal in PostgreSQL keeps it.
 
+        limits = AccountLimits(submits_per_second=0.5, max_in_flight=5)  # for PostgresJournal.set_limits
+
     Attributes:
         submits_per_second: the highest rate of submits, from 0.000001 to 1,000,000; None for no limit.
         burst: how many submits may go at once after a quiet time, before the rate spaces them.

@@ -39,6 +39,9 @@ class PostgresJournal:
     A session holds the keys that it works on as long as it renews its lease.
     If it dies, freezes or is cut off, its lease ends: other sessions may take its keys, and it spends nothing for them.
 
+        journal = PostgresJournal("postgresql://me@db.example.com/app", lease=60.0)
+        veo = VeoSession(journal=journal)
+
     Args:
         dsn: the server's address, as libpq takes it; its password is never shown.
         lease: the seconds without a renewal after which a session is declared dead.

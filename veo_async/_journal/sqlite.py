@@ -44,6 +44,9 @@ class Journal:
     Pass it, or its path, to `VeoSession(journal=...)`, which opens and closes it; one session holds it at a time.
     A closed journal can be opened again, also in another event loop.
 
+        async with VeoSession(journal=Journal("batch.db")) as veo:
+            jobs = await veo.resume()
+
     Args:
         path: the SQLite file; it is created if there is none, but its directory is not.
         inline: work on the caller's own thread, for tests on a clock that jumps;

@@ -52,6 +52,8 @@ class SessionStats:
     """
     What a session has done so far.
 
+        print(veo.stats.jobs[JobState.PENDING], veo.stats.requests.get("submit", 0))
+
     Attributes:
         jobs: how many jobs are in each state.
         requests: how many requests were sent, by kind: `submit`, `retrieve`, `retrieve_batch`, `list`.
@@ -70,6 +72,8 @@ class SessionStats:
     def to_dict(self) -> dict[str, Any]:
         """
         Return the counts as plain values, ready for JSON.
+
+            print(json.dumps(veo.stats.to_dict()))
         """
         told: dict[str, Any] = plain(self)
         return told
@@ -253,6 +257,8 @@ class VeoSession(ShortMethods):
         """
         Ask for a video; returns at once, and sends in the background.
 
+            job = veo.submit(TextToVideo("a whale"), key="order-7", timeout=600.0)
+
         Args:
             key: an idempotency key: the same key is the same job.
             timeout: the job's deadline in seconds after acceptance; None leaves it to `PollPolicy.deadline`.
@@ -262,6 +268,7 @@ class VeoSession(ShortMethods):
                 takes `RetryPolicy.grace`, a minute by default, as a task may be late to show.
 
         Raises:
+            InvalidRequest: it is not a request, or the key or the timeout cannot be used.
             JournalError: the journal has failed, so nothing new is bought.
             KeyConflict: the key belongs to a different request; if only the journal knows that, the job raises it.
             UsageError: the session is not entered.
@@ -283,6 +290,8 @@ class VeoSession(ShortMethods):
     def submit_many(self, requests: Iterable[Item], *, look_first: bool = False) -> list[Job]:
         """
         Ask for many videos; all requests are read and checked before any is submitted.
+
+            jobs = veo.submit_many([("order-8", TextToVideo("an owl")), ("order-9", TextToVideo("a heron"))])
 
         Args:
             requests: requests, or pairs of an idempotency key and a request.
@@ -317,11 +326,19 @@ class VeoSession(ShortMethods):
 
         Leaving the loop stops the reading; submitted jobs go on.
 
+            async for job in veo.map((TextToVideo(f"owl {number}") for number in range(20)), window=10):
+                print(job.exception() or job.result().video.url)
+
         Args:
             requests: requests, or pairs of an idempotency key and a request; the iterable may be endless.
             window: how many jobs may be submitted and not yet yielded.
             ordered: yield jobs in the order of the requests, not as they settle.
             look_first: whether another process may have bought these keys, see `submit`.
+
+        Raises:
+            InvalidRequest: the window is less than 1; or, in the loop, something else than requests was read.
+            JournalError, KeyConflict: in the loop, as `submit` raises them.
+            UsageError: the session is not entered.
         """
         self._entered()
         if window < 1:
@@ -338,6 +355,9 @@ class VeoSession(ShortMethods):
         Yield each job as it settles.
 
         A failed job is yielded, not raised: check `job.exception()`.
+
+            async for job in veo.as_completed([veo.text_to_video("an owl"), veo.text_to_video("a heron")]):
+                print(job.exception() or job.result().video.url)
         """
         return as_completed(jobs)
 
@@ -349,8 +369,14 @@ class VeoSession(ShortMethods):
 
         If no task of that key is found, the job ends with `TaskNotFound`.
 
+            result = await veo.attach(video.task_id, timeout=600.0)
+
         Args:
             timeout: the job's deadline in seconds from now; None leaves it to `PollPolicy.deadline`.
+
+        Raises:
+            InvalidRequest: there is not exactly one of an id and a key, or one of them or the timeout cannot be used.
+            UsageError: the session is not entered.
         """
         engine = self._entered()
         if (task_id is None) == (key is None):
@@ -370,6 +396,9 @@ class VeoSession(ShortMethods):
         Returns records by key; keys without a task are absent. If a key has several tasks, one that has not failed
         comes before failed ones, and then the latest.
 
+            for key, record in (await veo.find(["order-7", "order-8"])).items():
+                print(key, record.state)
+
         Raises:
             ApiError: the server answered with an error.
             TransportError: no answer came.
@@ -384,6 +413,9 @@ class VeoSession(ShortMethods):
         Resume the unsettled jobs of the journal, in the order in which they were submitted.
 
         Jobs that were never sent are sent, jobs whose submit is unanswered are reconciled, accepted ones are tracked.
+
+            for job in await veo.resume():
+                print(job.key, (await job).video.url)
 
         Raises:
             JournalError: the journal cannot be read.
@@ -400,6 +432,8 @@ class VeoSession(ShortMethods):
         """
         Ask about one task, by its id or its trace id.
 
+            record = await veo.retrieve(video.task_id)
+
         Raises:
             TaskNotFound: there is no such task.
             ApiError: the server answered with an error.
@@ -410,6 +444,9 @@ class VeoSession(ShortMethods):
     async def retrieve_many(self, task_ids: Iterable[str]) -> dict[str, TaskRecord]:
         """
         Ask about many tasks; returns records by id, without the ids that the server does not know.
+
+            records = await veo.retrieve_many([video.task_id, "no-such-task"])
+            assert [video.task_id] == list(records)
 
         Raises:
             ApiError: the server answered with an error.
@@ -428,11 +465,19 @@ class VeoSession(ShortMethods):
         """
         Yield the caller's own tasks; asks page by page.
 
+            async for record in veo.list_tasks(created_from=time.time() - 3600, limit=100):
+                print(record.id, record.state)
+
         Args:
             created_from, created_to: aware datetimes or Unix seconds; whether the bounds are inclusive
                 is not documented.
             type: the server's word for the kind of task, such as `videos`.
             limit: the most tasks to yield.
+
+        Raises:
+            ApiError: the server answered with an error.
+            TransportError: no answer came.
+            UsageError: the session is not entered.
         """
         return self._entered().list_tasks(
             created_from=created_from,
@@ -466,6 +511,8 @@ class VeoSession(ShortMethods):
 
         The file's host gets neither the token nor cookies.
 
+            path = await veo.download(video, "whale.mp4", progress=lambda done, total: print(done, total))
+
         Args:
             destination: a file, or an existing directory, where the file is named after the ids of its task and
                 video.
@@ -488,6 +535,8 @@ class VeoSession(ShortMethods):
 
         No body makes it raise, and no body is trusted: only the API's own record settles a job.
         It may be called from any thread. Hints that come within 50 ms share a request.
+
+            awaited = veo.notify({"task_id": video.task_id})  # the parsed body of a callback
         """
         return called_back(self, payload, window=CALLBACK_WINDOW)
 

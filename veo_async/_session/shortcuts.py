@@ -60,6 +60,8 @@ class ShortMethods(ABC):
 
         Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
         `retry_failed`.
+
+            result = await veo.text_to_video("a whale", model="veo31", key="order-2")
         """
         return self._submit(TextToVideo, prompt, **fields)
 
@@ -69,6 +71,8 @@ class ShortMethods(ABC):
 
         Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
         `retry_failed`.
+
+            result = await veo.image_to_video("it swims away", ["https://example.com/whale.jpg"])
         """
         return self._submit(ImageToVideo, prompt, image_urls, **fields)
 
@@ -80,6 +84,9 @@ class ShortMethods(ABC):
 
         Fields: `model`, `resolution`, `aspect_ratio`, `translation`, `callback_url`; `key`, `timeout`,
         `retry_failed`.
+
+            images = ["https://example.com/owl.jpg", "https://example.com/hat.jpg"]
+            result = await veo.ingredients_to_video(images, "the owl wears the hat")
         """
         return self._submit(IngredientsToVideo, image_urls, prompt, **fields)
 
@@ -88,6 +95,8 @@ class ShortMethods(ABC):
         Submit a `Get1080p`: an earlier video in 1080p.
 
         Fields: `model`, `callback_url`; `key`, `timeout`, `retry_failed`.
+
+            result = await veo.get_1080p(video)
         """
         return self._submit(Get1080p, video, **fields)
 
@@ -96,6 +105,8 @@ class ShortMethods(ABC):
         Submit an `Upsample`: an earlier video in `1080p` or `4k`, or as a `gif`.
 
         Fields: `callback_url`; `key`, `timeout`, `retry_failed`.
+
+            result = await veo.upsample(video, "4k")
         """
         return self._submit(Upsample, video, target, **fields)
 
@@ -106,6 +117,8 @@ class ShortMethods(ABC):
         Submit an `Extend`: an earlier video, continued.
 
         Fields: `model`, `resolution`, `aspect_ratio`, `callback_url`; `key`, `timeout`, `retry_failed`.
+
+            result = await veo.extend(video, "it dives")
         """
         return self._submit(Extend, video, prompt, **fields)
 
@@ -116,6 +129,8 @@ class ShortMethods(ABC):
         Submit a `Reshoot`: an earlier video with another camera movement, such as `FORWARD`.
 
         Fields: `callback_url`; `key`, `timeout`, `retry_failed`.
+
+            result = await veo.reshoot(video, "FORWARD")
         """
         return self._submit(Reshoot, video, motion_type, **fields)
 
@@ -126,6 +141,8 @@ class ShortMethods(ABC):
         Submit an `InsertObject`: an earlier video with something put in.
 
         Fields: `image_mask`, `callback_url`; `key`, `timeout`, `retry_failed`.
+
+            result = await veo.insert_object(video, "a hat")
         """
         return self._submit(InsertObject, video, prompt, **fields)
 
@@ -136,6 +153,8 @@ class ShortMethods(ABC):
         Submit a `RemoveObject`: an earlier video with something taken out, where the mask is white.
 
         Fields: `callback_url`; `key`, `timeout`, `retry_failed`.
+
+            result = await veo.remove_object(video, "https://example.com/mask.jpg")
         """
         return self._submit(RemoveObject, video, image_mask, **fields)
 
