@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +30,16 @@ SPEED: Final = 500.0
 POLLING: Final = PollPolicy().scaled(1 / SPEED)
 RETRY: Final = RetryPolicy().scaled(1 / SPEED)
 
+
+PROGRAM: Final = """
+import asyncio, veo_async
+
+async def main():
+    async with veo_async.VeoSession() as veo:
+        await veo.text_to_video("an owl").accepted()
+
+asyncio.run(main())
+"""
 
 # --- the network -----------------------------------------------------------------------------------------
 
@@ -255,3 +267,14 @@ async def test_a_certificate_that_is_not_trusted_gets_no_token(authority: trustm
         assert not core.requests
     assert f"it was never sent: the certificate of {url}" in str(error)
     assert "TCPConnector(ssl=context)" in str(error)
+
+
+async def test_an_authority_may_be_named_in_the_environment(authority: trustme.CA, tmp_path: Path) -> None:
+    """SSL_CERT_FILE is enough for a session of its own, where it is set before the program begins."""
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    async with api(certified(authority)) as (core, url):
+        named = {"SSL_CERT_FILE": str(tmp_path / "authority.pem"), "ACEDATACLOUD_API_BASE_URL": url}
+        named["ACEDATACLOUD_API_TOKEN"] = next(iter(core.tokens))
+        running = await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=os.environ | named)
+        assert 0 == await asyncio.wait_for(running.wait(), 60)
+        assert 1 == len(core.tasks)
