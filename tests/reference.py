@@ -18,7 +18,13 @@ import veo_async
 
 __all__ = ["MODULES", "write"]
 
-MODULES: Final = ("veo_async", "veo_async.receiver", "veo_async.simulator", "veo_async.testing")
+MODULES: Final = (
+    "veo_async",
+    "veo_async.platform",
+    "veo_async.receiver",
+    "veo_async.simulator",
+    "veo_async.testing",
+)
 
 
 def write(folder: Path) -> None:

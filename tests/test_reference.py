@@ -25,8 +25,10 @@ import pytest
 
 from veo_async import TextToVideo, VeoError, VeoSession
 from veo_async._session.shortcuts import ShortMethods
+from veo_async.platform import AccountPlatform
 from veo_async.testing import VeoSimulator
 
+from .platform.pictures import JPEG
 from .reference import MODULES
 
 ROOT: Final = Path(__file__).parent.parent
@@ -124,11 +126,12 @@ async def test_every_example_runs(
     """Each runs inside a session, where there are a job, its result and its video; a handler, with its error."""
     monkeypatch.chdir(tmp_path)
     modules = {module.__name__: module for module in (asyncio, json, time, warnings)}
-    async with VeoSession(journal="session.db") as veo:
+    platform = AccountPlatform(f"platform-{veo_simulator.token}", base_url=veo_simulator.url)
+    async with VeoSession(journal="session.db", platform=platform) as veo:
         job = veo.submit(TextToVideo("a whale"), key="order-1")
         result = await job
         names = {"veo": veo, "job": job, "result": result, "video": result.video, "Random": Random}
-        names |= {**dict(_public("veo_async")), **modules}
+        names |= {**dict(_public("veo_async")), **modules, "picture": JPEG}
         for name, kind in CLASSES.items():
             if kind.__module__ == room:
                 caught = _caught(kind, result.task_id) if issubclass(kind, VeoError) else None

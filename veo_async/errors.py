@@ -313,6 +313,9 @@ class SubmitTimedOut(VeoError, TimeoutError):
 class BudgetExceeded(VeoError):
     """
     The purchase does not fit into `Limits.max_videos` or `Limits.max_credits`. It was never sent.
+
+        except BudgetExceeded as error:
+            print("never sent, so it costs nothing:", error)
     """
 
 
@@ -438,6 +441,9 @@ class SessionClosed(VeoError):
 class PlatformError(VeoError):
     """
     The vendor's platform could not do what was asked, such as upload a picture. Nothing was bought.
+
+        except PlatformError as error:
+            print(error.status, error)
 
     Attributes:
         status: the HTTP status of its answer, or None.

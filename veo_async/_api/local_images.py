@@ -50,6 +50,9 @@ class LocalImage(str):
 
     Requests make it from a path or from bytes. Two are equal if their contents are.
 
+        request = ImageToVideo("it swims away", [picture])  # the bytes of a picture, or its path
+        print(request.image_urls[0])  # sha256:...
+
     Attributes:
         path: the absolute path of the file, or None.
         content: the bytes, or None for a file, which is read again for the upload.
@@ -76,6 +79,9 @@ class LocalImage(str):
     def read(self) -> bytes:
         """
         Return the contents.
+
+            request = ImageToVideo("it swims away", [picture])
+            assert picture == request.image_urls[0].read()
 
         Raises:
             ValueError: the file is gone, or has changed since the request was made.

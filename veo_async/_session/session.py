@@ -490,6 +490,8 @@ class VeoSession(ShortMethods):
         """
         Return what a request costs, in credits, by the platform's price list; None if the list is not understood.
 
+            credits = await veo.price(TextToVideo("a whale"))
+
         Raises:
             PlatformError: the platform cannot be asked.
             UsageError: the session has no platform.
