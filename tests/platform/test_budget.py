@@ -18,12 +18,14 @@ from veo_async import (
     ConfigurationError,
     Get1080p,
     JobFailed,
+    JobState,
     Journal,
     Limits,
     PollPolicy,
     PostgresJournal,
     Request,
     RetryPolicy,
+    SubmitTimedOut,
     TextToVideo,
     VeoError,
     VeoSession,
@@ -156,6 +158,65 @@ async def test_sessions_of_one_journal_share_the_budget(postgres: Postgres, sche
 
         assert 11 == sum(await asyncio.gather(*map(buy, "abcd")))
         assert 5 == sim.core.accepted
+
+
+async def test_what_was_abandoned_before_it_was_bought_does_not_count(journal: Journals, token: str) -> None:
+    """After an answer that bought nothing, or while a refusal is on its way, its place is free for another."""
+    faults = Faults().add("status_before", on="submit", times=1, status=429, retry_after=3600)
+    async with simulator(token, faults) as sim, session(sim, journal(), max_videos=2) as veo:
+        job = veo.submit(TextToVideo("a whale"), key="abandoned")
+        async for update in job.updates():
+            if update.state is JobState.QUEUED and faults.struck["submit", "status_before"]:
+                job.abandon()
+        refused = veo.submit(Get1080p("no video"), key="refused")
+        async for update in refused.updates():
+            if update.state is JobState.SUBMITTING:
+                refused.abandon()
+        with pytest.raises(BadRequest):  # the answers to both are believed in their order
+            await veo.submit(Get1080p("no other video"), key="another")
+        assert 1 == over(await outcomes(veo, *whales(3)))
+
+
+async def test_what_waited_too_long_does_not_count(token: str) -> None:
+    """It was answered with 429, and never bought."""
+    faults = Faults().add("status_before", on="submit", times=1, status=429, retry_after=1)
+    async with simulator(token, faults) as sim, session(sim, None, max_videos=1, max_queue_wait=0.5) as veo:
+        with pytest.raises(SubmitTimedOut):
+            await veo.submit(TextToVideo("a whale"), key="late")
+        await veo.submit(TextToVideo("a whale"), key="bought")
+
+
+async def test_what_an_ended_session_did_not_send_does_not_count(lasting: Journals, token: str) -> None:
+    """It was reserved and answered with 429; the next session may buy something else, and then not this as well."""
+    faults = Faults().add("status_before", on="submit", times=1, status=429, retry_after=3600)
+    async with simulator(token, faults) as sim:
+        async with session(sim, lasting(), max_videos=1) as veo:
+            unsent = veo.submit(TextToVideo("a whale"), key="unsent")
+            async for update in unsent.updates():
+                if update.state is JobState.QUEUED and faults.struck["submit", "status_before"]:
+                    break
+        async with session(sim, lasting(), max_videos=1) as veo:
+            await veo.submit(TextToVideo("a whale"), key="bought")
+            [resumed] = await veo.resume()
+            with pytest.raises(BudgetExceeded):
+                await resumed
+        assert 1 == sim.core.accepted
+
+
+async def test_what_another_process_has_bought_counts_when_it_is_found(journal: Journals, token: str) -> None:
+    """A lost journal does not make a budget larger, if its lines are looked for first."""
+    async with simulator(token) as sim:
+        async with session(sim, None) as veo:
+            assert 0 == over(await outcomes(veo, *whales(2)))
+        async with session(sim, journal(), max_videos=3) as veo:
+            await asyncio.gather(
+                *[
+                    veo.submit(request, key=str(number), look_first=True)
+                    for number, request in enumerate(whales(2))
+                ]
+            )
+            assert 1 == over(await outcomes(veo, *whales(2), prefix="more"))
+        assert 3 == sim.core.accepted
 
 
 # --- credits -------------------------------------------------------------------------------------------------

@@ -98,8 +98,9 @@ class AnyJournal(Protocol):
 
     async def reserve_purchases(self) -> dict[str, str]:
         """
-        Reserve what was bought, or may have been, without a budget; returns the requests of all reserved purchases
-        without a known price, by key.
+        Reserve what was bought, or may have been, without a budget, and free what ended sessions have never sent.
+
+        Returns the requests of all reserved purchases without a known price, by key.
         """
 
     async def note_price(self, key: str, price: float) -> None:

@@ -82,6 +82,9 @@ BEGIN
     PERFORM set_config('veo_async.counts_anew', 'on', true);
     UPDATE SCHEMA.job AS it SET reserved = true WHERE account = its_account AND NOT reserved AND NOT failed
         AND (task_id IS NOT NULL OR SCHEMA.has_open_attempt(it));
+    -- What an ended session reserved and never sent is free again; without a holder, it cannot be sent meanwhile.
+    UPDATE SCHEMA.job AS it SET reserved = false, session = NULL WHERE account = its_account AND reserved
+        AND NOT failed AND task_id IS NULL AND NOT SCHEMA.has_open_attempt(it) AND NOT SCHEMA.is_live(session);
     PERFORM set_config('veo_async.counts_anew', 'off', true);
     INSERT INTO SCHEMA.spent AS known
         SELECT its_account, count(*), coalesce(sum(it.credits), 0), count(*) FILTER (WHERE it.credits IS NULL)

@@ -304,7 +304,9 @@ class PostgresStore:
 
     async def reserve_purchases(self) -> dict[str, str]:
         """
-        Reserve what may have been bought, and return the requests of purchases whose price is not known.
+        Reserve what may have been bought, and free what was never sent by sessions that have ended.
+
+        Returns the requests of purchases whose price is not known.
         """
         _, rows = await self._rows_of("SELECT * FROM SCHEMA.reserve_purchases(%(session)s)", {})
         return {readable(key): readable(request) for key, request in rows}

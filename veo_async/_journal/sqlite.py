@@ -239,8 +239,9 @@ class Journal:
 
     async def reserve_purchases(self) -> dict[str, str]:
         """
-        Reserve what was bought, or may have been, without a budget; returns the requests of all reserved purchases
-        without a known price, by key.
+        Reserve what was bought, or may have been, without a budget, and free what ended sessions have never sent.
+
+        Returns the requests of all reserved purchases without a known price, by key.
         """
         return await self._ask(lambda store: store.reserve_purchases())
 

@@ -152,6 +152,8 @@ _TOTALS: Final = """SELECT count(*), total(credits), coalesce(sum(credits IS NUL
     FROM jobs WHERE reserved = 1 AND failed = 0"""
 _RESERVE_PURCHASES: Final = """UPDATE jobs SET reserved = 1 WHERE reserved = 0 AND failed = 0
     AND (task_id IS NOT NULL OR EXISTS (SELECT 1 FROM attempts WHERE job = jobs.id AND closed IS NULL))"""
+_FREE_WHAT_WAS_NOT_SENT: Final = """UPDATE jobs SET reserved = 0 WHERE reserved = 1 AND failed = 0
+    AND task_id IS NULL AND NOT EXISTS (SELECT 1 FROM attempts WHERE job = jobs.id AND closed IS NULL)"""
 _UNPRICED: Final = "SELECT key, request FROM jobs WHERE reserved = 1 AND failed = 0 AND credits IS NULL"
 
 # A checkpoint is due when the log has grown by about this many bytes (SQLite's own default is 4 MB). A fact changes
@@ -428,9 +430,10 @@ class Store:
 
     def reserve_purchases(self) -> dict[str, str]:
         """
-        Reserve what may have been bought, and return the requests of purchases whose price is not known.
+        Reserve what may have been bought, and nothing else; returns the requests whose prices are not known.
         """
         self._spent = None
+        self._execute(_FREE_WHAT_WAS_NOT_SENT)
         self._execute(_RESERVE_PURCHASES)
         return dict(_texts(self._execute(_UNPRICED)))
 

@@ -50,7 +50,7 @@ from .._submit.submitters import Submitters
 from .._submit.uploads import AT_ONCE, Uploads
 from .._track.schedule import Schedule
 from .._track.tracker import Outcome, Tracker
-from ..errors import ApiError, JobAbandoned, JournalError, SessionClosed, UsageError
+from ..errors import JobAbandoned, JournalError, SessionClosed, UsageError
 from .learned_durations import Learning
 from .platform import AnyPlatform
 
@@ -120,11 +120,12 @@ class Engine:
         self.downloader = Downloader(open=self.transport.open_file, look_up=self.retrieve, retry=self.retry)
 
     def _build_submit_path(self) -> None:
-        lane, attempt_log = self._lane_of_submits(), AttemptLog(self.journal, self.clock.wall)
+        self.budget = Budget(self.limits, self.platform, self.journal)
+        attempt_log = AttemptLog(self.journal, self.clock.wall, self.budget.release)
+        lane = self._lane_of_submits()
         reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
         queue = Queue(self.http, lane, attempt_log, reconciler, self.limits.max_queue_wait)
         self.uploads = Uploads(self.platform, self.journal, self.clock.wall)
-        self.budget = Budget(self.limits, self.platform, self.journal)
         self.acceptance = Acceptance(
             registry=self.registry,
             outcomes=self.outcomes,
@@ -134,7 +135,9 @@ class Engine:
             reconciler=reconciler,
             polling=self.polling,
         )
-        self.reconciling = Reconciling(self.http, reconciler, queue, self.acceptance, attempt_log)
+        self.reconciling = Reconciling(
+            self.http, reconciler, queue, self.acceptance, attempt_log, self.budget
+        )
         self.submitters = Submitters(
             http=self.http,
             queue=queue,
@@ -362,9 +365,7 @@ class Engine:
         self.registry.moved(job, before)
         if job.done():
             self.registry.remember(job)
-            if job.state is JobState.FAILED or isinstance(
-                job.exception(), ApiError
-            ):  # refused, or not billed
+            if job.state is JobState.FAILED:  # which is not billed
                 self.budget.release(job.key)
         if before is JobState.PENDING:
             self.acceptance.left(job)

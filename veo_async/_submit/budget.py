@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -20,7 +21,7 @@ from .._api.wire import encode
 from .._journal.facts import Spent
 from .._journal.journal import AnyJournal
 from .._policies import Limits
-from ..errors import BudgetExceeded, ConfigurationError, PlatformError
+from ..errors import BudgetExceeded, ConfigurationError, JournalError, PlatformError
 
 __all__ = ["Budget", "Prices"]
 
@@ -93,9 +94,18 @@ class Budget:
                 raise BudgetExceeded(
                     f"the price is not known, so it does not fit into a budget of credits{why}"
                 )
-        spent = await self._reserve(key, price)
+        spent = await self._reserve(key, price, self.limits)
         if not spent.fits(price, self.limits.max_videos, self.limits.max_credits):
             raise BudgetExceeded(self._words(spent, price))
+
+    async def count(self, key: str, request: Request) -> None:
+        """
+        Reserve what another process has bought, whether it fits or not.
+        """
+        if self.is_set:
+            price = None if self.limits.max_credits is None else (await self._price(request))[0]
+            with suppress(JournalError):  # after which nothing is bought
+                await self._reserve(key, price, Limits())
 
     def release(self, key: str) -> None:
         """
@@ -104,8 +114,7 @@ class Budget:
         if key in self._reserved:
             self._spent = self._spent.without(self._reserved.pop(key))
 
-    async def _reserve(self, key: str, price: float | None) -> Spent:
-        limits = self.limits
+    async def _reserve(self, key: str, price: float | None, limits: Limits) -> Spent:
         if self.journal is not None:
             return await self.journal.reserve(key, price, limits.max_videos, limits.max_credits)
         spent = self._spent.without(self._reserved[key]) if key in self._reserved else self._spent

@@ -134,6 +134,8 @@ class Queue:
             trouble = f": {self.lane.trouble}" if self.lane.trouble else ""
             job = self._waiting.popleft().job
             self.reconciler.closed(job.key)
+            if not job.done():  # else its key was freed when it was abandoned, and may be in use again
+                self.attempt_log.freed(job.key)
             stop(job, SubmitTimedOut(words + trouble))
 
     def _next_late_at(self) -> float | None:

@@ -22,6 +22,7 @@ from .._http.task_listing import read_all, record_or_none
 from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, BadRequest, ProtocolError, SubmissionUnknown, TaskNotFound, TransportError
 from .acceptance import Acceptance
+from .budget import Budget
 from .listed_tasks import HOUR, OVERLAP, ShownTasks
 from .queue import Queue
 from .sending_again import Adopt, Attempt, Decision, GiveUp, Reconciler, SendAgain
@@ -46,6 +47,7 @@ class Reconciling:
     queue: Queue
     acceptance: Acceptance
     attempt_log: AttemptLog
+    budget: Budget
     _unknown: dict[str, Submission] = field(init=False, factory=dict)
     _decisions: deque[Decision] = field(init=False, factory=deque)
     _look_ups: deque[Mapping[str, str]] = field(init=False, factory=deque)  # which are quicker than listings
@@ -254,6 +256,10 @@ class Reconciling:
             return
         self.reconciler.adopted(adopt, now=self.queue.lane.now())
         del self._unknown[key]
+        if (
+            submission.look_first and submission.request is not None
+        ):  # else it was reserved before it was sent
+            await self.budget.count(key, submission.request)
         log.info("job %s has task %s after all", key, task_id)
         if adopt.others:
             also = " ".join(adopt.others)

@@ -102,6 +102,7 @@ class AttemptLog:
 
     journal: AnyJournal | None
     wall: Callable[[], float]  # the local clock, in Unix seconds
+    freed: Callable[[str], None]  # told of each key that has bought nothing, and will not be sent
 
     async def sending(self, attempt: Attempt, at: float) -> None:
         """
@@ -128,6 +129,8 @@ class AttemptLog:
         Make it durable that an attempt bought nothing: it was refused, or not sent.
         """
         await self._write(self._closed(attempt, refused))
+        if refused is not None:
+            self.freed(attempt.key)
 
     def may_send(self, key: str) -> bool:
         """
@@ -146,6 +149,7 @@ class AttemptLog:
         """
         Withdraw the intention of a job that will not be sent.
         """
+        self.freed(key)
         if self.journal is not None and self.journal.failure is None:
             self.journal.write_soon(facts.Withdrawn(key=key, at=self.wall()))
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 __all__ = ["UnknownRule", "evaluate", "is_true"]
 
 DEEPEST: Final = 32  # levels of a rule
+LONGEST_PLACE: Final = 10  # digits of a place in a list
 
 
 class UnknownRule(Exception):
@@ -71,7 +72,8 @@ def _variable(data: object, path: object = "", default: object = None) -> object
         if isinstance(data, Mapping):
             data = data.get(name)
         elif isinstance(data, list):
-            data = data[int(name)] if name.isdecimal() and int(name) < len(data) else None
+            place = int(name) if name.isdecimal() and len(name) < LONGEST_PLACE else len(data)
+            data = data[place] if place < len(data) else None
         else:
             data = None
     return default if data is None else data
