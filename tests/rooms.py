@@ -24,7 +24,7 @@ MAY_IMPORT = {  # a wing takes from itself, and from these; all of them stand ab
     "platform": "errors _policies _api _journal _http _submit _session",
     "simulator": "_api.models",  # the table alone: it shares no mistake of a decoder
     "worker": "errors __init__ _api _journal _jobs",
-    "testing": "errors __init__ _api.marks _http.transport _session simulator",
+    "testing": "errors __init__ _api.marks _http.transport _session platform simulator",
     "cli": "errors __init__ _api.models _session.credentials _journal receiver simulator worker platform",
 }
 PURE = re.compile(

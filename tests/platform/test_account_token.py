@@ -11,15 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from attrs import define, field
+from psycopg import sql
 
+from tests.postgres.server import Postgres
 from veo_async import (
     ConfigurationError,
     ImageToVideo,
     Limits,
     PlatformError,
     PollPolicy,
+    PostgresJournal,
     RetryPolicy,
     VeoError,
     VeoSession,
@@ -64,6 +68,21 @@ def contents(folder: Path) -> list[str]:
     return [path.read_bytes().decode("latin-1") for path in folder.glob("batch.db*")]
 
 
+def dumped(dsn: str, schema: str) -> str:
+    """
+    All rows of a schema.
+    """
+    with psycopg.connect(dsn) as connection:
+        tables = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s", [schema]
+        ).fetchall()
+        query = sql.SQL("SELECT row_to_json(it)::text FROM {} AS it")
+        names = [sql.Identifier(schema, name) for (name,) in tables]
+        return "\n".join(
+            row for name in names for (row,) in connection.execute(query.format(name)).fetchall()
+        )
+
+
 SERVERS: list[dict[str, Any]] = [
     {"account_tokens": {TOKEN: "me"}},
     {},  # which knows another token, and repeats the wrong one in its answer
@@ -102,6 +121,20 @@ async def test_the_account_token_is_written_nowhere(
     assert any(TOKEN in text for text in beside.told)
     assert all(TOKEN not in text for text in beside.told if "files" not in text.split()[0])
     assert settings == SERVERS[0] or 0 == api.accepted
+
+
+async def test_the_account_token_is_in_no_database(postgres: Postgres, schema: str, token: str) -> None:
+    """Nor is what it begins with; the addresses of the pictures are."""
+    settings = Settings(speed=SPEED, tokens=[token], account_tokens={TOKEN: "me"})
+    async with Simulator(settings) as sim:
+        journal = PostgresJournal(postgres.dsn, schema=schema)
+        options: dict[str, Any] = {"polling": PollPolicy().scaled(1 / SPEED), "limits": Limits(max_credits=9)}
+        async with VeoSession(
+            token, base_url=sim.url, platform=platform(sim), journal=journal, **options
+        ) as veo:
+            await veo.submit(ImageToVideo("she turns", [JPEG]), key="k")
+        rows = dumped(postgres.dsn, schema)
+    assert (True, False) == (f"{sim.url}/uploads/" in rows, TOKEN[:19] in rows)
 
 
 async def test_a_redirect_is_not_followed() -> None:

@@ -26,6 +26,7 @@ def var(name: str) -> dict[str, Any]:
         (var("deep.er"), "x"),
         (var("image_urls.1"), "b"),
         (var("image_urls.2"), None),
+        (var("image_urls." + "9" * 5000), None),
         (var("model.er"), None),
         ({"var": ["missing", "other"]}, "other"),
         ({"var": ""}, BODY),

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from tests.platform.pictures import JPEG
 from veo_async import (
     ConfigurationError,
     InsufficientBalance,
@@ -19,6 +20,7 @@ from veo_async import (
     UsageError,
     VeoSession,
 )
+from veo_async.platform import AccountPlatform
 from veo_async.simulator import Core, Settings
 from veo_async.testing import VeoSimulator
 from veo_async.testing.around import serve
@@ -141,6 +143,24 @@ async def test_no_money_is_spent() -> None:
     async with VeoSession() as veo:
         with pytest.raises(UsageError, match="entered once"):
             await veo.__aenter__()
+
+
+async def test_a_picture_is_uploaded_to_the_simulator(veo_simulator: VeoSimulator) -> None:
+    """A program finds the platform and its account token as well; bytes stand for a file."""
+    async with VeoSession(platform=AccountPlatform()) as veo:
+        await veo.image_to_video("she turns", [JPEG])
+    assert [JPEG] == [*veo_simulator.core.platform.uploads.values()]
+
+
+async def test_nothing_is_uploaded_to_the_real_platform(request: pytest.FixtureRequest) -> None:
+    """An account's platform that was made before the fixture is refused, too."""
+    real = AccountPlatform("platform-0123456789", base_url="https://platform.acedata.cloud")
+    request.getfixturevalue("veo_simulator")
+    async with VeoSession(platform=real) as veo:
+        with pytest.raises(UsageError, match=r"may not upload to https://platform\.acedata\.cloud"):
+            await veo.image_to_video("she turns", [JPEG])
+        with pytest.raises(UsageError, match="may not upload"):
+            await veo.price(TextToVideo("a whale"))
 
 
 def test_a_server_that_cannot_start_says_why() -> None:

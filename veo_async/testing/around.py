@@ -16,6 +16,7 @@ import pytest
 
 from .. import Journal, UsageError, VeoSession
 from .._session.session import next_address, replace_clock, scale_policies
+from ..platform.connection import Connection
 from ..simulator import Core, Faults, Settings
 from .clock import VeoClock
 from .in_memory import WithFiles
@@ -34,8 +35,12 @@ def serve(settings: Settings, patches: pytest.MonkeyPatch, clock: VeoClock | Non
     with served(core, clock) as simulator:
         patches.setenv("ACEDATACLOUD_API_TOKEN", simulator.token)
         patches.setenv("ACEDATACLOUD_API_BASE_URL", simulator.url)
+        patches.setenv("ACEDATACLOUD_PLATFORM_BASE_URL", simulator.url)
+        patches.setenv("ACEDATACLOUD_PLATFORM_TOKEN", simulator.account_token)
         patches.setenv("VEO_ASYNC_SPEED", f"{settings.speed:g}")  # for the command `veo-async`
         patches.setattr(VeoSession, "__aenter__", _enter(VeoSession.__aenter__, simulator))
+        for name in ("get", "upload"):
+            patches.setattr(Connection, name, _checked(getattr(Connection, name)))
         yield simulator
 
 
@@ -53,6 +58,17 @@ def _enter(enter: _Enter, simulator: VeoSimulator) -> _Enter:
         return await enter(session)
 
     return prepared
+
+
+def _checked(ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def checked(connection: Connection, *values: Any, **options: Any) -> Any:
+        if connection.base_url.startswith("https://"):
+            raise UsageError(
+                f"this test has veo_simulator, and may not upload to {connection.base_url}: leave base_url out"
+            )
+        return await ask(connection, *values, **options)
+
+    return checked
 
 
 def _move(session: VeoSession, core: Core, clock: VeoClock) -> None:

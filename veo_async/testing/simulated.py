@@ -42,6 +42,13 @@ class VeoSimulator:
     core: Core = field(repr=False)
     clock: VeoClock | None = field(default=None, repr=False)
 
+    @property
+    def account_token(self) -> str:
+        """
+        A valid account token, which the platform takes.
+        """
+        return next(iter(self.core.platform.tokens))
+
     def script(
         self,
         *,
