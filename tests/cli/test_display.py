@@ -16,6 +16,7 @@ from rich.console import Console
 from veo_async import JobFailed, JobState, SessionClosed
 from veo_async.cli.display import board as _display
 from veo_async.cli.display.board import DOWNLOADING, SAVED, Board, Notes
+from veo_async.cli.display.crowd import Crowd
 from veo_async.cli.display.traffic import Traffic
 
 
@@ -113,6 +114,19 @@ def test_the_picture_of_a_terminal() -> None:
     assert "0.0 s" in lines[2]
     one.progress(whale)(2048, None)
     assert "downloading 2.0 KB " in picture(one)
+
+
+@pytest.mark.parametrize("kind", [Board, Crowd])
+def test_an_upload_is_shown_until_all_is_sent(kind: type[Board]) -> None:
+    """In bytes, above the rows, and in the line that breaks a silence; off a terminal, its end gets a line."""
+    shown = io.StringIO()
+    one = kind(3, Console(file=shown, width=90, height=8, force_terminal=False))
+    one.uploading(1 << 20, 3 << 20)
+    assert "  uploading 1.0 MB of 3.0 MB" in [line.rstrip() for line in picture(one).splitlines()]
+    assert one._standing().endswith("; uploading 1.0 MB of 3.0 MB")
+    one.uploading(3 << 20, 3 << 20)
+    assert "uploading" not in picture(one) + one._standing()
+    assert "a picture of 3.0 MB was uploaded\n" in shown.getvalue()
 
 
 def test_a_download_shows_its_speed() -> None:

@@ -39,6 +39,7 @@ def test_an_image_may_be_a_file(server: Served) -> None:
     result = call(server, "generate", "she turns", "--image", "portrait.jpg", "-o", "a.mp4")
     assert (0, "a.mp4\n") == (result.status, result.out)
     assert "portrait.jpg: uploaded to a public address" in result.err
+    assert "s  a picture of 11 bytes was uploaded\n" in result.err
     [address] = server.bodies[-1]["image_urls"]
     assert address.startswith(f"{server.url}/uploads/")
     assert [JPEG] == [*server.core.platform.uploads.values()][before:]
@@ -83,6 +84,7 @@ def test_the_lines_of_a_batch_share_their_pictures(server: Served) -> None:
     Path("lines.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     result = call(server, "batch", "lines.jsonl", "--out", "out")
     assert (0, True) == (result.status, "portrait.jpg and 1 more: uploaded to a public address" in result.err)
+    assert 2 == result.err.count(" was uploaded\n")
     assert (before + 2, bought + 12) == (len(server.core.platform.uploads), server.core.accepted)
     Path("other.png").rename("moved.png")
     Path("lines.jsonl").write_text(

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -217,6 +217,7 @@ def new_session(
     submits_per_second: float | None = None,
     journal: Journal | PostgresJournal | Path | None = None,
     with_platform: bool = False,
+    uploading: Callable[[int, int], object] | None = None,
     max_videos: int | None = None,
     max_credits: float | None = None,
 ) -> VeoSession | None:
@@ -228,6 +229,7 @@ def new_session(
         timeout: how long a job may wait to be sent, in seconds; None for ever.
         journal: a journal or its file, or None.
         with_platform: whether the platform is needed, such as for uploads; a budget of credits always needs it.
+        uploading: called with the bytes sent and in total of each upload.
         max_videos, max_credits: the budget, or None.
     """
     if not os.environ.get(TOKEN):
@@ -250,7 +252,7 @@ def new_session(
                 retry=retry,
                 limits=limits,
                 journal=journal,
-                platform=AccountPlatform(retry=retry) if with_platform else None,
+                platform=AccountPlatform(retry=retry, progress=uploading) if with_platform else None,
             )
     except ConfigurationError as error:
         violations.append(str(error))

@@ -106,7 +106,7 @@ def batch(
         refuse(violations)
         caution(reading)
         run(_dry_run(plan, journal, manifest, speed))
-    images = local_images(item.request for item in plan.items)
+    images, board = local_images(item.request for item in plan.items), Crowd(len(plan.items))
     session = new_session(
         violations,
         base_url=base_url,
@@ -114,6 +114,7 @@ def batch(
         journal=journal,
         max_in_flight=max_in_flight,
         with_platform=bool(images),
+        uploading=board.uploading,
         max_videos=max_videos,
         max_credits=max_credits,
     )
@@ -121,7 +122,7 @@ def batch(
     assert session is not None, "what is missing was a violation"
     caution(reading)
     tell_uploads(images)
-    run(_carry_out(Batch(plan, journal, manifest, Crowd(len(plan.items))), session, speed))
+    run(_carry_out(Batch(plan, journal, manifest, board), session, speed))
 
 
 # --- what is asked for -----------------------------------------------------------------------------------

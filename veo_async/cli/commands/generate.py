@@ -103,7 +103,7 @@ def order(
         assert request is not None, "what is missing was a violation"
         click.echo(json.dumps(fields_of(request)) if as_json else f"would buy {_described(request)}")
         return
-    images = local_images([request] if request else [])
+    images, board = local_images([request] if request else []), Board()
     session = new_session(
         violations,
         base_url=base_url,
@@ -111,6 +111,7 @@ def order(
         timeout=timeout,
         journal=journal,
         with_platform=bool(images),
+        uploading=board.uploading,
     )
     refuse(violations)
     tell_uploads(images)
@@ -123,7 +124,7 @@ def order(
 
     make_directory(output)
     piece = Piece(title=title, start=start, target=Target(path=Path(output), overwrite=overwrite))
-    run(_fetch_and_tell(session, [piece], as_json=as_json, kept=journal is not None))
+    run(_fetch_and_tell(session, [piece], board, as_json=as_json, kept=journal is not None))
 
 
 def _described(request: Request) -> str:
@@ -149,9 +150,11 @@ def _key_violations(key: str | None, journal: Path | None) -> Iterator[str]:
         yield f"--journal {journal}: there is no directory {journal.parent}; make it first"
 
 
-async def _fetch_and_tell(session: VeoSession, pieces: Sequence[Piece], *, as_json: bool, kept: bool) -> int:
+async def _fetch_and_tell(
+    session: VeoSession, pieces: Sequence[Piece], board: Board, *, as_json: bool, kept: bool
+) -> int:
     try:
-        await fetch(session, pieces, Board())
+        await fetch(session, pieces, board)
     except asyncio.CancelledError:
         interrupted(pieces, kept=kept)
         raise

@@ -125,6 +125,7 @@ class Board:
     _silenced: list[logging.Handler] = field(factory=list, init=False)
     _began_at: float = field(default=0.0, init=False)
     _said_at: float = field(default=0.0, init=False)
+    _upload: str = field(default="", init=False)  # how far the last upload is; empty if it has ended
 
     @_notes.default
     def _make_notes(self) -> Notes:
@@ -216,6 +217,14 @@ class Board:
 
         return show
 
+    def uploading(self, done: int, total: int) -> None:
+        """
+        Show how many bytes of a picture are sent; when not on a terminal, its last one gets a line.
+        """
+        self._upload = f"uploading {size(done)} of {size(total)}" if done < total else ""
+        if done >= total and self._live is None:
+            self.say(f"a picture of {size(total)} was uploaded")
+
     def say(self, text: str) -> None:
         """
         Write a lasting line.
@@ -245,14 +254,14 @@ class Board:
             return "; ".join(f"still {self._status(row)}" for row in self.rows)
         counts = Counter(row.state for row in self.rows if row.ended_at is None)
         states = ", ".join(f"{count} {state}" for state, count in counts.items())
-        return f"{self._ended()} of {self.total} ended; {states}"
+        return "; ".join(filter(None, (f"{self._ended()} of {self.total} ended", states, self._upload)))
 
     def _ended(self) -> int:
         return sum(row.ended_at is not None for row in self.rows)
 
     def _status(self, row: Row) -> str:
         if row.state == JobState.QUEUED and row.age(self.clock()) >= REMINDER:
-            return f"{row.state}: {_WHY_QUEUED}"
+            return f"{row.state}: {self._upload or _WHY_QUEUED}"
         return " ".join(word for word in (row.state, row.detail) if word)
 
     # --- the picture ------------------------------------------------------------------------------------
@@ -269,7 +278,10 @@ class Board:
         table = self._grid()
         for row in self._fitting():
             table.add_row(*self._cells(row))
-        return table if self.total is None else Group(self._bar(), table)
+        return Group(*([] if self.total is None else [self._bar()]), *self._upload_line(), table)
+
+    def _upload_line(self) -> Iterable[RenderableType]:
+        return [Text(f"  {self._upload}", style="cyan")] if self._upload else []
 
     def _fitting(self) -> Iterable[Row]:
         """

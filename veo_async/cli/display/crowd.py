@@ -24,7 +24,7 @@ __all__ = ["Crowd", "Worker"]
 
 FAILURES: Final = 3  # the last ones, on the screen
 ENOUGH: Final = 3  # ended jobs after which a rate is meaningful
-OTHERS: Final = 4  # lines besides the rows: the bar, the count of hidden rows, and blank lines
+OTHERS: Final = 5  # lines besides the rows: the bar, an upload, the count of hidden rows, and blank lines
 
 
 @define(eq=False)
@@ -101,7 +101,7 @@ class Crowd(Board):
 
     def _standing(self) -> str:
         states = ", ".join(f"{count} {state}" for state, count in self._states().items())
-        return "; ".join(part for part in (self._score(), states) if part)
+        return "; ".join(filter(None, (self._score(), states, self._upload)))
 
     def _states(self) -> Counter[str]:
         for row in self._workers():
@@ -137,7 +137,7 @@ class Crowd(Board):
         table = self._grid()
         for row in shown:
             table.add_row(*self._cells(row))
-        parts: list[RenderableType] = [self._bar(), table]
+        parts: list[RenderableType] = [self._bar(), *self._upload_line(), table]
         if len(shown) < len(self.rows):
             counts = ", ".join(f"{count:,} {state}" for state, count in states.items())
             parts.append(Text(f"  all at work: {counts}", style="dim"))
