@@ -36,6 +36,20 @@ def bought(server: Served, **changes: str) -> list[Path]:
     return sorted(Path("out").glob("*.mp4"))
 
 
+def buy(server: Served) -> None:
+    """
+    Buy a video that nobody downloads, with the journal `j.db`.
+    """
+
+    async def program() -> None:
+        polling = PollPolicy().scaled(1 / server.core.settings.speed)
+        token = next(iter(server.core.tokens))
+        async with VeoSession(token, base_url=server.url, journal=Journal("j.db"), polling=polling) as veo:
+            await veo.submit(TextToVideo("a whale"), key="whale")
+
+    asyncio.run(program())
+
+
 def kinds(result: Finished) -> list[str]:
     return [json.loads(line)["kind"] for line in result.out.splitlines()]
 
@@ -95,21 +109,33 @@ def test_a_file_that_is_gone_or_was_changed_is_found() -> None:
 def test_what_was_never_fetched_is_found() -> None:
     """A program that has not downloaded its video is told how to get it."""
     with served() as server:
-
-        async def buy() -> None:
-            polling = PollPolicy().scaled(1 / server.core.settings.speed)
-            token = next(iter(server.core.tokens))
-            async with VeoSession(
-                token, base_url=server.url, journal=Journal("j.db"), polling=polling
-            ) as veo:
-                await veo.submit(TextToVideo("a whale"), key="whale")
-
-        asyncio.run(buy())
+        buy(server)
         result = call(server, "audit", "j.db")
         [task_id] = server.core.tasks
     assert 1 == result.status
     assert f"key whale, task {task_id}" in result.err
     assert f"veo-async download -o DIR {task_id}" in result.err
+
+
+def test_what_is_missing_is_fetched() -> None:
+    """To where it was, or beside the journal; a file that was changed is let alone, and what fails is told."""
+    with served() as server:
+        gone, changed = bought(server)
+        before = gone.read_bytes()
+        gone.unlink()
+        changed.write_bytes(b"mine")
+        buy(server)
+        result = call(server, "audit", "out", "j.db", "--fetch", "--json")
+        assert (1, ["file_missing"]) == (result.status, kinds(result))
+        assert (before, b"mine") == (gone.read_bytes(), changed.read_bytes())
+        [beside] = Path().glob("*.mp4")
+        assert f"fetched {beside.absolute()}" in result.err
+        assert 0 == call(server, "audit", "j.db").err.count("not fetched")
+        beside.unlink()
+        server.core.forget([*server.core.tasks][-1])
+        result = call(server, "audit", "j.db", "--fetch")
+    assert (1, True) == (result.status, "its file is gone" in result.err)
+    assert "veo-async: the link answered 404, and its task cannot be looked up" in result.err
 
 
 def test_the_ledger_and_the_journal_disagree() -> None:
@@ -122,6 +148,7 @@ def test_the_ledger_and_the_journal_disagree() -> None:
         result = call(server, "audit", "out", "--json")
         found = {line["kind"]: line["task_id"] for line in map(json.loads, result.out.splitlines())}
         assert {"not_billed": first, "not_in_journal": [*server.core.tasks][-1]} == found
+        assert f"veo-async download -o DIR {[*server.core.tasks][-1]}" in result.err
     assert (1, True) == (result.status, "1 purchase paid, and not in the journal:" in result.err)
 
 

@@ -267,6 +267,20 @@ async def test_earlier_purchases_without_a_price_may_have_spent_it_all(lasting: 
         assert 1 == sim.core.accepted
 
 
+async def test_a_platform_that_breaks_stops_nothing_else(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in reading its price list ends the job that needs a price, and not the session."""
+    async with simulator(token) as sim, session(sim, None, max_credits=9) as veo:
+
+        async def broken(*_: object) -> float:
+            raise RecursionError("a list without an end")
+
+        with monkeypatch.context() as patches:
+            patches.setattr(AccountPlatform, "price", broken)
+            with pytest.raises(BudgetExceeded, match=r"the price is not known.*: a list without an end"):
+                await veo.submit(TextToVideo("a whale"), key="k")
+        await veo.submit(TextToVideo("a whale"), key="k")
+
+
 async def test_a_budget_of_credits_needs_a_platform() -> None:
     """A session that could not know any price is not entered."""
     with pytest.raises(ConfigurationError, match="max_credits needs to know prices"):

@@ -28,6 +28,7 @@ from veo_async import (
     PollPolicy,
     PostgresJournal,
     RetryPolicy,
+    SessionClosed,
     VeoSession,
 )
 from veo_async.platform import AccountPlatform
@@ -293,6 +294,18 @@ async def test_a_failure_is_not_repeated_for_every_job() -> None:
             }
             assert 1 == sim.core.accepted
         assert sim.core.platform.requests["failing"] <= 12  # four at once, three times each
+
+
+async def test_an_upload_that_never_ends_delays_nothing_else(sim: Simulator) -> None:
+    """However many wait for it: what needs no upload is bought, and the session can be left."""
+    bucket = Bucket()
+    async with session(sim, platform=AccountPlatform(uploader=bucket)) as veo:
+        requests = [ImageToVideo("she turns", [JPEG + bytes([number])]) for number in range(9)]
+        jobs = veo.submit_many(requests)
+        await bucket.begun.wait()
+        await veo.text_to_video("a whale")
+    assert 1 == sim.core.accepted
+    assert {SessionClosed} == {type(job.exception()) for job in jobs}
 
 
 async def test_a_name_without_contents_is_told(sim: Simulator) -> None:

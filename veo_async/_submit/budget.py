@@ -21,7 +21,7 @@ from .._api.wire import encode
 from .._journal.facts import Spent
 from .._journal.journal import AnyJournal
 from .._policies import Limits
-from ..errors import BudgetExceeded, ConfigurationError, JournalError, PlatformError
+from ..errors import BudgetExceeded, ConfigurationError, JournalError
 
 __all__ = ["Budget", "Prices"]
 
@@ -129,7 +129,7 @@ class Budget:
         assert self.prices is not None, "without prices, there is no budget of credits"
         try:
             return await self.prices.price(request.endpoint, encode(request)), ""
-        except PlatformError as error:
+        except Exception as error:  # whatever a platform does, it stops only what needs its price
             return None, f": {error}"
 
     async def _price_of_text(self, text: str) -> tuple[float | None, str]:

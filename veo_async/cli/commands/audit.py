@@ -7,58 +7,77 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import click
 
-from ... import Journal, PlatformError, RetryPolicy
+from ... import Journal, PlatformError, RetryPolicy, VeoError, VeoSession
 from ..._journal.facts import Entry
 from ...errors import ConfigurationError
 from ...platform import AccountPlatform
 from ...platform.answers import Ledger
 from ...platform.audit import FINDINGS, Finding, compare
+from ..advice import lines
 from ..batch.manifest import Manifest
 from ..batch.receipts import digest_of
 from ..batch.run import JOURNAL, MANIFEST
-from ..ending import FAILED, FINE, NO_TOKEN, TOKEN, complain, refuse, run
+from ..ending import FAILED, FINE, NO_TOKEN, TOKEN, complain, new_session, refuse, run
 from ..options import positive
 from ..words import plural, printable
 
 __all__ = ["audit"]
 
 TOLD: Final = 10  # findings of a kind to list; --json has all of them
+FETCHED: Final = ("not_fetched", "file_missing")
 REMEDIES: Final = {  # what to do about findings of a kind; the ids follow
     "not_fetched": "veo-async download -o DIR",
     "file_missing": "veo-async download -o DIR",
     "open": "veo-async wait -o DIR",
+    "not_in_journal": "veo-async download -o DIR",
 }
 
 
 @click.command(short_help="Compare journals and files with what was paid.")
 @click.argument("places", metavar="JOURNAL|DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--fetch", is_flag=True, help="Download first what was never fetched, or is gone.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each finding.")
 @click.option("--speed", type=positive, default=1.0, envvar="VEO_ASYNC_SPEED", hidden=True)
-def audit(*, places: tuple[Path, ...], as_json: bool, speed: float) -> None:
+def audit(*, places: tuple[Path, ...], fetch: bool, as_json: bool, speed: float) -> None:
     """
     Compare journals, or directories of batches, with their files and with the account's ledger.
 
     The ledger is the platform's, and takes the account token, in ACEDATACLOUD_PLATFORM_TOKEN; without it, only journals
     and files are compared. Give all journals of the account, as what is in none of them is reported. The exit status
     is 1 if something is off.
+
+    --fetch downloads a file to where it was or, if it never was anywhere, beside its journal.
     """
     journals = [place / JOURNAL if place.is_dir() else place for place in places]
     violations = [f"JOURNAL {path} is not a file" for path in journals if not path.is_file()]
     token = os.environ.get(TOKEN)
     refuse(violations if token else [*violations, NO_TOKEN])
     assert token is not None, "what is missing was a violation"
-    run(_audit(places, journals, token, RetryPolicy().scaled(1 / speed), as_json=as_json))
+    sessions = {
+        path: new_session(violations, base_url=None, speed=speed, journal=path) for path in journals if fetch
+    }
+    refuse(violations)
+    run(_audit(places, journals, token, sessions, RetryPolicy().scaled(1 / speed), as_json=as_json))
 
 
 async def _audit(
-    places: Sequence[Path], journals: Sequence[Path], token: str, retry: RetryPolicy, *, as_json: bool
+    places: Sequence[Path],
+    journals: Sequence[Path],
+    token: str,
+    sessions: Mapping[Path, VeoSession | None],
+    retry: RetryPolicy,
+    *,
+    as_json: bool,
 ) -> int:
+    for path, session in sessions.items():
+        assert session is not None, "what is missing was a violation"
+        await _fetch(session, path, await _entries(path, token))
     entries = [entry for path in journals for entry in await _entries(path, token)]
     ledger = await _ledger(retry)
     found = [*compare(entries, ledger, _checker(places))]
@@ -75,6 +94,32 @@ async def _entries(path: Path, token: str) -> list[Entry]:
         return await journal.entries()
     finally:
         await journal.close()
+
+
+async def _fetch(session: VeoSession, journal: Path, entries: Sequence[Entry]) -> None:
+    async with session as veo:
+        for entry in entries:
+            if entry.outcome is None or entry.failed:
+                continue
+            try:
+                await _fetch_missing(veo, entry, _folder_of(journal))
+            except VeoError as error:
+                complain(*lines(error))
+
+
+async def _fetch_missing(veo: VeoSession, entry: Entry, folder: Path) -> None:
+    for video in (await veo.attach(key=entry.key)).videos:
+        path = entry.downloads.get(video.id)
+        if path is None or not _is_there(path):  # a file that was changed is the user's
+            click.echo(f"fetched {printable(str(await veo.download(video, path or folder)))}", err=True)
+
+
+def _folder_of(path: Path) -> Path:
+    return path.absolute().parent
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).exists()
 
 
 async def _ledger(retry: RetryPolicy) -> Ledger | None:
@@ -116,8 +161,10 @@ def _tell(found: Sequence[Finding], purchases: int, ledger: Ledger | None) -> No
             click.echo(f"  {printable(_words(finding))}", err=True)
         if count > TOLD:
             click.echo(f"  and {count - TOLD:,} more", err=True)
-        if kind in REMEDIES:
-            ids = " ".join(dict.fromkeys(finding.task_id or "" for finding in its[:TOLD]))
+        if kind in FETCHED:
+            click.echo("  the same command with --fetch downloads them, or:", err=True)
+        ids = " ".join(dict.fromkeys(finding.task_id for finding in its[:TOLD] if finding.task_id))
+        if kind in REMEDIES and ids:
             click.echo(f"  {REMEDIES[kind]} {printable(ids)}", err=True)
     charged = "" if ledger is None else f" and {plural(len(ledger.charges), 'row')} of the ledger"
     rest = "" if ledger is None or ledger.complete else ", which was not read to its end"
