@@ -23,7 +23,7 @@ from tests._journal.lives import (
 )
 from tests.postgres.server import Postgres, do
 from veo_async._journal import postgres_install
-from veo_async._journal.facts import Fact, Spent
+from veo_async._journal.facts import Fact, Spent, TakeIn
 from veo_async._journal.journal import AnyJournal
 from veo_async._journal.postgres import PostgresJournal
 from veo_async._journal.postgres_schema import MIGRATIONS
@@ -107,6 +107,40 @@ async def test_what_was_bought_without_a_budget_is_reserved_later(journal: AnyJo
     await journal.note_price("k", 2.0)
     assert {"doubt": REQUEST} == await journal.reserve_purchases()
     assert spent(2, 2.0, 1) == await journal.reserve("intended", 1.0, None, 100.0)
+
+
+async def test_what_an_ended_session_never_sent_is_free_again(closed: AnyJournal, token: str) -> None:
+    """What it may have sent is not."""
+    await closed.open(token)
+    await closed.write(intended("a"), intended("b"), sending("b"), intended("c"), sending("c"), not_sent("c"))
+    for key in "abc":
+        await closed.reserve(key, 1.0, None, None)
+    await closed.close()
+    await closed.open(token)
+    await closed.reserve_purchases()
+    await closed.take_in([TakeIn(key="a", request=REQUEST, at=1.0)])
+    assert spent(1, 1.0) == await closed.reserve("a", 1.0, None, None)
+    await closed.write(sending("a"))  # whoever takes it up reserves it anew
+    await closed.close()
+
+
+async def test_what_a_live_session_has_not_sent_yet_stays_reserved(
+    postgres: Postgres, schema: str, token: str
+) -> None:
+    """Another session that begins does not take its place; once it has ended, it can send no more."""
+    first, second = (PostgresJournal(postgres.dsn, schema=schema) for _ in range(2))
+    await first.open(token)
+    await first.write(intended("a"))
+    await first.reserve("a", None, 1, None)
+    await second.open(token)
+    await second.write(intended("b"))
+    await second.reserve_purchases()
+    assert spent(1, 0.0, 1) == await second.reserve("b", None, 1, None)
+    await first.write(sending("a"))
+    await first.close()
+    await second.reserve_purchases()
+    assert spent(1, 0.0, 1) == await second.reserve("b", None, 1, None)
+    await second.close()
 
 
 async def test_a_schema_of_the_first_version_is_brought_up_to_date(
