@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, TypeAlias
 
 from attrs import define, field
 
+from .. import events
 from .._api.marks import Mark, label, mark_of, marked_url
 from .._api.replies import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
 from .._api.requests import Request
@@ -42,8 +42,6 @@ __all__ = ["CallbackUrl", "Submitters"]
 CallbackUrl: TypeAlias = Callable[[str], str]
 
 WIDE: Final = 128  # asking at once; from one, it takes seven doublings, and then the wait is over
-
-log = logging.getLogger("veo_async")
 
 
 @define(eq=False)
@@ -176,6 +174,7 @@ class Submitters:
         error: BaseException | None = None
         try:
             await self._ask(attempt, request, submission.sent_at)
+            self.http.observers.tell(events.Sending, key=attempt.key, attempt=attempt.number)
             outcome = read_submit(*await self.http.post(request.endpoint, outgoing, kind="submit"))
             error = None if isinstance(outcome, Accepted) else outcome.error
             return outcome
@@ -211,7 +210,7 @@ class Submitters:
             self._most_asking = min(2 * self._most_asking, self._widest)
         except HeldBack as held:
             if self._most_asking == self._widest:
-                log.info("submits wait: %s", held.args[0])
+                self.http.observers.tell(events.LimitsReached, reason=str(held.args[0]))
             self._most_asking = 1
             raise
         finally:
@@ -230,6 +229,7 @@ class Submitters:
     async def _follow(
         self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome | JournalError | BudgetExceeded
     ) -> None:
+        tell = self.http.observers.tell
         match outcome:
             case BudgetExceeded():
                 self.reconciling.reconciler.closed(attempt.key)
@@ -247,12 +247,25 @@ class Submitters:
             case Accepted():
                 if not await self.acceptance.accept(submission, attempt, outcome):
                     self.queue.lane.gate.left()
+                    self._tell_of_doubt(attempt, None)
                     self.reconciling.add(submission, named=outcome.task_id)
-            case Refused():
-                await self.reconciling.refused(submission, attempt, outcome.error)
+            case Refused(error=error):
+                name, words = type(error).__name__, str(error)
+                tell(events.Refused, key=attempt.key, attempt=attempt.number, error=name, reason=words)
+                await self.reconciling.refused(submission, attempt, error)
             case NotSent():
                 self.reconciling.reconciler.closed(attempt.key)
                 await self.attempt_log.close(attempt)
                 self.queue.put_again(submission, outcome.error)
             case Unknown():
+                self._tell_of_doubt(attempt, outcome.error)
                 self.reconciling.add(submission, trace_id=outcome.trace_id)
+
+    def _tell_of_doubt(self, attempt: Attempt, error: Exception | None) -> None:
+        self.http.observers.tell(
+            events.Unanswered,
+            key=attempt.key,
+            attempt=attempt.number,
+            error=type(error).__name__ if error else None,
+            reason=str(error) if error else "the answer named the task of another purchase",
+        )
