@@ -133,6 +133,7 @@ MAKING: Final = (
     "limits",
     "journal",
     "placeholder",
+    "observers",
     "platform",
 )
 AWAITED: Final = {"find", "resume", "retrieve", "retrieve_many", "price", "download"}
@@ -287,6 +288,7 @@ def test_a_plain_install_brings_four_distributions() -> None:
     extras = PROJECT["optional-dependencies"]
     assert {"cli", "dev", "postgres"} <= set(extras)
     assert {"psycopg"} == _distributions(extras["postgres"])
+    assert {"opentelemetry-api"} == _distributions(extras["telemetry"])
     assert _distributions(extras["cli"]) <= {"click", "rich"}
 
 
@@ -315,6 +317,7 @@ def test_an_import_takes_no_more_than_it_needs() -> None:
         "aiohttp",
         "attrs",
         "pytest",
+        "opentelemetry",
         "veo_async.simulator",
         "veo_async.testing",
         "veo_async.cli",

@@ -11,46 +11,72 @@ from typing import Any, Final
 
 from attrs import asdict, define, field
 
-from .. import events
-from ..events import Event
+from ..events import (
+    Accepted,
+    Attached,
+    BoughtTwice,
+    Downloaded,
+    DownloadRetried,
+    Event,
+    LimitsReached,
+    ListingFailed,
+    Looked,
+    LookFailed,
+    Looking,
+    LookRefused,
+    LookUpFailed,
+    Misnamed,
+    Orphaned,
+    OutageBegan,
+    OutageEnded,
+    Paused,
+    Reconciled,
+    Refused,
+    Resumed,
+    Retried,
+    Sending,
+    Settled,
+    Submitted,
+    Unanswered,
+)
 
 __all__ = ["LogObserver"]
 
 WORDS: Final[Mapping[object, tuple[int, str]]] = {
-    events.Submitted: (DEBUG, "job %(key)s is submitted: a %(kind)s"),
-    events.Attached: (DEBUG, "job %(key)s waits for what was bought already"),
-    events.Sending: (DEBUG, "job %(key)s is being sent, attempt %(attempt)d"),
-    events.Refused: (DEBUG, "job %(key)s was refused: %(reason)s"),
-    events.Unanswered: (DEBUG, "it is not known whether job %(key)s was accepted: %(reason)s"),
-    events.Retried: (INFO, "job %(key)s is sent again: %(reason)s"),
-    events.Accepted: (DEBUG, "job %(key)s has task %(task_id)s"),
-    events.Settled: (DEBUG, "job %(key)s %(state)s"),
-    events.Reconciled: (INFO, "job %(key)s has task %(task_id)s after all"),
-    events.BoughtTwice: (
+    Submitted: (DEBUG, "job %(key)s is submitted: a %(kind)s"),
+    Attached: (DEBUG, "job %(key)s waits for what was bought already"),
+    Sending: (DEBUG, "job %(key)s is being sent, attempt %(attempt)d"),
+    Refused: (DEBUG, "job %(key)s was refused: %(reason)s"),
+    Unanswered: (DEBUG, "it is not known whether job %(key)s was accepted: %(reason)s"),
+    Retried: (INFO, "job %(key)s is sent again: %(reason)s"),
+    Accepted: (DEBUG, "job %(key)s has task %(task_id)s"),
+    Settled: (DEBUG, "job %(key)s %(state)s"),
+    Reconciled: (INFO, "job %(key)s has task %(task_id)s after all"),
+    BoughtTwice: (
         ERROR,
         "the key of job %(key)s was bought more than once; also paid for: %(all_task_ids)s",
     ),
-    events.Misnamed: (
+    Misnamed: (
         WARNING,
         "the answer to job %(key)s named task %(task_id)s, which shows another job's mark",
     ),
-    events.Orphaned: (INFO, "task %(task_id)s was accepted for the abandoned job %(key)s"),
-    events.ListingFailed: (WARNING, "a listing failed, so %(believed)d refusals are believed: %(reason)s"),
-    events.LookUpFailed: (INFO, "a look-up failed: %(reason)s"),
-    events.Looking: (DEBUG, "asking about %(count)d tasks"),
-    events.Looked: (DEBUG, "the answer about %(count)d tasks took %(seconds).3f s"),
-    events.LookFailed: (DEBUG, "a poll of %(count)d tasks failed: %(reason)s"),
-    events.LookRefused: (WARNING, "the server refused a query about %(count)d tasks: %(reason)s"),
-    events.Paused: (DEBUG, "%(lane)s pause for %(seconds).1f s: %(reason)s"),
-    events.Resumed: (DEBUG, "%(lane)s go on, after %(seconds).1f s"),
-    events.LimitsReached: (INFO, "submits wait: %(reason)s"),
-    events.OutageBegan: (
+    Orphaned: (INFO, "task %(task_id)s was accepted for the abandoned job %(key)s"),
+    ListingFailed: (WARNING, "a listing failed, so %(believed)d refusals are believed: %(reason)s"),
+    LookUpFailed: (INFO, "a look-up failed: %(reason)s"),
+    Looking: (DEBUG, "asking about %(count)d tasks"),
+    Looked: (DEBUG, "the answer about %(count)d tasks took %(seconds).3f s"),
+    LookFailed: (DEBUG, "a poll of %(count)d tasks failed: %(reason)s"),
+    LookRefused: (WARNING, "the server refused a query about %(count)d tasks: %(reason)s"),
+    Paused: (DEBUG, "%(lane)s pause for %(seconds).1f s: %(reason)s"),
+    Resumed: (DEBUG, "%(lane)s go on, after %(seconds).1f s"),
+    LimitsReached: (INFO, "submits wait: %(reason)s"),
+    OutageBegan: (
         WARNING,
         "no answer from the API for %(seconds).0f s, still trying; check the network and the base URL: %(reason)s",
     ),
-    events.OutageEnded: (INFO, "the API answers again, after %(seconds).0f s"),
-    events.DownloadRetried: (INFO, "download of task %(task_id)s: %(reason)s; again in %(seconds).1f s"),
-    events.Downloaded: (DEBUG, "task %(task_id)s is downloaded: %(path)s"),
+    OutageEnded: (INFO, "the API answers again, after %(seconds).0f s"),
+    DownloadRetried: (INFO, "download of task %(task_id)s: %(reason)s; again in %(seconds).1f s"),
+    Downloaded: (DEBUG, "task %(task_id)s is downloaded: %(path)s"),
 }
 
 
@@ -82,11 +108,11 @@ class LogObserver:
             return
         level, words = WORDS[type(event)]
         told = asdict(event, recurse=False)
-        if isinstance(event, events.Reconciled) and event.refused:
+        if isinstance(event, Reconciled) and event.refused:
             level, words = WARNING, "job %(key)s was refused, and has task %(task_id)s all the same"
-        elif isinstance(event, events.ListingFailed) and not event.believed:
+        elif isinstance(event, ListingFailed) and not event.believed:
             words = "a listing failed: %(reason)s"
-        elif isinstance(event, events.Settled) and event.error:
+        elif isinstance(event, Settled) and event.error:
             words += ": %(error)s: %(reason)s"
         self.logger.log(level, words, _with_counts(told), extra={"event": type(event).__name__} | told)
 

@@ -20,7 +20,7 @@ from .._http.limiter import sleep
 from .._http.task_listing import read_all, record_or_none
 from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, BadRequest, ProtocolError, SubmissionUnknown, TaskNotFound, TransportError
-from ..events import BoughtTwice, ListingFailed, LookUpFailed, Reconciled
+from ..events import BoughtTwice, ListingFailed, LookUpFailed, Reconciled, Refused
 from .acceptance import Acceptance
 from .listed_tasks import HOUR, OVERLAP, ShownTasks
 from .queue import Queue
@@ -158,6 +158,8 @@ class Reconciling:
         """
         Take a refusal: one listing for all that come at about the same time may show that it is not true.
         """
+        name, number = type(error).__name__, attempt.number
+        self.http.observers.tell(Refused, key=attempt.key, attempt=number, error=name, reason=str(error))
         is_futile = is_dead_token(error) and not self.http.admitted  # the listing would be refused, too
         if attempt.mark is None or self._closing or is_futile:
             await self._believe(submission, attempt, error)

@@ -17,7 +17,6 @@ from typing import Final, TypeAlias
 
 from attrs import define, field
 
-from .. import events
 from .._api.marks import Mark, label, mark_of, marked_url
 from .._api.replies import Accepted, NotSent, Refused, SubmitOutcome, Unknown, read_submit
 from .._api.requests import Request
@@ -28,6 +27,7 @@ from .._http.transport import Outgoing
 from .._jobs.job import JobState, advance, stop
 from .._journal.facts import Fenced, HeldBack
 from ..errors import BudgetExceeded, JournalError, TransportError
+from ..events import LimitsReached, Sending, Unanswered
 from .acceptance import Acceptance
 from .budget import Budget
 from .queue import Queue
@@ -174,7 +174,7 @@ class Submitters:
         error: BaseException | None = None
         try:
             await self._ask(attempt, request, submission.sent_at)
-            self.http.observers.tell(events.Sending, key=attempt.key, attempt=attempt.number)
+            self.http.observers.tell(Sending, key=attempt.key, attempt=attempt.number)
             outcome = read_submit(*await self.http.post(request.endpoint, outgoing, kind="submit"))
             error = None if isinstance(outcome, Accepted) else outcome.error
             return outcome
@@ -210,7 +210,7 @@ class Submitters:
             self._most_asking = min(2 * self._most_asking, self._widest)
         except HeldBack as held:
             if self._most_asking == self._widest:
-                self.http.observers.tell(events.LimitsReached, reason=str(held.args[0]))
+                self.http.observers.tell(LimitsReached, reason=str(held.args[0]))
             self._most_asking = 1
             raise
         finally:
@@ -229,7 +229,6 @@ class Submitters:
     async def _follow(
         self, submission: Submission, attempt: Attempt, outcome: SubmitOutcome | JournalError | BudgetExceeded
     ) -> None:
-        tell = self.http.observers.tell
         match outcome:
             case BudgetExceeded():
                 self.reconciling.reconciler.closed(attempt.key)
@@ -249,10 +248,8 @@ class Submitters:
                     self.queue.lane.gate.left()
                     self._tell_of_doubt(attempt, None)
                     self.reconciling.add(submission, named=outcome.task_id)
-            case Refused(error=error):
-                name, words = type(error).__name__, str(error)
-                tell(events.Refused, key=attempt.key, attempt=attempt.number, error=name, reason=words)
-                await self.reconciling.refused(submission, attempt, error)
+            case Refused():
+                await self.reconciling.refused(submission, attempt, outcome.error)
             case NotSent():
                 self.reconciling.reconciler.closed(attempt.key)
                 await self.attempt_log.close(attempt)
@@ -263,7 +260,7 @@ class Submitters:
 
     def _tell_of_doubt(self, attempt: Attempt, error: Exception | None) -> None:
         self.http.observers.tell(
-            events.Unanswered,
+            Unanswered,
             key=attempt.key,
             attempt=attempt.number,
             error=type(error).__name__ if error else None,

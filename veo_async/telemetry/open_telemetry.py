@@ -33,6 +33,7 @@ from ..events import (
     Looked,
     LookFailed,
     Looking,
+    Misnamed,
     Refused,
     Retried,
     Sending,
@@ -109,6 +110,7 @@ class OpenTelemetryObserver:
             Unanswered: self._note,
             Retried: self._note,
             Accepted: self._accepted,
+            Misnamed: self._misnamed,
             Settled: self._settled,
             Looking: self._looking,
             Looked: self._looked,
@@ -156,6 +158,9 @@ class OpenTelemetryObserver:
             job.span.set_attribute(RESPONSE, event.task_id)
             job.span.add_event("Accepted", {"found": event.found}, timestamp=_nanoseconds(event.at))
 
+    def _misnamed(self, event: Misnamed) -> None:
+        self._tasks.pop(event.task_id, None)
+
     def _settled(self, event: Settled) -> None:
         self._tasks.pop(event.task_id or "", None)
         if job := self._jobs.pop(event.key, None):
@@ -172,9 +177,9 @@ class OpenTelemetryObserver:
         spans = {id(span): span for span in map(self._tasks.get, event.task_ids) if span is not None}
         links = [Link(span.get_span_context()) for span in spans.values()]
         attributes: _Attributes = {"veo_async.tasks": len(event.task_ids)}
-        # One request is for jobs of many callers, so its span begins a trace of its own.
         if len(event.task_ids) == 1:
             attributes[RESPONSE] = event.task_ids[0]
+        # One request is for jobs of many callers, so its span begins a trace of its own.
         asking = self._begin(ASKING, event.at, {}, attributes, links=links, parent=Context())
         _asking.set(asking)
         context.attach(trace.set_span_in_context(asking.span))
@@ -195,6 +200,7 @@ class OpenTelemetryObserver:
         at: float,
         measured: _Attributes,
         others: _Attributes,
+        *,
         links: list[Link] | None = None,
         parent: Context | None = None,
     ) -> _Open:
