@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Concatenate, ParamSpec
 
 from attrs import define, field
@@ -83,14 +83,18 @@ class Observers:
             log.error("the observer %s raised, and is told nothing more", name, exc_info=error)
 
 
-def checked(observers: object) -> tuple[Observer, ...]:
+def checked(observers: Iterable[Observer]) -> tuple[Observer, ...]:
     """
     Check a caller's observers.
 
     Raises:
-        ConfigurationError: they are not a sequence of callables.
+        ConfigurationError: they are not callables.
     """
-    found = tuple(observers) if isinstance(observers, Sequence) else None
-    if found is None or not all(map(callable, found)):
-        raise ConfigurationError(f"observers must be a list of callables, not {observers!r}")
+    words = f"observers must be a list of callables, not {observers!r}"
+    try:
+        found = tuple(observers)
+    except TypeError as error:  # it is one observer, for example
+        raise ConfigurationError(words) from error
+    if not all(map(callable, found)):
+        raise ConfigurationError(words)
     return found
