@@ -18,7 +18,7 @@ MAY_IMPORT = {  # a wing takes from itself, and from these; all of them stand ab
     "_jobs": "errors events _observing _api _journal",
     "_track": "errors events _policies _api _http",
     "_download": "errors events _observing _policies _api _http",
-    "_submit": "errors events _policies _api _journal _http _jobs _track",
+    "_submit": "errors events _observing _policies _api _journal _http _jobs _track",
     "_session": "errors events _observing _policies _api _journal _http _jobs _track _download _submit",
     "_surface": "errors events _policies _api _journal _jobs _session",
     "__init__": "_surface",

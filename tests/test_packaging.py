@@ -84,7 +84,9 @@ def test_names_belong_to_the_public_package_in_the_typing_file() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and "veo_async" in (node.module or "")
     ]
-    assert {"veo_async", "veo_async.events", "veo_async.telemetry", "veo_async.testing"} == {node.module for node in ours}
+    assert {"veo_async", "veo_async.events", "veo_async.telemetry", "veo_async.testing"} == {
+        node.module for node in ours
+    }
     used = {alias.name for node in ours for alias in node.names}
     assert set() == NAMES - used - set(errors.__all__) - {"RequestWarning"}
 

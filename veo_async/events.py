@@ -52,6 +52,7 @@ __all__ = [
     "Settled",
     "Submitted",
     "Unanswered",
+    "Uploading",
 ]
 
 
@@ -378,7 +379,21 @@ class OutageEnded(Event):
     seconds: float
 
 
-# --- downloads ---------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Uploading(Event):
+    """
+    A picture of this machine begins to be uploaded to a public address.
+
+    Attributes:
+        source: where it came from, such as a file's path.
+        size: its bytes.
+    """
+
+    source: str
+    size: int
 
 
 @frozen

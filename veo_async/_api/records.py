@@ -10,10 +10,10 @@ from datetime import datetime
 from enum import StrEnum
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
-from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
+from .rules import is_web_address
 from .to_json import plain
 
 if TYPE_CHECKING:
@@ -175,15 +175,8 @@ class VideoResult:
         """
         is_gif = "gif" in (getattr(self.request, "resolution", None), getattr(self.request, "target", None))
         tag = '<img src="{}">' if is_gif else '<video controls preload="metadata" src="{}"></video>'
-        urls = [video.url for video in self.videos if _is_web_address(video.url)]
+        urls = [video.url for video in self.videos if is_web_address(video.url)]
         return "\n".join(tag.format(escape(url)) for url in urls) or None
-
-
-def _is_web_address(url: str) -> bool:
-    try:
-        return urlsplit(url).scheme in {"http", "https"}
-    except ValueError:  # for a malformed host
-        return False
 
 
 def is_task_id(value: object) -> TypeGuard[str]:

@@ -38,6 +38,7 @@ from ..events import (
     Settled,
     Submitted,
     Unanswered,
+    Uploading,
 )
 
 __all__ = ["LogObserver"]
@@ -75,6 +76,7 @@ WORDS: Final[Mapping[object, tuple[int, str]]] = {
         "no answer from the API for %(seconds).0f s, still trying; check the network and the base URL: %(reason)s",
     ),
     OutageEnded: (INFO, "the API answers again, after %(seconds).0f s"),
+    Uploading: (INFO, "uploading %(source)s, %(size)d bytes, to a public address"),
     DownloadRetried: (INFO, "download of task %(task_id)s: %(reason)s; again in %(seconds).1f s"),
     Downloaded: (DEBUG, "task %(task_id)s is downloaded: %(path)s"),
 }

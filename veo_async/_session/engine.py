@@ -132,7 +132,7 @@ class Engine:
         lane, attempt_log = self._lane_of_submits(), AttemptLog(self.journal, self.clock.wall)
         reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
         queue = Queue(self.http, lane, attempt_log, reconciler, self.limits.max_queue_wait)
-        self.uploads = Uploads(self.platform, self.journal, self.clock.wall)
+        self.uploads = Uploads(self.platform, self.journal, self.clock.wall, self.observers)
         self.budget = Budget(self.limits, self.platform, self.journal)
         self.acceptance = Acceptance(
             registry=self.registry,
