@@ -20,6 +20,7 @@ from tests.virtual.scripted import Options, answer, ended, in_virtual_time, scri
 from veo_async import ConfigurationError, Event, JobState, RetryPolicy, VeoSession
 from veo_async import events as events_room
 from veo_async._http.transport import Reply
+from veo_async._observing.observers import Observers
 from veo_async.events import (
     Accepted,
     Attached,
@@ -45,6 +46,7 @@ from veo_async.events import (
     Unanswered,
 )
 from veo_async.simulator import TOKEN, Faults, Settings, Simulator
+from veo_async.telemetry import LogObserver
 
 
 def ten_seconds(faults: Faults | None = None, **changes: Any) -> World:
@@ -336,3 +338,31 @@ def test_no_event_holds_the_token_whatever_happens(seed: int) -> None:
             open_keys[event.key] += 1
         elif isinstance(event, Settled):
             assert open_keys[event.key] > 0
+
+
+def test_others_are_told_without_the_log() -> None:
+    """A log observer that raises is left out like any other."""
+
+    class Broken(LogObserver):
+        def __call__(self, event: Event) -> None:
+            raise LookupError
+
+    told: list[Event] = []
+    observers = Observers([told.append, Broken()])
+    observers.tell(Attached, key="a")
+    observers.tell(Attached, key="b")
+    assert ["a", "b"] == [event.key for event in told]  # type: ignore[attr-defined]
+
+
+def test_an_event_that_nobody_hears_is_not_made() -> None:
+    """Without observers, and with the log quiet, telling makes nothing."""
+    made: list[float] = []
+
+    def make(at: float) -> Event:
+        made.append(at)
+        return Event(at)
+
+    Observers().tell(make)
+    assert [] == made
+    Observers([print]).tell(make)
+    assert 1 == len(made)

@@ -37,19 +37,24 @@ class Observers:
     wall: Callable[[], float] = time.time
     _listening: list[Observer] = field(init=False)
     _log: LogObserver = field(init=False)
+    _hears_all: bool = field(init=False)  # somebody listens for all events, and not just the log
     _untold: deque[Event] = field(init=False, factory=deque)
     _is_telling: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         logs = [one for one in self._given if isinstance(one, LogObserver)]
         self._log = logs[0] if logs else LogObserver()
-        self._listening = [*self._given] if logs else [self._log, *self._given]
+        self._listen([*self._given] if logs else [self._log, *self._given])
+
+    def _listen(self, observers: list[Observer]) -> None:
+        self._listening = observers
+        self._hears_all = any(one is not self._log for one in observers)
 
     def hears(self, kind: object) -> bool:
         """
         Tell whether anybody listens for events of this class.
         """
-        return len(self._listening) > 1 or self._log.hears(kind)
+        return self._hears_all or self._log.hears(kind)
 
     def tell(
         self, kind: Callable[Concatenate[float, _P], Event], /, *args: _P.args, **fields: _P.kwargs
@@ -59,9 +64,8 @@ class Observers:
         """
         if self.hears(kind):
             self._untold.append(kind(self.wall(), *args, **fields))
-            if (
-                not self._is_telling
-            ):  # else an observer has caused this event: first, all are told of the last one
+            # While they are told of an event, an observer may cause another one: that comes after it for all.
+            if not self._is_telling:
                 self._tell_all()
 
     def _tell_all(self) -> None:
@@ -69,7 +73,7 @@ class Observers:
         try:
             while self._untold:
                 event = self._untold.popleft()
-                for observer in [*self._listening]:
+                for observer in self._listening:
                     self._tell_one(observer, event)
         finally:
             self._is_telling = False
@@ -78,7 +82,7 @@ class Observers:
         try:
             observer(event)
         except (Exception, asyncio.CancelledError) as error:
-            self._listening = [one for one in self._listening if one is not observer]
+            self._listen([one for one in self._listening if one is not observer])
             name = getattr(observer, "__qualname__", type(observer).__qualname__)
             log.error("the observer %s raised, and is told nothing more", name, exc_info=error)
 
