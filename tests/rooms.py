@@ -9,26 +9,29 @@ from importlib.util import resolve_name
 
 MAY_IMPORT = {  # a wing takes from itself, and from these; all of them stand above it, so there is no circle
     "errors": "",
+    "events": "",
+    "_observing": "errors events",
     "_policies": "errors",
     "_api": "errors",
     "_journal": "errors _api",
-    "_http": "errors _policies _api",
-    "_jobs": "errors _api _journal",
-    "_track": "errors _policies _api _http",
-    "_download": "errors _policies _api _http",
-    "_submit": "errors _policies _api _journal _http _jobs _track",
-    "_session": "errors _policies _api _journal _http _jobs _track _download _submit",
-    "_surface": "errors _policies _api _journal _jobs _session",
+    "_http": "errors events _observing _policies _api",
+    "_jobs": "errors events _observing _api _journal",
+    "_track": "errors events _policies _api _http",
+    "_download": "errors events _observing _policies _api _http",
+    "_submit": "errors events _observing _policies _api _journal _http _jobs _track",
+    "_session": "errors events _observing _policies _api _journal _http _jobs _track _download _submit",
+    "_surface": "errors events _policies _api _journal _jobs _session",
     "__init__": "_surface",
     "receiver": "errors __init__ _session",
     "platform": "errors _policies _api _journal _http _submit _session",
+    "telemetry": "events _observing",
     "simulator": "_api.models",  # the table alone: it shares no mistake of a decoder
     "worker": "errors __init__ _api _journal _jobs",
     "testing": "errors __init__ _api.marks _http.transport _session platform simulator",
     "cli": "errors __init__ _api.models _session.credentials _journal receiver simulator worker platform",
 }
 PURE = re.compile(
-    r"errors|_policies|_api\.(?!local_images).*|platform\.(answers|audit|prices|json_logic)|_http\.gate|_submit\.(sending_again|listed_tasks)|_track\.(?!tracker).*"
+    r"errors|events|_policies|_api\.(?!local_images).*|platform\.(answers|audit|prices|json_logic)|_http\.gate|_submit\.(sending_again|listed_tasks)|_track\.(?!tracker).*"
 )
 IMPURE = re.compile(r"(aiohttp|asyncio|select|socket|sqlite3|subprocess|threading|time)\b")
 

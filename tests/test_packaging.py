@@ -84,7 +84,9 @@ def test_names_belong_to_the_public_package_in_the_typing_file() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and "veo_async" in (node.module or "")
     ]
-    assert {"veo_async", "veo_async.testing"} == {node.module for node in ours}
+    assert {"veo_async", "veo_async.events", "veo_async.telemetry", "veo_async.testing"} == {
+        node.module for node in ours
+    }
     used = {alias.name for node in ours for alias in node.names}
     assert set() == NAMES - used - set(errors.__all__) - {"RequestWarning"}
 
@@ -133,6 +135,7 @@ MAKING: Final = (
     "limits",
     "journal",
     "placeholder",
+    "observers",
     "platform",
 )
 AWAITED: Final = {"find", "resume", "retrieve", "retrieve_many", "price", "download"}
@@ -287,6 +290,7 @@ def test_a_plain_install_brings_four_distributions() -> None:
     extras = PROJECT["optional-dependencies"]
     assert {"cli", "dev", "postgres"} <= set(extras)
     assert {"psycopg"} == _distributions(extras["postgres"])
+    assert {"opentelemetry-api"} == _distributions(extras["telemetry"])
     assert _distributions(extras["cli"]) <= {"click", "rich"}
 
 
@@ -315,6 +319,7 @@ def test_an_import_takes_no_more_than_it_needs() -> None:
         "aiohttp",
         "attrs",
         "pytest",
+        "opentelemetry",
         "veo_async.simulator",
         "veo_async.testing",
         "veo_async.cli",

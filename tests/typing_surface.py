@@ -19,6 +19,7 @@ from veo_async import (
     MODELS,
     AccountLimits,
     ApiError,
+    Event,
     Extend,
     Get1080p,
     ImageToVideo,
@@ -32,6 +33,7 @@ from veo_async import (
     Limits,
     LocalImage,
     Model,
+    Observer,
     PollPolicy,
     PostgresJournal,
     RateLimited,
@@ -51,7 +53,25 @@ from veo_async import (
     Video,
     VideoResult,
 )
+from veo_async.events import Accepted, Looked, Settled
+from veo_async.telemetry import LogObserver, OpenTelemetryObserver
 from veo_async.testing import Purchase, VeoClock, VeoSimulator
+
+
+def observers(event: Event) -> None:
+    """
+    Watch a session, by an observer of one's own and by those of the package.
+    """
+    one: Observer = observers
+    VeoSession(observers=[one, observers, LogObserver(), OpenTelemetryObserver(), print])
+    assert_type(event.at, float)
+    if isinstance(event, Accepted):
+        assert_type((event.key, event.task_id, event.found), tuple[str, str, bool])
+    elif isinstance(event, Looked):
+        assert_type((event.task_ids, event.seconds), tuple[tuple[str, ...], float])
+    elif isinstance(event, Settled):
+        assert_type((event.task_id, event.error, event.videos), tuple[str | None, str | None, int])
+    VeoSession(observers=["print"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
 async def sessions(http: aiohttp.ClientSession) -> None:

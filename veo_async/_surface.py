@@ -56,6 +56,7 @@ from .errors import (
     UsageError,
     VeoError,
 )
+from .events import Event, Observer
 
 if _typing.TYPE_CHECKING:
     from ._journal.postgres import PostgresJournal
@@ -71,6 +72,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailed",
     "DownloadError",
+    "Event",
     "Extend",
     "Get1080p",
     "ImageToVideo",
@@ -92,6 +94,7 @@ __all__ = [
     "Limits",
     "LocalImage",
     "Model",
+    "Observer",
     "PermissionDenied",
     "PlatformError",
     "PollPolicy",

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from veo_async._api.records import TaskError, TaskRecord, TaskState, Video, VideoResult
-from veo_async._api.requests import TextToVideo
+from veo_async._api.requests import Request, TextToVideo, Upsample
 
 from .barest import A
 
@@ -76,3 +76,45 @@ def test_a_record_may_know_little() -> None:
     assert (None, None, {}, (), None) == (bare.trace_id, bare.type, bare.request, bare.videos, bare.error)
     assert (None, None, None) == (bare.created_at, bare.started_at, bare.finished_at)
     assert (None, "") == (TaskError().code, TaskError().message)
+
+
+# --- in a notebook ---------------------------------------------------------------------------------------
+
+
+def shown(*urls: str, request: Request | None = None) -> str | None:
+    videos = tuple(Video(id="v", task_id="t", url=url) for url in urls)
+    return VideoResult(task_id="t", request=request, videos=videos)._repr_html_()
+
+
+def test_a_notebook_plays_each_video() -> None:
+    """Each link has a player, and a GIF is a picture."""
+    assert '<video controls preload="metadata" src="https://a/1"></video>' == shown("https://a/1")
+    assert 2 == (shown("https://a/1", "http://a/2") or "").count("<video")
+    for request in (TextToVideo("a whale", resolution="gif"), Upsample("v", target="gif")):
+        assert '<img src="https://a/1">' == shown("https://a/1", request=request)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "java\nscript:alert(1)",
+        "data:text/html,x",
+        "file:///etc",
+        "//a/1",
+        "",
+        "https://[a",
+    ],
+)
+def test_a_notebook_shows_no_other_scheme(url: str) -> None:
+    """A hostile link is left out; with nothing to show, the notebook falls back on the repr."""
+    assert shown(url) is None
+    assert shown("https://a/1") == shown(url, "https://a/1")
+
+
+def test_a_link_cannot_leave_its_attribute() -> None:
+    """What HTML would read is escaped."""
+    html = shown("https://a/\"><script>alert(1)</script>&x='")
+    assert html is not None
+    assert "<script" not in html
+    assert 'src="https://a/&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;x=&#x27;"' in html

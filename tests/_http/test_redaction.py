@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from veo_async import PollPolicy, RetryPolicy, TaskRecord, TextToVideo, VeoSession
+from veo_async import Event, PollPolicy, RetryPolicy, TaskRecord, TextToVideo, VeoSession
 from veo_async._http.failures import WITHHELD, translated
 from veo_async._http.redaction import Secret
 from veo_async.simulator import Faults, Settings, Simulator
@@ -87,18 +87,28 @@ async def test_what_is_kept_raw_is_without_the_token(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    Results, records, ids of traces and the journal keep what the server said, except for the token.
+    Results, records, ids of traces, events and the journal keep what the server said, except for the token.
     """
     caplog.set_level(logging.DEBUG)
+    told: list[Event] = []
     async with (
         repeating() as url,
-        VeoSession(TOKEN, base_url=url, journal=tmp_path / "batch.db", **QUICK) as veo,
+        VeoSession(
+            TOKEN, base_url=url, journal=tmp_path / "batch.db", observers=[told.append], **QUICK
+        ) as veo,
     ):
         job = veo.submit(TextToVideo("a whale"), key="k")
         result = await job
         records = [await veo.retrieve("t-1"), *(await veo.retrieve_many(["t-1"])).values()]
         again = await veo.submit(TextToVideo("a whale"), key="k")
-    kept = [repr(result), repr(result.raw), repr(result.video.raw), str(job.trace_id), repr(again.raw)]
+    kept = [
+        repr(result),
+        repr(result.raw),
+        repr(result.video.raw),
+        str(job.trace_id),
+        repr(again.raw),
+        repr(told),
+    ]
     said = "".join([*kept, *map(_texts, records), caplog.text])
     assert TOKEN not in said
     assert "Bearer [token]" in said

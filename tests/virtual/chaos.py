@@ -16,13 +16,13 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 
-from veo_async import Job, JobState, Journal, TextToVideo, VeoSession
+from veo_async import Job, JobState, Journal, Observer, TextToVideo, VeoSession
 from veo_async._api.marks import mark_of
 from veo_async._http.transport import Outgoing, Reply
 from veo_async._journal.batching import Work
@@ -125,6 +125,7 @@ class _Process:
     name: str
     requests: dict[str, TextToVideo]
     forgetful: bool
+    observers: Sequence[Observer]
     lives: int = field(init=False, default=0)
     jobs: list[Job] = field(init=False, factory=list)
     journal: MortalJournal = field(init=False)
@@ -133,7 +134,9 @@ class _Process:
     async def _live(self, *, resume: bool) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        session = VeoSession(TOKEN, base_url="http://127.0.0.1", journal=self.journal)
+        session = VeoSession(
+            TOKEN, base_url="http://127.0.0.1", journal=self.journal, observers=self.observers
+        )
         session._transport, session._clock.wall = self.transport, loop.unix_time
         session._random = random.Random(self.world.settings.seed)
         async with session as veo:
@@ -186,7 +189,7 @@ def _faults(rng: random.Random) -> Faults:
     return faults
 
 
-async def _play(seed: int, folder: Path) -> Outcome:
+async def _play(seed: int, folder: Path, observers: Sequence[Observer]) -> Outcome:
     rng = random.Random(seed)
     world = World(Settings(seed=seed), faults=_faults(rng))
     processes = []
@@ -194,7 +197,7 @@ async def _play(seed: int, folder: Path) -> Outcome:
         jobs = rng.randint(4, 12)
         requests = {f"{number} key {n}": TextToVideo("a whale") for n in range(jobs)}
         forgetful = rng.random() < FORGETFUL
-        processes.append(_Process(world, folder, f"{seed} {number}", requests, forgetful))
+        processes.append(_Process(world, folder, f"{seed} {number}", requests, forgetful, observers))
     await asyncio.gather(*(process.run(random.Random(rng.random())) for process in processes))
     return await _verdict(Outcome(seed, len(processes)), world, processes)
 
@@ -238,12 +241,12 @@ async def _audit(process: _Process, complain: Callable[[str], None]) -> None:
             complain(f"the journal does not hold what became of {job!r}")
 
 
-def play(seed: int) -> Outcome:
+def play(seed: int, observers: Sequence[Observer] = ()) -> Outcome:
     """
     Play one seed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return run(_play(seed, Path(folder)))
+        return run(_play(seed, Path(folder), observers))
 
 
 def main(arguments: list[str]) -> int:

@@ -8,10 +8,12 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from html import escape
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from attrs import field, frozen
 
+from .rules import is_web_address
 from .to_json import plain
 
 if TYPE_CHECKING:
@@ -166,6 +168,15 @@ class VideoResult:
         if self.request is not None:
             told["request"] = {"kind": type(self.request).__name__} | told["request"]
         return told | {"raw": self.raw} if raw else told
+
+    def _repr_html_(self) -> str | None:
+        """
+        Play the videos in a notebook; only links of http and https are shown.
+        """
+        is_gif = "gif" in (getattr(self.request, "resolution", None), getattr(self.request, "target", None))
+        tag = '<img src="{}">' if is_gif else '<video controls preload="metadata" src="{}"></video>'
+        urls = [video.url for video in self.videos if is_web_address(video.url)]
+        return "\n".join(tag.format(escape(url)) for url in urls) or None
 
 
 def is_task_id(value: object) -> TypeGuard[str]:

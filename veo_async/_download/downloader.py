@@ -14,8 +14,10 @@ from random import Random
 from attrs import define, field, validators
 
 from .._api.records import Video
+from .._observing.observers import Observers
 from .._policies import RetryPolicy
 from ..errors import DownloadError
+from ..events import Downloaded
 from .destination import Place, place_for
 from .file_io import on_disk
 from .part_file import Part
@@ -33,12 +35,14 @@ class Downloader:
         open: begins a GET without token and cookies; handles redirects, time-outs and connections.
         look_up: retrieves a task again, with fresh links; None: a refused link ends the download.
         retry: the delays after broken connections, stalls and server errors.
+        observers: who is told of downloads.
         at_once: how many downloads run at a time; others wait.
     """
 
     _open: Open
     _look_up: LookUp | None
     _retry: RetryPolicy
+    _observers: Observers = field(factory=Observers)
     _at_once: int = field(default=8, validator=validators.ge(1))
     _slots: asyncio.Semaphore = field(init=False)
     _random: Random = field(init=False, factory=Random, repr=False)
@@ -73,13 +77,15 @@ class Downloader:
             raise
 
     async def _fetch(self, video: Video, place: Place, progress: Progress | None) -> Path:
-        part = Part(place.path)
+        part, now = Part(place.path), asyncio.get_running_loop().time
+        began_at = now()
         transfer = Transfer(
             open=self._open,
             look_up=self._look_up,
             retry=self._retry,
             random=self._random,
             progress=progress,
+            observers=self._observers,
             video=video,
             part=part,
         )
@@ -87,7 +93,16 @@ class Downloader:
             await on_disk(part.claim)
             await transfer.run()
             target = place.final(await on_disk(part.head), transfer.content_type)
+            size = part.size
             await on_disk(part.finish, target)
-            return target
         finally:
             await on_disk(part.close)
+        self._observers.tell(
+            Downloaded,
+            task_id=video.task_id,
+            video_id=video.id,
+            path=str(target),
+            size=size,
+            seconds=now() - began_at,
+        )
+        return target

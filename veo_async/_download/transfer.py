@@ -5,7 +5,6 @@ One download: attempts follow each other, and each resumes where the last one st
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
@@ -17,8 +16,10 @@ import aiohttp
 from attrs import define, evolve, field
 
 from .._api.records import TaskRecord, Video
+from .._observing.observers import Observers
 from .._policies import RetryPolicy
 from ..errors import DownloadError, TransportError, VeoError
+from ..events import DownloadRetried
 from .file_io import on_disk
 from .part_file import Part, PartInfo
 from .responses import (
@@ -31,8 +32,6 @@ from .responses import (
 )
 
 __all__ = ["LookUp", "Open", "Progress", "Transfer", "checked_link"]
-
-log = logging.getLogger("veo_async")
 
 Open = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 LookUp = Callable[[str], Awaitable[TaskRecord]]
@@ -127,6 +126,7 @@ class Transfer:
     retry: RetryPolicy
     random: Random
     progress: Progress | None
+    observers: Observers
     video: Video
     part: Part
     content_type: str = field(init=False, default="")
@@ -174,7 +174,13 @@ class Transfer:
             tries = f"{MAX_FRUITLESS} attempts in a row without a new byte"
             raise DownloadError(f"gave up after {tries}: {stop}") from stop.__cause__
         delay = self.retry.pause(next(self._delays), retry_after=stop.min_delay)
-        log.info("download of task %s: %s; again in %.1f s", self.video.task_id, stop, delay)
+        self.observers.tell(
+            DownloadRetried,
+            task_id=self.video.task_id,
+            video_id=self.video.id,
+            reason=str(stop),
+            seconds=delay,
+        )
         await asyncio.sleep(delay)
 
     async def _renew_link(self, stop: LinkRefused) -> bool:

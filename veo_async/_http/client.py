@@ -13,9 +13,10 @@ from itertools import islice
 from random import Random
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import Factory, define, field
 
 from .._api.replies import read_answer, server_time
+from .._observing.observers import Observers
 from .._policies import RetryPolicy
 from ..errors import RateLimited, ServerError, TransportError
 from .clock import ServerClock
@@ -40,7 +41,8 @@ class Http:
     polls: Limiter
     retry: RetryPolicy
     clock: ServerClock = field(factory=ServerClock)
-    outage: Outage = field(init=False, factory=Outage)
+    observers: Observers = field(factory=Observers)
+    outage: Outage = field(init=False, default=Factory(lambda self: Outage(self.observers), takes_self=True))
     requests: Counter[str] = field(init=False, factory=Counter)
     answered: int = field(init=False, default=0)  # queries
     admitted: bool = field(init=False, default=False)  # whether the token is good, as far as is known

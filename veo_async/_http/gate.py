@@ -238,6 +238,13 @@ class Gate:
         """
         return self._cap.places
 
+    @property
+    def pause_ends_at(self) -> float:
+        """
+        When the last pause ends, or ended.
+        """
+        return self._pause_ends_at
+
     def rate_at(self, now: float) -> float | None:
         """
         Return the lane's rate now, in requests a second; None for no limit.

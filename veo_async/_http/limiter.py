@@ -10,7 +10,9 @@ from typing import Final
 from attrs import define, field
 
 from .._api.replies import is_dead_token
+from .._observing.observers import Observers
 from ..errors import ApiError, RateLimited, ServerError, TransportError, VeoError
+from ..events import Paused, Resumed
 from .gate import Gate
 
 __all__ = ["TROUBLE", "Limiter", "report", "sleep"]
@@ -26,13 +28,18 @@ class Limiter:
     Each of them must report its outcome: by `report`, or to the gate itself, followed by `changed`.
 
     Attributes:
+        lane: the lane's name for observers.
         trouble: the message of the last request's error if it is one of `TROUBLE`, else None.
     """
 
     gate: Gate
+    lane: str = ""
+    observers: Observers = field(factory=Observers)
     trouble: str | None = field(init=False, default=None)
     _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
     _change: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _pauses: int = field(init=False, default=0)  # of the gate, that observers were told of
+    _paused_at: float | None = field(init=False, default=None)
 
     def now(self) -> float:
         """
@@ -76,9 +83,20 @@ class Limiter:
 
     def changed(self) -> None:
         """
-        Wake the waiting coroutines, so that they check the gate again.
+        Wake the waiting coroutines, so that they check the gate again, and tell observers of a pause or its end.
         """
         self._change.set()
+        if self.gate.pauses != self._pauses:
+            self._tell_of_pause()
+        elif self._paused_at is not None and self.gate.probe is None:
+            seconds, self._paused_at = self.now() - self._paused_at, None
+            self.observers.tell(Resumed, lane=self.lane, seconds=seconds)
+
+    def _tell_of_pause(self) -> None:
+        now, self._pauses = self.now(), self.gate.pauses
+        self._paused_at = now if self._paused_at is None else self._paused_at
+        seconds = max(0.0, self.gate.pause_ends_at - now)
+        self.observers.tell(Paused, lane=self.lane, seconds=seconds, reason=self.trouble)
 
 
 def report(limiter: Limiter, error: BaseException | None, *, left: bool, sent_at: float) -> None:

@@ -1,33 +1,34 @@
 """
-Logs an outage once: while the API cannot be reached, jobs wait, and the log should say why.
+Tells of an outage once: while the API cannot be reached, jobs wait, and somebody should say why.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Final
 
 from attrs import define, field
 
+from .._observing.observers import Observers
+from ..events import OutageBegan, OutageEnded
+
 __all__ = ["Outage"]
 
-PATIENCE: Final = 3.0  # seconds without an answer; shorter outages are not logged
-
-log = logging.getLogger("veo_async")
+PATIENCE: Final = 3.0  # seconds without an answer; shorter outages are not told of
 
 
 @define(eq=False)
 class Outage:
     """
-    Logs the beginning of an outage, with its reason, and its end.
+    Tells of the beginning of an outage, with its reason, and its end.
 
     All times are seconds on the event loop's clock.
     """
 
+    observers: Observers
     _heard_at: float = field(init=False, default=-math.inf)  # time of the last answer
     _out_since: float | None = field(init=False, default=None)
-    _is_logged: bool = field(init=False, default=False)
+    _is_told: bool = field(init=False, default=False)
 
     def failed(self, reason: str, *, sent_at: float, now: float) -> None:
         """
@@ -37,18 +38,14 @@ class Outage:
         began_at = max(sent_at, self._heard_at)
         self._out_since = began_at if self._out_since is None else self._out_since
         out_for = now - self._out_since
-        if out_for >= PATIENCE and not self._is_logged:
-            self._is_logged = True
-            log.warning(
-                "no answer from the API for %.0f s, still trying; check the network and the base URL: %s",
-                out_for,
-                reason,
-            )
+        if out_for >= PATIENCE and not self._is_told:
+            self._is_told = True
+            self.observers.tell(OutageBegan, seconds=out_for, reason=reason)
 
     def answered(self, now: float) -> None:
         """
         Note an answer.
         """
-        if self._is_logged and self._out_since is not None:
-            log.info("the API answers again, after %.0f s", now - self._out_since)
-        self._heard_at, self._out_since, self._is_logged = now, None, False
+        if self._is_told and self._out_since is not None:
+            self.observers.tell(OutageEnded, seconds=now - self._out_since)
+        self._heard_at, self._out_since, self._is_told = now, None, False

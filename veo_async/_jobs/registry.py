@@ -16,7 +16,9 @@ from attrs import define, field
 from .._api.journal_text import dump_outcome, dump_request, load_request
 from .._api.requests import Request, in_short
 from .._journal.facts import Attempt, Entry
+from .._observing.observers import Observers
 from ..errors import JobFailed, JournalError, KeyConflict, SubmissionUnknown, VeoError
+from ..events import Attached, Submitted
 from .job import Job, JobState
 
 __all__ = ["Registry", "key_conflict", "mismatch", "read_request", "unreadable"]
@@ -34,6 +36,7 @@ class Registry:
     """
 
     remembers: bool = False
+    observers: Observers = field(factory=Observers)
     unsettled: dict[str, Job] = field(init=False, factory=dict)
     by_task: dict[str, Job] = field(init=False, factory=dict)
     counts: Counter[JobState] = field(init=False, factory=Counter)
@@ -66,6 +69,11 @@ class Registry:
         """
         self.unsettled[job.key] = job
         self.counts[job.state] += 1
+        if job.request is None:
+            self.observers.tell(Attached, key=job.key)
+        else:
+            model = getattr(job.request, "model", None)
+            self.observers.tell(Submitted, key=job.key, kind=type(job.request).__name__, model=model)
 
     def moved(self, job: Job, before: JobState) -> None:
         """

@@ -37,6 +37,7 @@ from .._jobs.outcomes import Outcomes
 from .._jobs.registry import Registry, read_request, unreadable
 from .._journal import facts
 from .._journal.journal import AnyJournal
+from .._observing.observers import Observers
 from .._policies import Limits, PollPolicy, RetryPolicy, at_once
 from .._submit.acceptance import Acceptance
 from .._submit.budget import Budget
@@ -51,6 +52,7 @@ from .._submit.uploads import AT_ONCE, Uploads
 from .._track.schedule import Schedule
 from .._track.tracker import Outcome, Tracker
 from ..errors import JobAbandoned, JournalError, SessionClosed, UsageError
+from ..events import Accepted, Settled
 from .learned_durations import Learning
 from .platform import AnyPlatform
 
@@ -78,6 +80,7 @@ class Engine:
     placeholder: str | None
     clock: ServerClock
     random: Random
+    observers: Observers
     platform: AnyPlatform | None = None
     registry: Registry = field(init=False)
     outcomes: Outcomes = field(init=False)
@@ -98,7 +101,7 @@ class Engine:
     _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.registry = Registry(self.journal is None)
+        self.registry = Registry(self.journal is None, self.observers)
         self.outcomes = Outcomes(self.registry, self.journal, self.clock.wall)
         self.learning = Learning(self.journal, self.clock)
         self.http = Http(
@@ -108,6 +111,7 @@ class Engine:
             retry=self.retry,
             clock=self.clock,
             random=self.random,
+            observers=self.observers,
         )
         self.tracker = Tracker(
             schedule=Schedule(self.polling, durations=self.learning.durations),
@@ -117,7 +121,12 @@ class Engine:
             dead_after=self.retry.grace,
         )
         self._build_submit_path()
-        self.downloader = Downloader(open=self.transport.open_file, look_up=self.retrieve, retry=self.retry)
+        self.downloader = Downloader(
+            open=self.transport.open_file,
+            look_up=self.retrieve,
+            retry=self.retry,
+            observers=self.observers,
+        )
 
     def _build_submit_path(self) -> None:
         self.budget = Budget(self.limits, self.platform, self.journal)
@@ -125,7 +134,7 @@ class Engine:
         lane = self._lane_of_submits()
         reconciler = Reconciler(grace=self.retry.grace, recall=self.retry.recall)
         queue = Queue(self.http, lane, attempt_log, reconciler, self.limits.max_queue_wait)
-        self.uploads = Uploads(self.platform, self.journal, self.clock.wall)
+        self.uploads = Uploads(self.platform, self.journal, self.clock.wall, self.observers)
         self.acceptance = Acceptance(
             registry=self.registry,
             outcomes=self.outcomes,
@@ -166,7 +175,8 @@ class Engine:
         # Polls are free, and a long back-off would delay results: it is capped at about one polling interval.
         patience = evolve(self.retry, max_delay=max(self.retry.first, self.polling.interval))
         polling = self.polling
-        return Limiter(Gate(retry=patience, rate=polling.budget, burst=at_once(polling), random=self.random))
+        gate = Gate(retry=patience, rate=polling.budget, burst=at_once(polling), random=self.random)
+        return Limiter(gate, "polls", self.observers)
 
     def _lane_of_submits(self) -> Limiter:
         limits = self.limits
@@ -177,7 +187,7 @@ class Engine:
             paid=True,
             random=self.random,
         )
-        return Limiter(gate)
+        return Limiter(gate, "submits", self.observers)
 
     # --- life -------------------------------------------------------------------------------------------
 
@@ -360,7 +370,7 @@ class Engine:
 
     def moved(self, job: Job, before: JobState) -> None:
         """
-        Count a change of state, and release what the old state held.
+        Count a change of state, release what the old state held, and tell observers.
         """
         self.registry.moved(job, before)
         if job.done():
@@ -369,6 +379,27 @@ class Engine:
                 self.budget.release(job.key)
         if before is JobState.PENDING:
             self.acceptance.left(job)
+        if job.done():
+            self._tell_of_end(job)
+        elif job.state is JobState.PENDING and job.task_id is not None:
+            found = before is not JobState.SUBMITTING
+            self.observers.tell(
+                Accepted, key=job.key, task_id=job.task_id, trace_id=job.trace_id, found=found
+            )
+
+    def _tell_of_end(self, job: Job) -> None:
+        if self.observers.hears(Settled):
+            error = job.exception()
+            self.observers.tell(
+                Settled,
+                key=job.key,
+                task_id=job.task_id,
+                trace_id=job.trace_id,
+                state=job.state.value,
+                videos=0 if error else len(job.result().videos),
+                error=type(error).__name__ if error else None,
+                reason=str(error) if error else None,
+            )
 
     def abandon(self, job: Job) -> None:
         """

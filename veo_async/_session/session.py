@@ -26,8 +26,10 @@ from .._api.wire import encode
 from .._http.clock import ServerClock
 from .._jobs.iterators import Item, feed
 from .._jobs.job import Job, JobState, as_completed
+from .._observing.observers import Observers, checked
 from .._policies import Limits, PollPolicy, RetryPolicy, scale_of
 from ..errors import MADE_UP, InvalidRequest, JournalError, KeyConflict, UsageError
+from ..events import Observer
 from .credentials import base_url_from, check_placeholder, token_from
 from .shortcuts import ShortMethods
 
@@ -110,11 +112,13 @@ class VeoSession(ShortMethods):
             `PostgresJournal`, or its `postgresql://` address, which sessions on any machine share.
         placeholder: the callback URL that carries the mark of a submit without a callback URL of its own; by
             default the API's `/health`. None sends no marks: what was bought cannot be found if its answer is lost.
+        observers: called with each event of `veo_async.events`, in the order in which they happen. The log is one
+            more: `veo_async.telemetry.LogObserver`.
         platform: an `AccountPlatform`, which uploads pictures of this machine and knows prices; the session closes
             it.
 
     Raises:
-        ConfigurationError: the token or the base URL cannot be used.
+        ConfigurationError: the token, the base URL or an observer cannot be used.
     """
 
     _token: str | None = field(alias="token", default=None, converter=token_from)
@@ -127,6 +131,7 @@ class VeoSession(ShortMethods):
     _placeholder: str | EllipsisType | None = field(
         alias="placeholder", default=..., validator=check_placeholder, kw_only=True
     )
+    _observers: tuple[Observer, ...] = field(alias="observers", default=(), converter=checked, kw_only=True)
     _platform: AnyPlatform | None = field(alias="platform", default=None, kw_only=True)
     _transport: Transport | None = field(init=False, default=None)  # tests set it, in place of aiohttp
     _clock: ServerClock = field(init=False, factory=ServerClock)
@@ -166,6 +171,7 @@ class VeoSession(ShortMethods):
                 placeholder=self._placeholder_url(),
                 clock=self._clock,
                 random=self._random,
+                observers=Observers(self._observers, self._clock.wall),
                 platform=self._platform,
             )
             self._engine.submitters.callback_url = self._callback_url

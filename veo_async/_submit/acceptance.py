@@ -7,7 +7,6 @@ An answer alone does not prove whose task it is: the first record that shows a m
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from copy import copy
 
@@ -24,13 +23,11 @@ from .._jobs.registry import Registry
 from .._policies import PollPolicy
 from .._track.tracker import Tracker
 from ..errors import JobAbandoned, VeoError
+from ..events import Misnamed, Orphaned
 from .sending_again import Attempt, Reconciler
 from .submission import AttemptLog, Submission
 
 __all__ = ["Acceptance"]
-
-
-log = logging.getLogger("veo_async")
 
 
 @define(eq=False)
@@ -107,7 +104,7 @@ class Acceptance:
     ) -> None:
         task_id = outcome.task_id
         if job.done():  # abandoned meanwhile
-            log.info("task %s was accepted for the abandoned job %s", task_id, job.key)
+            self.registry.observers.tell(Orphaned, key=job.key, task_id=task_id)
             job.task_id = task_id
             self.registry.remember(job)
             self._left()
@@ -226,7 +223,7 @@ class Acceptance:
         job = self.owner_of(task_id)
         if job is None or task_id not in self._unchecked:
             return None
-        log.warning("the answer to job %s named task %s, which shows another job's mark", job.key, task_id)
+        self.registry.observers.tell(Misnamed, key=job.key, task_id=task_id)
         self._unchecked.discard(task_id)
         self.registry.by_task.pop(task_id, None)
         self.tracker.forget(task_id)

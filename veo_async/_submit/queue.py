@@ -5,7 +5,6 @@ The queue of jobs to be sent, and the gate that lets them go.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from itertools import takewhile
 
@@ -15,12 +14,11 @@ from .._http.client import Http
 from .._http.limiter import TROUBLE, Limiter, sleep
 from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, SubmitTimedOut, TaskNotFound, TransportError, VeoError
+from ..events import Retried
 from .sending_again import Reconciler
 from .submission import AttemptLog, Submission
 
 __all__ = ["Queue"]
-
-log = logging.getLogger("veo_async")
 
 
 @define(eq=False)
@@ -54,9 +52,10 @@ class Queue:
         """
         if self._withdrawn(submission, reason):
             return
-        log.info("job %s is sent again: %s", submission.job.key, reason)
+        job = submission.job
         self.http.retries += 1
         self._return(submission, 0)
+        self.http.observers.tell(Retried, key=job.key, attempt=job.attempts, reason=str(reason))
 
     def put_back(self, submission: Submission, reason: BaseException | str) -> None:
         """
@@ -165,3 +164,4 @@ class Queue:
             ok=not isinstance(error, TROUBLE),
             retry_after=getattr(error, "retry_after", None),
         )
+        self.lane.changed()

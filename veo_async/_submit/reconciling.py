@@ -5,7 +5,6 @@ The driver of `sending_again`: asks for the listings it wants, and carries out w
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -21,6 +20,7 @@ from .._http.limiter import sleep
 from .._http.task_listing import read_all, record_or_none
 from .._jobs.job import JobState, advance, stop
 from ..errors import ApiError, BadRequest, ProtocolError, SubmissionUnknown, TaskNotFound, TransportError
+from ..events import BoughtTwice, ListingFailed, LookUpFailed, Reconciled, Refused
 from .acceptance import Acceptance
 from .budget import Budget
 from .listed_tasks import HOUR, OVERLAP, ShownTasks
@@ -32,8 +32,6 @@ __all__ = ["Reconciling", "find_by_keys"]
 
 DENIED: Final = "no task of the account shows the mark of this key"
 UNFINISHED: Final = "the account's listing cannot be read to its end: that a key is not in it proves nothing"
-
-log = logging.getLogger("veo_async")
 
 
 @define(eq=False)
@@ -133,13 +131,17 @@ class Reconciling:
         try:
             records, complete = await read_all(self.http, listing.created_from)
         except (ApiError, TransportError) as error:
-            log.warning("a listing failed: %s", error)
+            self._tell_of_failure(error)
             # While nothing else is answered either, this is an outage, and says nothing of the listing.
             if isinstance(error, BadRequest) or self.http.answered > self._answered:
                 self._decisions += self.reconciler.listed(listing, (), complete=False)
         else:
             self._decisions += self.reconciler.listed(listing, records, complete=complete)
         self._answered = self.http.answered
+
+    def _tell_of_failure(self, error: ApiError | TransportError, *, believed: int = 0) -> None:
+        name = type(error).__name__
+        self.http.observers.tell(ListingFailed, error=name, reason=str(error), believed=believed)
 
     async def _look_up(self, by: Mapping[str, str]) -> None:
         """
@@ -148,7 +150,7 @@ class Reconciling:
         try:
             record = await record_or_none(self.http.ask({"action": "retrieve", **by}))
         except (ApiError, TransportError) as error:
-            log.info("a look-up failed: %s", error)
+            self.http.observers.tell(LookUpFailed, error=type(error).__name__, reason=str(error))
         else:
             self._decisions += self.reconciler.looked_up(record)
 
@@ -158,6 +160,8 @@ class Reconciling:
         """
         Take a refusal: one listing for all that come at about the same time may show that it is not true.
         """
+        name, number = type(error).__name__, attempt.number
+        self.http.observers.tell(Refused, key=attempt.key, attempt=number, error=name, reason=str(error))
         is_futile = is_dead_token(error) and not self.http.admitted  # the listing would be refused, too
         if attempt.mark is None or self._closing or is_futile:
             await self._believe(submission, attempt, error)
@@ -187,7 +191,7 @@ class Reconciling:
         try:
             records, _ = await read_all(self.http, self.http.clock.earliest(now) - ago)
         except (ApiError, TransportError) as failure:
-            log.warning("a listing failed, so %d refusals are believed: %s", len(wave), failure)
+            self._tell_of_failure(failure, believed=len(wave))
             records, self.http.admitted = [], self.http.admitted and not is_dead_token(failure)
         for record in records:
             shown.add(record)
@@ -201,7 +205,7 @@ class Reconciling:
         for task in shown.of_name(mark_of(attempt.key), first=attempt.first, skip_failed=False):
             await self.take_back(task.id)
             if await self.acceptance.adopt(submission, attempt, task.id, found=False):
-                log.warning("job %s was refused, and has task %s all the same", attempt.key, task.id)
+                self.http.observers.tell(Reconciled, key=attempt.key, task_id=task.id, refused=True)
                 return True
         return False
 
@@ -260,10 +264,9 @@ class Reconciling:
             submission.look_first and submission.request is not None
         ):  # else it was reserved before it was sent
             await self.budget.count(key, submission.request)
-        log.info("job %s has task %s after all", key, task_id)
+        self.http.observers.tell(Reconciled, key=key, task_id=task_id, refused=False)
         if adopt.others:
-            also = " ".join(adopt.others)
-            log.error("the key of job %s was bought more than once; also paid for: %s", key, also)
+            self.http.observers.tell(BoughtTwice, key=key, task_ids=tuple(adopt.others))
 
 
 async def find_by_keys(http: Http, keys: Sequence[str], *, recall: float) -> dict[str, TaskRecord]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, TypeAlias
@@ -28,6 +27,7 @@ from .._http.transport import Outgoing
 from .._jobs.job import JobState, advance, stop
 from .._journal.facts import Fenced, HeldBack
 from ..errors import BudgetExceeded, JournalError, TransportError
+from ..events import LimitsReached, Sending, Unanswered
 from .acceptance import Acceptance
 from .budget import Budget
 from .queue import Queue
@@ -42,8 +42,6 @@ __all__ = ["CallbackUrl", "Submitters"]
 CallbackUrl: TypeAlias = Callable[[str], str]
 
 WIDE: Final = 128  # asking at once; from one, it takes seven doublings, and then the wait is over
-
-log = logging.getLogger("veo_async")
 
 
 @define(eq=False)
@@ -176,6 +174,7 @@ class Submitters:
         error: BaseException | None = None
         try:
             await self._ask(attempt, request, submission.sent_at)
+            self.http.observers.tell(Sending, key=attempt.key, attempt=attempt.number)
             outcome = read_submit(*await self.http.post(request.endpoint, outgoing, kind="submit"))
             error = None if isinstance(outcome, Accepted) else outcome.error
             return outcome
@@ -211,7 +210,7 @@ class Submitters:
             self._most_asking = min(2 * self._most_asking, self._widest)
         except HeldBack as held:
             if self._most_asking == self._widest:
-                log.info("submits wait: %s", held.args[0])
+                self.http.observers.tell(LimitsReached, reason=str(held.args[0]))
             self._most_asking = 1
             raise
         finally:
@@ -247,6 +246,7 @@ class Submitters:
             case Accepted():
                 if not await self.acceptance.accept(submission, attempt, outcome):
                     self.queue.lane.gate.left()
+                    self._tell_of_doubt(attempt, None)
                     self.reconciling.add(submission, named=outcome.task_id)
             case Refused():
                 await self.reconciling.refused(submission, attempt, outcome.error)
@@ -255,4 +255,14 @@ class Submitters:
                 await self.attempt_log.close(attempt)
                 self.queue.put_again(submission, outcome.error)
             case Unknown():
+                self._tell_of_doubt(attempt, outcome.error)
                 self.reconciling.add(submission, trace_id=outcome.trace_id)
+
+    def _tell_of_doubt(self, attempt: Attempt, error: Exception | None) -> None:
+        self.http.observers.tell(
+            Unanswered,
+            key=attempt.key,
+            attempt=attempt.number,
+            error=type(error).__name__ if error else None,
+            reason=str(error) if error else "the answer named the task of another purchase",
+        )

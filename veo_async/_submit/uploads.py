@@ -8,7 +8,6 @@ A picture is known by the digest of its contents, and uploaded once, however man
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
@@ -20,7 +19,9 @@ from .._api.requests import Request
 from .._api.rules import is_web_address
 from .._jobs.job import Job, stop
 from .._journal.journal import AnyJournal
+from .._observing.observers import Observers
 from ..errors import PlatformError, VeoError
+from ..events import Uploading
 from .submission import Submission
 
 __all__ = ["AT_ONCE", "Uploader", "Uploads"]
@@ -33,8 +34,6 @@ NO_UPLOADER: Final = (
     "is on this machine, and the API takes URLs only: VeoSession(platform=AccountPlatform()) uploads it to a public"
     " address"
 )
-
-log = logging.getLogger("veo_async")
 
 
 class Uploader(Protocol):
@@ -62,6 +61,7 @@ class Uploads:
     uploader: Uploader | None
     journal: AnyJournal | None
     wall: Callable[[], float]
+    observers: Observers = field(factory=Observers)
     go_on: Callable[[Submission], None] = field(init=False)
     _addresses: dict[str, str] = field(init=False, factory=dict)  # by the names of the pictures
     _waiting: asyncio.Queue[Submission] = field(init=False, factory=asyncio.Queue)
@@ -143,7 +143,7 @@ class Uploads:
         if self._trouble is not None and asyncio.get_running_loop().time() < self._trouble_until:
             raise PlatformError(*self._trouble.args, status=self._trouble.status)
         content = await _read(image)
-        log.info("uploading %s, %d bytes, to a public address", image.source, len(content))
+        self.observers.tell(Uploading, source=image.source, size=len(content))
         address = await self._put_on_the_web(self.uploader, content)
         if not is_web_address(address):
             raise PlatformError(f"the uploader returned {address!r:.80}, which is not an http or https URL")

@@ -14,7 +14,6 @@ deadline, an id that is unknown for long, or a dead token do.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
@@ -39,6 +38,7 @@ from ..errors import (
     UsageError,
     VeoError,
 )
+from ..events import Looked, LookFailed, Looking, LookRefused
 from .schedule import Schedule
 
 __all__ = ["Outcome", "Tracker"]
@@ -49,8 +49,6 @@ NEWEST_WEIGHT: Final = 0.25  # of the newest answer in the usual duration
 DEAD_PROBES: Final = 3  # in a row; a gateway with a short fault may answer 401 once or twice
 
 Outcome = Mapping[str, Any] | JobError
-
-log = logging.getLogger("veo_async")
 
 
 @define(eq=False)
@@ -76,7 +74,7 @@ class Tracker:
     _sleeps_until: float = field(init=False, default=-math.inf)  # -inf while it is awake
     _gate_timeout: asyncio.Timeout | None = field(init=False, default=None)
     _failure: BaseException | None = field(init=False, default=None)
-    _has_warned_of_refusal: bool = field(init=False, default=False)
+    _has_told_of_refusal: bool = field(init=False, default=False)
     _usual_seconds: float = field(init=False, default=0.0)  # until an answer comes
     _polled_twice: set[str] = field(init=False, factory=set)  # alone, and again while that answer is late
     _linkless: set[str] = field(init=False, factory=set)  # succeeded, but without a usable link
@@ -219,6 +217,8 @@ class Tracker:
 
     async def _poll(self, batch: list[str], entered_at: float) -> None:
         waiting = list(batch)  # the tasks that wait for the answer; none once it is late
+        task_ids, tell = tuple(batch), self.http.observers.tell
+        tell(Looking, task_ids=task_ids)
         try:
             records = await self._ask(batch, entered_at, waiting)
         except UsageError:
@@ -228,14 +228,16 @@ class Tracker:
             self.schedule.unanswered(waiting, self.limiter.now())
             raise
         except VeoError as error:
-            log.debug("a poll of %d tasks failed: %s", len(batch), error)
+            tell(LookFailed, task_ids=task_ids, error=type(error).__name__, reason=str(error))
             if waiting:
                 self._report(waiting, error)
             if is_dead_token(error):
                 await self._count_dead_token(error, entered_at)
         else:
             self._dead_probes = 0
-            self._usual_seconds += NEWEST_WEIGHT * (self.limiter.now() - entered_at - self._usual_seconds)
+            seconds = self.limiter.now() - entered_at
+            self._usual_seconds += NEWEST_WEIGHT * (seconds - self._usual_seconds)
+            tell(Looked, task_ids=task_ids, seconds=seconds)
             self.schedule.answered(len(batch))
             await self._learn(batch, records, is_late=not waiting)
 
@@ -281,9 +283,9 @@ class Tracker:
             self.schedule.unanswered(batch, now, declined=_is_declined(error))
 
     def _refused(self, batch: list[str], error: BadRequest) -> None:
-        level = logging.DEBUG if self._has_warned_of_refusal else logging.WARNING  # warn only once
-        log.log(level, "the server refused a query about %d tasks: %s", len(batch), error)
-        self._has_warned_of_refusal = True
+        if not self._has_told_of_refusal:
+            self._has_told_of_refusal = True
+            self.http.observers.tell(LookRefused, task_ids=tuple(batch), reason=str(error))
         self.schedule.refused(batch, self.limiter.now())
 
     async def _learn(self, batch: Sequence[str], records: Sequence[object], *, is_late: bool) -> None:
