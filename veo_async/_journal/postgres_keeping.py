@@ -16,7 +16,7 @@ from attrs import define, field
 
 from .postgres_connection import Address, Connection, explain
 from .postgres_lease import Lease
-from .postgres_rows import readable
+from .postgres_rows import read_notice
 
 __all__ = ["Keeper", "Listener"]
 
@@ -126,11 +126,13 @@ class Listener:
             self._hear(notice.payload)
 
     def _hear(self, payload: str) -> None:
-        session, account, key = payload.split(" ", 2)
-        if int(account) != self.account or int(session) == self.lease.session:
+        if (told := read_notice(payload)) is None:
+            return
+        session, account, key = told
+        if account != self.account or session == self.lease.session:
             return
         if key:
-            self._keys.add(readable(key))
+            self._keys.add(key)
             self._news.set()
         else:
             self.wake()

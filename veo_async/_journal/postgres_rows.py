@@ -32,7 +32,16 @@ from .facts import (
     Withdrawn,
 )
 
-__all__ = ["digest", "fact_row", "item_row", "read_entry", "read_standing", "readable", "stored"]
+__all__ = [
+    "digest",
+    "fact_row",
+    "item_row",
+    "read_entry",
+    "read_notice",
+    "read_standing",
+    "readable",
+    "stored",
+]
 
 # Marks an escaped text: PostgreSQL cannot store NUL, and UTF-8 cannot encode lone surrogates.
 _ESCAPED: Final = "\1"
@@ -178,6 +187,17 @@ def read_standing(row: Mapping[str, Any]) -> Standing:
         return Fresh(row["earlier"], row["failed"])
     stands = Known if row["standing"] == "known" else Elsewhere
     return stands(read_entry(row["entry"]))
+
+
+def read_notice(payload: str) -> tuple[int, int, str] | None:
+    """
+    Read a notice: the session, the account and the key; None if it is not ours, since anybody may send one.
+    """
+    try:
+        session, account, key = payload.split(" ", 2)
+        return int(session), int(account), readable(key)
+    except ValueError:
+        return None
 
 
 def _attempt(row: Mapping[str, Any]) -> Attempt:

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any, Final
 
 import psycopg
 from procrastinate.connector import BaseConnector
-from procrastinate.exceptions import ConnectorException
+from procrastinate.exceptions import ConnectorException, UniqueViolation
+from procrastinate.jobs import Job as QueuedJob
 from procrastinate.manager import JobManager
 
 __all__ = ["SureJobManager", "take_back"]
@@ -21,6 +22,9 @@ __all__ = ["SureJobManager", "take_back"]
 _LOG: Final = logging.getLogger("veo_async")
 _AT_ONCE: Final = 1000  # deliveries that are taken back in one turn
 _PAUSE: Final = 0.2  # seconds before the end of a delivery is written down again
+
+# As if its worker had died, so that it is taken back later.
+_LEAVE: Final = "UPDATE procrastinate_jobs SET worker_id = NULL WHERE id = %(job_id)s AND status = 'doing'"
 
 
 class SureJobManager(JobManager):
@@ -44,11 +48,14 @@ class SureJobManager(JobManager):
         """
         await self._surely(lambda: super(SureJobManager, self).finish_job(*args, **kwargs))
 
-    async def retry_job(self, *args: Any, **kwargs: Any) -> None:
+    async def retry_job(self, job: QueuedJob, *args: Any, **kwargs: Any) -> None:
         """
-        Hand a delivery back.
+        Hand a delivery back; while another one of its key waits in the queue, leave it to be taken back after that.
         """
-        await self._surely(lambda: super(SureJobManager, self).retry_job(*args, **kwargs))
+        try:
+            await self._surely(lambda: super(SureJobManager, self).retry_job(job, *args, **kwargs))
+        except UniqueViolation:
+            await self._surely(lambda: self.connector.execute_query_async(_LEAVE, job_id=job.id))
 
     async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
         with suppress(TimeoutError):
@@ -56,6 +63,8 @@ class SureJobManager(JobManager):
                 while True:
                     try:
                         return await write()
+                    except UniqueViolation:
+                        raise
                     except ConnectorException as error:
                         if isinstance(error.__cause__, psycopg.errors.RaiseException):
                             _LOG.debug("a delivery has ended elsewhere: %s", error.__cause__)
@@ -69,8 +78,9 @@ async def take_back(manager: JobManager, queues: Sequence[str], lease: float) ->
     """
     taken = 0
     for queue in queues:
-        stalled = await manager.get_stalled_jobs(queue=queue, seconds_since_heartbeat=lease)
-        for job in islice(stalled, _AT_ONCE):
+        stalled = [*await manager.get_stalled_jobs(queue=queue, seconds_since_heartbeat=lease)]
+        # In any order, so that those that cannot be handed back yet do not hold up the others.
+        for job in random.sample(stalled, min(len(stalled), _AT_ONCE)):
             await manager.retry_job(job)  # if another worker was quicker, this does nothing
             taken += 1
     if taken:

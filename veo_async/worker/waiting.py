@@ -19,7 +19,7 @@ from attrs import define, field
 
 from .. import VideoResult
 from .._journal.postgres_connection import Address, Connection, explain
-from .._journal.postgres_rows import readable
+from .._journal.postgres_rows import read_notice
 from .database import address_of, connected
 from .outcomes import Outcome, read_outcomes, recently_settled
 
@@ -209,7 +209,8 @@ class _Watch:
                     await connection.execute(self.address.sql("LISTEN SCHEMA"))
                     self._hear("")  # notices may have been sent before this connection listened
                     async for notice in connection.notifies():
-                        self._hear(readable(notice.payload.split(" ", 2)[2]))
+                        if (told := read_notice(notice.payload)) is not None:
+                            self._hear(told[2])
                 finally:
                     await connection.close()
             await asyncio.sleep(_PAUSE)

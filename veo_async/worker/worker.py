@@ -59,7 +59,7 @@ class Worker:
         queues: the queues that are worked on.
     """
 
-    dsn: str | None = None
+    dsn: str | None = field(default=None, repr=False)  # it may contain a password
     session: Callable[[PostgresJournal], VeoSession] = field(default=_new_session, kw_only=True)
     concurrency: int = field(default=1000, kw_only=True)
     lease: float = field(default=30.0, kw_only=True)
@@ -168,7 +168,7 @@ class Worker:
                     stalled_worker_timeout=self.lease,
                 )
             except ConnectorException as error:
-                if isinstance(error.__cause__, psycopg.Error) and not is_outage(error.__cause__):
+                if isinstance(error.__cause__, psycopg.Error) and not _is_passing(error.__cause__):
                     raise explain(desk.address, error.__cause__) from error
                 _LOG.warning("the queue waits for its database: %s", error.__cause__ or error)
             finally:
@@ -187,6 +187,11 @@ class Worker:
                     await self._stopping.wait()
                     return  # up to Python 3.11, what is awaited above may swallow a cancellation
         raise JournalError(*journal.failure.args)
+
+
+def _is_passing(error: psycopg.Error) -> bool:
+    # The worker's row is gone if it was frozen while another worker started: run again, it makes another row.
+    return is_outage(error) or isinstance(error, psycopg.errors.ForeignKeyViolation)
 
 
 async def _autocommit(connection: psycopg.AsyncConnection[Any]) -> None:
