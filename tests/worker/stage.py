@@ -30,7 +30,9 @@ asyncio.run(worker(*sys.argv[1:3], lease=float(sys.argv[3]), speed=float(sys.arg
 """
 
 
-def worker(url: str, dsn: str, *, lease: float = 1.0, speed: float = SPEED, **options: Any) -> Worker:
+def worker(
+    url: str, dsn: str, *, lease: float = 1.0, speed: float = SPEED, token: str = TOKEN, **options: Any
+) -> Worker:
     """
     Make a worker that is as fast as the simulator.
     """
@@ -38,7 +40,7 @@ def worker(url: str, dsn: str, *, lease: float = 1.0, speed: float = SPEED, **op
     def session(journal: PostgresJournal) -> VeoSession:
         retry = RetryPolicy(first=0.02, max_delay=0.2, grace=1.0, drain=0.5)
         polling = PollPolicy().scaled(1 / speed)
-        return VeoSession(TOKEN, base_url=url, journal=journal, polling=polling, retry=retry)
+        return VeoSession(token, base_url=url, journal=journal, polling=polling, retry=retry)
 
     return Worker(dsn, session=session, lease=lease, **options)
 

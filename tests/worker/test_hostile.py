@@ -7,11 +7,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from tests.postgres.server import Postgres, Server
 from tests.worker.stage import HANGING, Stage, requests, staged, until
-from veo_async import TextToVideo
-from veo_async.worker import enqueue, enqueue_many, wait_for
+from veo_async import JobFailed, PermissionDenied, TextToVideo, VeoError
+from veo_async.simulator import TOKEN, Faults
+from veo_async.worker import enqueue, enqueue_many, outcome, wait_for
+from veo_async.worker.retrying import Retried, retry_all
 
 WHALE = TextToVideo("a whale")
+OTHER = "another-token"
 
 
 async def test_a_notice_of_somebody_else_is_ignored(stage: Stage) -> None:
@@ -48,3 +54,67 @@ async def test_keys_that_were_enqueued_again_hold_up_no_end(database: str, tmp_p
             assert ["succeeded"] * 6 == await stage.delivered()
         assert 3 == stage.simulator.core.accepted
     assert (tmp_path / "whale.mp4").exists()
+
+
+async def test_a_key_is_bought_once_whatever_the_token(database: str, tmp_path: Path) -> None:
+    """After a change of the token, neither what has ended nor what is on its way is bought again."""
+    async with staged(database, tokens={TOKEN: TOKEN, OTHER: OTHER}, mean=1000.0) as stage:
+        await enqueue_many([("ended", WHALE), ("on its way", WHALE)])
+        async with stage.working():
+            await until(lambda: stage.simulator.core.accepted == 2)
+            tasks = dict(stage.sql("SELECT key, task_id FROM veo.job"))
+            stage.simulator.core.finish(tasks["ended"])
+            await wait_for("ended", timeout=HANGING)
+        await enqueue(WHALE, key="ended", to="whale.mp4")
+        async with stage.working(token=OTHER, out=tmp_path) as worker:
+            await until(lambda: (tmp_path / "whale.mp4").exists() and worker.tally.later)
+        stage.simulator.core.finish(tasks["on its way"])
+        stage.sql("UPDATE procrastinate_jobs SET scheduled_at = NULL RETURNING 1")
+        async with stage.working():
+            assert tasks["on its way"] == (await wait_for("on its way", timeout=HANGING)).task_id
+        assert 2 == stage.simulator.core.accepted
+
+
+async def test_a_key_that_was_refused_when_it_was_retried_can_be_retried(database: str) -> None:
+    """Its last task is still the failed one, which is bought again; until then, the key has not ended."""
+    faults = Faults().add("status_before", on="submit", nth=[2], status=403)
+    async with staged(database, faults, failure_share=1.0) as stage:
+        await enqueue(WHALE, key="whale")
+        async with stage.working():
+            assert isinstance(await ending("whale"), JobFailed)
+        assert {"whale": Retried.ENQUEUED} == await retry_all(["whale"])
+        assert await outcome("whale") is None
+        async with stage.working():
+            assert isinstance(await ending("whale"), PermissionDenied)
+            await stage.delivered()
+        assert {"whale": Retried.ENQUEUED} == await retry_all(["whale"])
+        assert await outcome("whale") is None
+        async with stage.working():
+            assert isinstance(await ending("whale"), JobFailed)
+            await stage.delivered()
+        assert 2 == stage.simulator.core.accepted
+
+
+async def ending(key: str) -> VeoError:
+    """
+    Wait for an error.
+    """
+    with pytest.raises(VeoError) as caught:
+        await wait_for(key, timeout=HANGING)
+    return caught.value
+
+
+async def test_a_worker_ends_though_its_database_is_away(database: str, postgres: Postgres) -> None:
+    """What it cannot hand over is taken back when its lease is over."""
+    if not isinstance(postgres, Server):
+        pytest.skip("a given server is left alone")
+    async with staged(database, mean=1000.0) as stage:
+        leaving = await stage.child()
+        await enqueue_many(requests(3))
+        await until(lambda: stage.simulator.core.accepted == 3)
+        await asyncio.to_thread(postgres.stop)
+        try:
+            leaving.terminate()
+            await asyncio.wait_for(leaving.wait(), HANGING)
+        finally:
+            await asyncio.to_thread(postgres.start)

@@ -227,6 +227,13 @@ class PostgresJournal:
         wanted = tuple(keys)
         return await self._ask(lambda store: store.find_many(wanted))
 
+    async def find_others(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """
+        Return what was bought with other tokens, or may be, for keys for which this one has bought nothing, by key.
+        """
+        wanted = tuple(keys)
+        return await self._ask(lambda store: store.find_others(wanted))
+
     async def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
         """
         Return the purchases that these tasks belong to, by task id: a key's latest, or an earlier one that failed.

@@ -64,7 +64,10 @@ BEGIN
     IF conflicting IS NOT NULL THEN  -- another transaction has just committed
         RAISE EXCEPTION '%', conflicting USING ERRCODE = 'VEO04';
     END IF;
+    -- Whoever waits is to hear how the key ends now, not how it ended before.
     DELETE FROM SCHEMA.parked USING jsonb_to_recordset(items) AS it(digest uuid) WHERE parked.digest = it.digest;
+    DELETE FROM SCHEMA.refusal USING SCHEMA.account, jsonb_to_recordset(items) AS it(digest uuid)
+        WHERE refusal.account = account.id AND refusal.digest = it.digest;
     RETURN jsonb_build_object('added', added);
 END $$;
 """

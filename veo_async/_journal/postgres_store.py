@@ -60,6 +60,12 @@ _FOUND: Final = """SELECT to_jsonb(it) FROM SCHEMA.entry AS it WHERE id IN (
 _FOUND_TASKS: Final = """SELECT to_jsonb(it) FROM SCHEMA.entry AS it
     WHERE account = %(account)s AND task_digest = ANY(%(digests)s::uuid[])"""
 _ENTRIES: Final = "SELECT to_jsonb(it) FROM SCHEMA.entry AS it WHERE account = %(account)s ORDER BY id"
+# What may have been paid for with another token, of keys for which this one has bought nothing.
+_FOUND_OTHERS: Final = """SELECT to_jsonb(it) FROM SCHEMA.account AS other JOIN SCHEMA.entry AS it ON it.account = other.id
+    WHERE other.id <> %(account)s AND it.digest = ANY(%(digests)s::uuid[]) AND NOT it.failed
+    AND (it.task_id IS NOT NULL OR it.attempts @? '$[*] ? (@.closed == null)' OR SCHEMA.is_live(it.session))
+    AND NOT EXISTS (SELECT FROM SCHEMA.job WHERE account = %(account)s AND digest = it.digest AND NOT failed)
+    ORDER BY it.id"""
 _REFUSALS: Final = """SELECT key, reason FROM SCHEMA.refusal
     WHERE account = %(account)s AND digest = ANY(%(digests)s::uuid[])"""
 _UPLOADS: Final = """SELECT name, address FROM SCHEMA.upload
@@ -221,6 +227,12 @@ class PostgresStore:
         wanted = [*keys]
         entries = {entry.key: entry for entry in await self._entries(_FOUND, wanted)}
         return {key: entries[key] for key in wanted if key in entries}
+
+    async def find_others(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """
+        Return what other accounts have bought, or may be buying, for keys without a purchase here, by key.
+        """
+        return {entry.key: entry for entry in await self._entries(_FOUND_OTHERS, keys)}
 
     async def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
         """

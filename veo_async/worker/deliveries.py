@@ -26,6 +26,7 @@ from .. import (
     InvalidRequest,
     JobFailed,
     KeyConflict,
+    PostgresJournal,
     RateLimited,
     Request,
     ServerError,
@@ -36,11 +37,12 @@ from .. import (
     VideoResult,
 )
 from .._api.journal_text import load_request
+from .._jobs.outcomes import read_outcome
 from .._journal.postgres_connection import Address
 from .._journal.postgres_rows import digest, readable
 from .database import connected
 from .enqueueing import QUEUE
-from .outcomes import ROUNDS, park, read_outcomes
+from .outcomes import ROUNDS, failed_task, park
 
 __all__ = ["DESK", "Desk", "Tally", "blueprint", "new_blueprint"]
 
@@ -60,6 +62,12 @@ class _Parked(Exception):
     """
 
 
+class _BoughtElsewhere(Exception):
+    """
+    The key was bought with another token, and has not ended.
+    """
+
+
 class _Redelivery(BaseRetryStrategy):
     """
     When a request is delivered again: at once after a hand-over, else after 1 s, doubling to 5 min.
@@ -73,7 +81,7 @@ class _Redelivery(BaseRetryStrategy):
             return None
         pause = 0 if isinstance(exception, _HANDED_BACK) else min(2 ** min(job.attempts, 10), _LONGEST_PAUSE)
         if pause:
-            level = logging.ERROR if isinstance(exception, _CURABLE) else logging.WARNING
+            level = logging.ERROR if isinstance(exception, (*_CURABLE, _BoughtElsewhere)) else logging.WARNING
             key, words = readable(str(job.task_kwargs.get("key"))), str(exception) or repr(exception)
             _LOG.log(level, "key %s is delivered again later, in %d s: %s", key, pause, words)
         return RetryDecision(retry_in={"seconds": pause})
@@ -128,12 +136,14 @@ class Desk:
 
     Attributes:
         session: makes the videos; entered, with the shared journal.
+        journal: the shared journal.
         out: the directory where videos are saved.
         address: where the journal is.
         tally: counts what becomes of them.
     """
 
     session: VeoSession
+    journal: PostgresJournal
     out: Path
     address: Address
     tally: Tally = field(factory=Tally)
@@ -147,7 +157,7 @@ class Desk:
 
     async def _make(self, key: str, request: str, *, to: str | None, retry_of: str | None) -> str:
         try:
-            result = await self.session.submit(
+            result = await self._of_another_token(key) or await self.session.submit(
                 await self._read(key, request), key=key, retry_failed=await self._is_last(key, retry_of)
             )
         except SubmissionUnknown as error:
@@ -164,6 +174,21 @@ class Desk:
         self.tally.made += 1
         return f"task {result.task_id}"
 
+    async def _of_another_token(self, key: str) -> VideoResult | None:
+        """
+        Return the key's result if it was bought with another token: a queue has one video of a key, whoever pays.
+        """
+        other = (await self.journal.find_others([key])).get(key)
+        if other is None:
+            return None
+        found = None if other.outcome is None else read_outcome(other.outcome, None)
+        if isinstance(found, VideoResult):
+            return found
+        raise _BoughtElsewhere(
+            f"it was or may be bought with another token, as task {other.task_id}, so this one does not buy it:"
+            " run a worker with that token"
+        )
+
     async def _read(self, key: str, text: str) -> Request:
         try:
             return load_request(text)
@@ -179,8 +204,7 @@ class Desk:
         if retry_of is None:
             return False
         async with connected(self.address) as connection:
-            found = (await read_outcomes(connection, [key], schema=self.address.schema)).get(key)
-        return isinstance(found, JobFailed) and found.task_id == retry_of
+            return await failed_task(connection, key, schema=self.address.schema) == retry_of
 
     async def _count_round(self, key: str, error: VeoError, rounds: int = 1) -> None:
         async with connected(self.address) as connection:

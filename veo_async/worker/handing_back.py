@@ -21,6 +21,7 @@ __all__ = ["SureJobManager", "take_back"]
 
 _LOG: Final = logging.getLogger("veo_async")
 _AT_ONCE: Final = 1000  # deliveries that are taken back in one turn
+_LAST_PATIENCE: Final = 5.0  # seconds to try when the worker ends
 _PAUSE: Final = 0.2  # seconds before the end of a delivery is written down again
 
 # As if its worker had died, so that it is taken back later.
@@ -41,6 +42,23 @@ class SureJobManager(JobManager):
     def __init__(self, connector: BaseConnector, patience: float) -> None:
         super().__init__(connector)
         self._patience = patience
+        self._tries: set[asyncio.Timeout] = set()
+
+    def hurry(self) -> None:
+        """
+        Be patient for some seconds only from now on, since the worker is to end.
+        """
+        self._patience = min(self._patience, _LAST_PATIENCE)
+        until = asyncio.get_running_loop().time() + self._patience
+        for each in self._tries:
+            if not each.expired():
+                each.reschedule(min(until, each.when() or until))
+
+    async def unregister_worker(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Delete the worker's row; if that fails, one that starts later does.
+        """
+        await self._surely(lambda: super(SureJobManager, self).unregister_worker(*args, **kwargs))
 
     async def finish_job(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -59,17 +77,25 @@ class SureJobManager(JobManager):
 
     async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._patience):
-                while True:
-                    try:
-                        return await write()
-                    except UniqueViolation:
-                        raise
-                    except ConnectorException as error:
-                        if isinstance(error.__cause__, psycopg.errors.RaiseException):
-                            _LOG.debug("a delivery has ended elsewhere: %s", error.__cause__)
-                            return None
-                        await asyncio.sleep(_PAUSE)
+            async with asyncio.timeout(self._patience) as limit:
+                self._tries.add(limit)
+                try:
+                    await _until_written(write)
+                finally:
+                    self._tries.discard(limit)
+
+
+async def _until_written(write: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            return await write()
+        except UniqueViolation:
+            raise
+        except ConnectorException as error:
+            if isinstance(error.__cause__, psycopg.errors.RaiseException):
+                _LOG.debug("a delivery has ended elsewhere: %s", error.__cause__)
+                return None
+            await asyncio.sleep(_PAUSE)
 
 
 async def take_back(manager: JobManager, queues: Sequence[str], lease: float) -> int:

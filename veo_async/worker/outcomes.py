@@ -16,20 +16,27 @@ from .._journal.postgres_rows import digest, readable, stored
 from .._journal.postgres_schema import named
 from .database import address_of, connected
 
-__all__ = ["ROUNDS", "Outcome", "outcome", "park", "read_outcomes", "recently_settled"]
+__all__ = ["ROUNDS", "Outcome", "failed_task", "outcome", "park", "read_outcomes", "recently_settled"]
 
 Outcome: TypeAlias = VideoResult | VeoError
 ROUNDS: Final = 3  # after so many deliveries without telling what became of a purchase, a person has to look
 
-# The latest purchase of each key, of whatever account: the one that has not failed, or else the last one that has.
+# The latest purchase of each key, of whatever account: the one that has not failed, or else the last one that has. A failed
+# task is no outcome while it is about to be bought again.
 _OUTCOMES: Final = """
-    SELECT wanted.digest, it.request, it.outcome, it.failed, refusal.key, refusal.reason, parked.reason, parked.rounds
+    SELECT wanted.digest, it.request, CASE WHEN it.failed AND EXISTS (SELECT FROM procrastinate_jobs
+            WHERE queueing_lock = 'veo:' || replace(wanted.digest::text, '-', '') AND status IN ('todo', 'doing')
+            AND args ->> 'retry_of' = it.task_id) THEN NULL ELSE it.outcome END, it.failed, refusal.key, refusal.reason, parked.reason, parked.rounds
     FROM unnest(%(digests)s::uuid[]) AS wanted (digest)
     LEFT JOIN LATERAL (SELECT job.* FROM SCHEMA.account, SCHEMA.job WHERE job.account = account.id
         AND job.digest = wanted.digest ORDER BY failed, job.id DESC LIMIT 1) AS it ON true
     LEFT JOIN LATERAL (SELECT refusal.* FROM SCHEMA.account, SCHEMA.refusal WHERE refusal.account = account.id
         AND refusal.digest = wanted.digest ORDER BY at DESC LIMIT 1) AS refusal ON true
     LEFT JOIN SCHEMA.parked ON parked.digest = wanted.digest
+"""
+_LAST: Final = """
+    SELECT failed, task_id FROM SCHEMA.account, SCHEMA.job WHERE job.account = account.id
+    AND job.digest = %(digest)s::uuid ORDER BY failed, job.id DESC LIMIT 1
 """
 _RECENT: Final = "SELECT key FROM SCHEMA.job WHERE settled_at >= %(since)s"
 _ROUND: Final = "SELECT SCHEMA.counted_round(%(digest)s, %(key)s, %(reason)s, %(more)s)"
@@ -72,6 +79,14 @@ async def read_outcomes(connection: Connection, keys: Iterable[str], *, schema: 
     found = await connection.execute(named(_OUTCOMES, schema), {"digests": list(by_digest)})
     ended = {by_digest[row[0].hex]: _outcome(_Row(*row[1:])) for row in await found.fetchall()}
     return {key: _named(key, it) for key, it in ended.items() if it is not None}
+
+
+async def failed_task(connection: Connection, key: str, *, schema: str) -> str | None:
+    """
+    Return the task of a key's latest purchase if it has failed.
+    """
+    found = await (await connection.execute(named(_LAST, schema), {"digest": digest(key)})).fetchone()
+    return readable(found[1]) if found is not None and found[0] else None
 
 
 async def recently_settled(connection: Connection, since: float, *, schema: str) -> set[str]:

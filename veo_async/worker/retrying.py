@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from attrs import frozen
 
-from .. import JobFailed, VideoResult
+from .. import VideoResult
 from .._journal.postgres_connection import Address, Connection
 from .._journal.postgres_rows import digest
 from .administration import rows_of
@@ -23,9 +23,9 @@ __all__ = ["Retried", "retry_all"]
 # The latest delivery and the latest purchase of each key; either may be missing.
 _FOUND: Final = """
     SELECT wanted.digest, coalesce(delivery.args ->> 'request', purchase.request), delivery.args ->> 'to',
-        delivery.args ->> 'then', coalesce(delivery.status IN ('todo', 'doing'), false)
+        delivery.args ->> 'then', coalesce(delivery.status IN ('todo', 'doing'), false), CASE WHEN purchase.failed THEN purchase.task_id END
     FROM unnest(%(digests)s::uuid[], %(locks)s::text[]) AS wanted (digest, lock)
-    LEFT JOIN LATERAL (SELECT job.request FROM SCHEMA.account JOIN SCHEMA.job ON job.account = account.id
+    LEFT JOIN LATERAL (SELECT job.request, job.failed, job.task_id FROM SCHEMA.account JOIN SCHEMA.job ON job.account = account.id
         WHERE job.digest = wanted.digest ORDER BY job.failed, job.id DESC LIMIT 1) AS purchase ON true
     LEFT JOIN (SELECT DISTINCT ON (queueing_lock) queueing_lock, args, status FROM procrastinate_jobs
         WHERE queueing_lock = ANY(%(locks)s::text[])
@@ -50,6 +50,7 @@ class _Found:
     to: str | None
     then: str | None
     is_on_its_way: bool
+    failed_task: str | None
 
 
 async def retry_all(
@@ -74,7 +75,7 @@ async def retry_all(
         found = await _find(connection, address, keys)
         done = {key: _decide(found[key], outcomes.get(key)) for key in keys}
         again = [key for key, what in done.items() if what is Retried.ENQUEUED]
-        await put([_again(key, found[key], outcomes.get(key)) for key in again], connection, schema=schema)
+        await put([_again(key, found[key]) for key in again], connection, schema=schema)
     return done
 
 
@@ -93,7 +94,6 @@ def _decide(found: _Found, outcome: Outcome | None) -> Retried:
     return Retried.UNKNOWN if found.request is None else Retried.ENQUEUED
 
 
-def _again(key: str, found: _Found, outcome: Outcome | None) -> Delivery:
+def _again(key: str, found: _Found) -> Delivery:
     assert found.request is not None, "a key without a request is unknown"
-    retry_of: Any = outcome.task_id if isinstance(outcome, JobFailed) else None
-    return delivery(key, found.request, to=found.to, then=found.then, retry_of=retry_of)
+    return delivery(key, found.request, to=found.to, then=found.then, retry_of=found.failed_task)

@@ -125,14 +125,14 @@ class Worker:
         if f"{_NAMESPACE}:make" not in app.tasks:
             raise ConfigurationError("the app lacks our task: app.add_tasks_from(blueprint, namespace='veo')")
         await _check_tables(address)
-        app.job_manager = SureJobManager(app.connector, self.lease)
+        app.job_manager = manager = SureJobManager(app.connector, self.lease)
         async with self.session(journal) as veo, app.open_async():
             self._journal, self._veo = journal, veo
-            desk = Desk(veo, Path(self.out), address, self._tally)
+            desk = Desk(veo, journal, Path(self.out), address, self._tally)
             with _until_terminated(self.stop) if signals else nullcontext():
-                await self._run(self._deliver(app, desk), self._sweep(app, journal))
+                await self._run(manager, self._deliver(app, desk), self._sweep(app, journal))
 
-    async def _run(self, *parts: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, manager: SureJobManager, *parts: Coroutine[Any, Any, None]) -> None:
         """
         Run the parts until the worker is to stop, or one of them fails.
         """
@@ -143,6 +143,7 @@ class Worker:
                 task.result()
         finally:
             self.stop()
+            manager.hurry()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -154,7 +155,7 @@ class Worker:
         """
         Run procrastinate's worker, and again when an outage of the database has ended it.
         """
-        while True:
+        while not self._stopping.is_set():  # an error of its end may hide that it was cancelled
             try:
                 self._is_delivering = True
                 await app.run_worker_async(
