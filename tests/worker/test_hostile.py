@@ -5,15 +5,19 @@ What a network, an operating system, a database and its other users may do to wo
 from __future__ import annotations
 
 import asyncio
+import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.postgres.server import Postgres, Server
 from tests.worker.stage import HANGING, Stage, requests, staged, until
-from veo_async import JobFailed, PermissionDenied, TextToVideo, VeoError
+from veo_async import JobFailed, PermissionDenied, TextToVideo, VeoError, VideoResult
 from veo_async.simulator import TOKEN, Faults
-from veo_async.worker import enqueue, enqueue_many, outcome, wait_for
+from veo_async.worker import ended, enqueue, enqueue_many, outcome, wait_for, waiting
+from veo_async.worker.outcomes import is_curable
 from veo_async.worker.retrying import Retried, retry_all
 
 WHALE = TextToVideo("a whale")
@@ -118,3 +122,38 @@ async def test_a_worker_ends_though_its_database_is_away(database: str, postgres
             await asyncio.wait_for(leaving.wait(), HANGING)
         finally:
             await asyncio.to_thread(postgres.start)
+
+
+async def test_what_ends_during_a_long_outage_is_followed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody was told of it, and it has ended long before the database is back."""
+    await enqueue(WHALE, key="whale")
+    async with stage.working():
+        await wait_for("whale", timeout=HANGING)
+    stage.sql("UPDATE veo.job SET settled_at = 0 RETURNING 1")
+    looks, now = count(), [1e9]
+    clock = SimpleNamespace(time=lambda: now[next(looks) * 0], monotonic=time.monotonic)
+    monkeypatch.setattr(waiting, "time", clock)
+    monkeypatch.setattr(waiting, "_CHECK_EVERY", 0.05)
+    following = ended()
+    first = asyncio.create_task(anext(following))
+    await until(lambda: next(looks) > 5)
+    stage.sql("UPDATE veo.job SET settled_at = 1e9 + 60 RETURNING 1")
+    now[0] += 3600
+    key, _ = await asyncio.wait_for(first, HANGING)
+    assert "whale" == key
+    await following.aclose()
+
+
+async def test_who_waits_hears_nothing_of_a_token_that_has_expired(database: str) -> None:
+    """The key has not ended: it is made with the next token, or when its application is enabled again."""
+    faults = Faults().add("status_before", on="submit", status=401, nth=[1])
+    async with staged(database, faults) as stage:
+        await enqueue(WHALE, key="whale")
+        told = asyncio.create_task(wait_for("whale"))
+        async with stage.working():
+            assert isinstance(await asyncio.wait_for(told, HANGING), VideoResult)
+    disabled, forbidden = (PermissionDenied("no", code=code) for code in ("disabled", "forbidden"))
+    assert is_curable(disabled)
+    assert not is_curable(forbidden)

@@ -21,15 +21,12 @@ from procrastinate.jobs import Job as QueuedJob
 
 from .. import (
     ApiError,
-    AuthenticationError,
-    InsufficientBalance,
+    DownloadError,
     InvalidRequest,
     JobFailed,
     KeyConflict,
     PostgresJournal,
-    RateLimited,
     Request,
-    ServerError,
     SessionClosed,
     SubmissionUnknown,
     VeoError,
@@ -42,7 +39,7 @@ from .._journal.postgres_connection import Address
 from .._journal.postgres_rows import digest, readable
 from .database import connected
 from .enqueueing import QUEUE
-from .outcomes import ROUNDS, failed_task, park
+from .outcomes import ROUNDS, failed_task, is_curable, park
 
 __all__ = ["DESK", "Desk", "Tally", "blueprint", "new_blueprint"]
 
@@ -50,21 +47,27 @@ _LOG: Final = logging.getLogger("veo_async")
 DESK: Final = "veo"  # where a worker's context has its desk
 _LONGEST_PAUSE: Final = 300  # seconds between two deliveries of a request
 
-# A person can mend these without a new request: another token, more credits, a server that is well again.
-_CURABLE: Final = (AuthenticationError, InsufficientBalance, RateLimited, ServerError)
+
+class _BoughtElsewhere(Exception):
+    """
+    The key was bought with another token, and has not ended.
+    """
+
+
 _FINAL: Final = (ApiError, InvalidRequest, JobFailed, KeyConflict)
 _HANDED_BACK: Final = (asyncio.CancelledError, SessionClosed)
+
+
+def _is_curable(error: BaseException) -> bool:
+    if isinstance(error, ApiError):
+        return is_curable(error)
+    is_of_the_disk = isinstance(error, OSError) and not isinstance(error, VeoError)
+    return is_of_the_disk or isinstance(error, DownloadError | _BoughtElsewhere)
 
 
 class _Parked(Exception):
     """
     The delivery is given up; a person has to look at it.
-    """
-
-
-class _BoughtElsewhere(Exception):
-    """
-    The key was bought with another token, and has not ended.
     """
 
 
@@ -81,7 +84,7 @@ class _Redelivery(BaseRetryStrategy):
             return None
         pause = 0 if isinstance(exception, _HANDED_BACK) else min(2 ** min(job.attempts, 10), _LONGEST_PAUSE)
         if pause:
-            level = logging.ERROR if isinstance(exception, (*_CURABLE, _BoughtElsewhere)) else logging.WARNING
+            level = logging.ERROR if _is_curable(exception) else logging.WARNING
             key, words = readable(str(job.task_kwargs.get("key"))), str(exception) or repr(exception)
             _LOG.log(level, "key %s is delivered again later, in %d s: %s", key, pause, words)
         return RetryDecision(retry_in={"seconds": pause})
@@ -164,7 +167,7 @@ class Desk:
             await self._count_round(key, error)
             raise
         except _FINAL as error:
-            if isinstance(error, _CURABLE):
+            if _is_curable(error):
                 raise
             _LOG.warning("key %s has no video: %s", key, error)
             self.tally.failed += 1

@@ -8,7 +8,18 @@ import json
 from collections.abc import Iterable
 from typing import Final, NamedTuple, TypeAlias
 
-from .. import SubmissionUnknown, VeoError, VideoResult, errors
+from .. import (
+    ApiError,
+    AuthenticationError,
+    InsufficientBalance,
+    PermissionDenied,
+    RateLimited,
+    ServerError,
+    SubmissionUnknown,
+    VeoError,
+    VideoResult,
+    errors,
+)
 from .._api.journal_text import load_refusal, load_request
 from .._jobs.outcomes import read_outcome
 from .._journal.postgres_connection import Connection
@@ -16,10 +27,22 @@ from .._journal.postgres_rows import digest, readable, stored
 from .._journal.postgres_schema import named
 from .database import address_of, connected
 
-__all__ = ["ROUNDS", "Outcome", "failed_task", "outcome", "park", "read_outcomes", "recently_settled"]
+__all__ = [
+    "ROUNDS",
+    "Outcome",
+    "failed_task",
+    "is_curable",
+    "outcome",
+    "park",
+    "read_outcomes",
+    "recently_settled",
+]
 
 Outcome: TypeAlias = VideoResult | VeoError
 ROUNDS: Final = 3  # after so many deliveries without telling what became of a purchase, a person has to look
+
+# Time or a person mends these without a new request: another token, more credits, a server that is well again.
+_CURABLE: Final = (AuthenticationError, InsufficientBalance, RateLimited, ServerError)
 
 # The latest purchase of each key, of whatever account: the one that has not failed, or else the last one that has. A failed
 # task is no outcome while it is about to be bought again.
@@ -50,6 +73,14 @@ class _Row(NamedTuple):
     refusal: str | None
     parked: str | None
     rounds: int
+
+
+def is_curable(error: ApiError) -> bool:
+    """
+    Tell whether an answer is about the account or the server, so that the same request may be accepted later.
+    """
+    is_disabled = isinstance(error, PermissionDenied) and error.code == "disabled"
+    return is_disabled or isinstance(error, _CURABLE)
 
 
 async def outcome(key: str, *, database: str | None = None, schema: str = "veo") -> Outcome | None:
@@ -111,7 +142,8 @@ def _outcome(row: _Row) -> Outcome | None:
     if row.text is not None and not row.failed:
         return _settled(row.text, row.request)
     if row.failed is not False and row.refused_key is not None:
-        return load_refusal(row.refusal)
+        refusal = load_refusal(row.refusal)
+        return None if is_curable(refusal) else refusal
     if row.parked is not None and row.rounds >= ROUNDS:
         return _parked(row.parked)
     return _settled(row.text, row.request) if row.text is not None else None

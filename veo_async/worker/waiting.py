@@ -72,13 +72,17 @@ async def ended(
     """
     async with _watching(address_of(database, schema)) as watch:
         told = _Told()
-        told.new(await watch.recent(time.time()))
+        looked_at = time.time()
+        told.new(await watch.since(looked_at))
         with watch.heard() as heard:
             while True:
                 keys = await _some(heard)
                 outcomes = await watch.outcomes(keys - {""})
-                if "" in keys:
-                    outcomes |= await watch.recent(time.time())
+                if "" in keys or time.time() > looked_at + _SKEW:
+                    # Not only the last moments: during an outage, nobody was told.
+                    now = time.time()
+                    outcomes |= await watch.since(looked_at)
+                    looked_at = now
                 for key, found in told.new(outcomes):
                     yield key, found
 
@@ -191,12 +195,12 @@ class _Watch:
         wanted = list(keys)
         return await self._ask(lambda it: read_outcomes(it, wanted, schema=self.address.schema))
 
-    async def recent(self, now: float) -> dict[str, Outcome]:
+    async def since(self, at: float) -> dict[str, Outcome]:
         """
-        Return the outcomes of the last moments.
+        Return the outcomes since a time, and some earlier ones.
         """
-        since = now - _SKEW - 2 * _CHECK_EVERY
-        keys = await self._ask(lambda it: recently_settled(it, since, schema=self.address.schema))
+        earliest = at - _SKEW - 2 * _CHECK_EVERY
+        keys = await self._ask(lambda it: recently_settled(it, earliest, schema=self.address.schema))
         return await self.outcomes(keys)
 
     # --- hearing
