@@ -65,7 +65,7 @@ async def test_a_key_is_bought_once_whatever_the_token(database: str, tmp_path: 
     async with staged(database, tokens={TOKEN: TOKEN, OTHER: OTHER}, mean=1000.0) as stage:
         await enqueue_many([("ended", WHALE), ("on its way", WHALE)])
         async with stage.working():
-            await until(lambda: stage.simulator.core.accepted == 2)
+            await until(lambda: len(stage.sql("SELECT 1 FROM veo.job WHERE task_id IS NOT NULL")) == 2)
             tasks = dict(stage.sql("SELECT key, task_id FROM veo.job"))
             stage.simulator.core.finish(tasks["ended"])
             await wait_for("ended", timeout=HANGING)
@@ -108,20 +108,26 @@ async def ending(key: str) -> VeoError:
     return caught.value
 
 
-async def test_a_worker_ends_though_its_database_is_away(database: str, postgres: Postgres) -> None:
-    """What it cannot hand over is taken back when its lease is over."""
+async def test_a_worker_ends_though_its_database_is_away(
+    database: str, postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it cannot hand over is taken back when its lease is over; and who waits for a key is told why."""
     if not isinstance(postgres, Server):
         pytest.skip("a given server is left alone")
     async with staged(database, mean=1000.0) as stage:
         leaving = await stage.child()
         await enqueue_many(requests(3))
         await until(lambda: stage.simulator.core.accepted == 3)
+        told = asyncio.create_task(wait_for("key 0"))
+        await until(lambda: len(stage.sql("SELECT 1 FROM pg_stat_activity WHERE query = 'LISTEN veo'")) == 2)
         await asyncio.to_thread(postgres.stop)
         try:
             leaving.terminate()
             await asyncio.wait_for(leaving.wait(), HANGING)
+            assert "whoever waits for outcomes waits on" in caplog.text
         finally:
             await asyncio.to_thread(postgres.start)
+            told.cancel()
 
 
 async def test_what_ends_during_a_long_outage_is_followed(
@@ -157,3 +163,16 @@ async def test_who_waits_hears_nothing_of_a_token_that_has_expired(database: str
     disabled, forbidden = (PermissionDenied("no", code=code) for code in ("disabled", "forbidden"))
     assert is_curable(disabled)
     assert not is_curable(forbidden)
+
+
+async def test_many_questions_take_few_connections(stage: Stage) -> None:
+    """However many deliveries need the database at once, others can connect to it, too."""
+    await enqueue_many(requests(200))
+    stage.sql("""UPDATE procrastinate_jobs SET args = args || '{"request": "{}"}' RETURNING 1""")
+    most = 0
+    async with stage.working() as worker:
+        while worker.tally.parked < 200:
+            connections = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'veo_async'"
+            most = max(most, len(await asyncio.to_thread(stage.sql, connections)))
+        assert 0 == worker.tally.later
+    assert most < 10

@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import psycopg
@@ -54,6 +54,15 @@ class SureJobManager(JobManager):
             if not each.expired():
                 each.reschedule(min(until, each.when() or until))
 
+    async def fetch_job(self, *args: Any, **kwargs: Any) -> QueuedJob | None:
+        """
+        Fetch a delivery; procrastinate does not end before this does, however long a connection is waited for.
+        """
+        with suppress(TimeoutError):
+            async with self._limited(None):
+                return await super().fetch_job(*args, **kwargs)
+        return None
+
     async def unregister_worker(self, *args: Any, **kwargs: Any) -> None:
         """
         Delete the worker's row; if that fails, one that starts later does.
@@ -77,12 +86,17 @@ class SureJobManager(JobManager):
 
     async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._patience) as limit:
-                self._tries.add(limit)
-                try:
-                    await _until_written(write)
-                finally:
-                    self._tries.discard(limit)
+            async with self._limited(self._patience):
+                await _until_written(write)
+
+    @asynccontextmanager
+    async def _limited(self, seconds: float | None) -> AsyncIterator[None]:
+        async with asyncio.timeout(seconds) as limit:
+            self._tries.add(limit)
+            try:
+                yield
+            finally:
+                self._tries.discard(limit)
 
 
 async def _until_written(write: Callable[[], Awaitable[None]]) -> None:

@@ -139,6 +139,7 @@ class _Watch:
     _waiting: dict[str, set[asyncio.Future[Outcome]]] = field(init=False, factory=dict)
     _queues: set[asyncio.Queue[str]] = field(init=False, factory=set)
     _connection: Connection | None = field(init=False, default=None)
+    _is_away: bool = field(init=False, default=False)
     _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
     _tasks: list[asyncio.Task[None]] = field(init=False, factory=list)
 
@@ -242,9 +243,14 @@ class _Watch:
                 try:
                     if self._connection is None:
                         self._connection = await self.address.connect()
-                    return await question(self._connection)
+                    answer = await question(self._connection)
+                    self._is_away = False
+                    return answer
                 except psycopg.Error as error:
-                    _LOG.debug("outcomes wait for the database: %s", explain(self.address, error))
+                    # Warn once per outage, however long it is.
+                    level = logging.DEBUG if self._is_away else logging.WARNING
+                    _LOG.log(level, "whoever waits for outcomes waits on: %s", explain(self.address, error))
+                    self._is_away = True
                     await self._disconnect()
                     await asyncio.sleep(_PAUSE)
 
