@@ -14,9 +14,19 @@ import pytest
 
 from tests.postgres.server import Postgres, Server
 from tests.worker.stage import HANGING, Stage, requests, staged, until
-from veo_async import JobFailed, PermissionDenied, TextToVideo, VeoError, VideoResult
+from veo_async import (
+    JobFailed,
+    PermissionDenied,
+    PostgresJournal,
+    TextToVideo,
+    VeoError,
+    VeoSession,
+    VideoResult,
+)
 from veo_async.simulator import TOKEN, Faults
 from veo_async.worker import ended, enqueue, enqueue_many, outcome, wait_for, waiting
+from veo_async.worker.database import address_of
+from veo_async.worker.deliveries import Desk
 from veo_async.worker.outcomes import is_curable
 from veo_async.worker.retrying import Retried, retry_all
 
@@ -165,14 +175,11 @@ async def test_who_waits_hears_nothing_of_a_token_that_has_expired(database: str
     assert not is_curable(forbidden)
 
 
-async def test_many_questions_take_few_connections(stage: Stage) -> None:
-    """However many deliveries need the database at once, others can connect to it, too."""
-    await enqueue_many(requests(200))
-    stage.sql("""UPDATE procrastinate_jobs SET args = args || '{"request": "{}"}' RETURNING 1""")
-    most = 0
-    async with stage.working() as worker:
-        while worker.tally.parked < 200:
-            connections = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'veo_async'"
-            most = max(most, len(await asyncio.to_thread(stage.sql, connections)))
-        assert 0 == worker.tally.later
-    assert most < 10
+async def test_many_deliveries_at_once_leave_the_others_connections(stage: Stage) -> None:
+    """A server has a hundred, say, and a worker a thousand deliveries."""
+    journal = PostgresJournal(stage.dsn)
+    async with VeoSession(TOKEN, base_url=stage.simulator.url, journal=journal) as veo:
+        desk = Desk(veo, journal, Path(), address_of(stage.dsn, "veo"))
+        unreadable = (desk.make(f"key {number}", "{}", to=None, retry_of=None) for number in range(200))
+        await asyncio.gather(*unreadable, return_exceptions=True)
+    assert (200, 0) == (desk.tally.parked, desk.tally.later)

@@ -143,6 +143,7 @@ class Desk:
         out: the directory where videos are saved.
         address: where the journal is.
         tally: counts what becomes of them.
+        turns: so that many deliveries at once do not take all of the database's connections.
     """
 
     session: VeoSession
@@ -150,6 +151,7 @@ class Desk:
     out: Path
     address: Address
     tally: Tally = field(factory=Tally)
+    turns: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(2))
 
     async def make(self, key: str, request: str, *, to: str | None, retry_of: str | None) -> str:
         """
@@ -206,11 +208,11 @@ class Desk:
         """
         if retry_of is None:
             return False
-        async with connected(self.address) as connection:
+        async with self.turns, connected(self.address) as connection:
             return await failed_task(connection, key, schema=self.address.schema) == retry_of
 
     async def _count_round(self, key: str, error: VeoError, rounds: int = 1) -> None:
-        async with connected(self.address) as connection:
+        async with self.turns, connected(self.address) as connection:
             if await park(connection, key, error, schema=self.address.schema, rounds=rounds):
                 _LOG.error("key %s needs a person: %s", key, error)
                 raise _Parked(f"key {key} needs a person: {error}") from error
