@@ -59,7 +59,7 @@ async def test_keys_that_were_enqueued_again_hold_up_no_end(database: str, tmp_p
     """A delivery cannot go back to the queue while another of its key waits there; it does so later."""
     async with staged(database, mean=1000.0) as stage:
         await enqueue_many(requests(3), to={"key 0": "whale.mp4"})
-        async with stage.working(concurrency=3, lease=2 * HANGING):
+        async with stage.working(out=tmp_path, concurrency=3, lease=2 * HANGING):
             await until(lambda: stage.simulator.core.accepted == 3)
             assert 3 == await enqueue_many(requests(3))
         for task_id in [*stage.simulator.core.tasks]:
@@ -84,7 +84,7 @@ async def test_a_key_is_bought_once_whatever_the_token(database: str, tmp_path: 
             await until(lambda: (tmp_path / "whale.mp4").exists() and worker.tally.later)
         stage.simulator.core.finish(tasks["on its way"])
         stage.sql("UPDATE procrastinate_jobs SET scheduled_at = NULL RETURNING 1")
-        async with stage.working():
+        async with stage.working(out=tmp_path):
             assert tasks["on its way"] == (await wait_for("on its way", timeout=HANGING)).task_id
         assert 2 == stage.simulator.core.accepted
 
