@@ -46,16 +46,14 @@ __all__ = ["DESK", "Desk", "Tally", "blueprint", "new_blueprint"]
 _LOG: Final = logging.getLogger("veo_async")
 DESK: Final = "veo"  # where a worker's context has its desk
 _LONGEST_PAUSE: Final = 300  # seconds between two deliveries of a request
+_FINAL: Final = (ApiError, InvalidRequest, JobFailed, KeyConflict)
+_HANDED_BACK: Final = (asyncio.CancelledError, SessionClosed)
 
 
 class _BoughtElsewhere(Exception):
     """
     The key was bought with another token, and has not ended.
     """
-
-
-_FINAL: Final = (ApiError, InvalidRequest, JobFailed, KeyConflict)
-_HANDED_BACK: Final = (asyncio.CancelledError, SessionClosed)
 
 
 def _is_curable(error: BaseException) -> bool:

@@ -47,7 +47,7 @@ async def wait_for(
         schema: the schema with the journal's tables.
 
     Raises:
-        ApiError: the request was refused.
+        ApiError: the request was refused for good; what another token, more credits or time mend is waited for.
         ConfigurationError: there is no database.
         JobFailed: the task failed.
         JournalError: the database cannot be reached at first, or lacks the tables; later outages are waited for.
