@@ -119,7 +119,10 @@ async def ending(key: str) -> VeoError:
 
 
 async def test_a_worker_ends_though_its_database_is_away(
-    database: str, postgres: Postgres, caplog: pytest.LogCaptureFixture
+    database: str,
+    postgres: Postgres,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What it cannot hand over is taken back when its lease is over; and who waits for a key is told why."""
     if not isinstance(postgres, Server):
@@ -128,13 +131,14 @@ async def test_a_worker_ends_though_its_database_is_away(
         leaving = await stage.child()
         await enqueue_many(requests(3))
         await until(lambda: stage.simulator.core.accepted == 3)
+        monkeypatch.setattr(waiting, "_CHECK_EVERY", 0.1)
         told = asyncio.create_task(wait_for("key 0"))
         await until(lambda: len(stage.sql("SELECT 1 FROM pg_stat_activity WHERE query = 'LISTEN veo'")) == 2)
         await asyncio.to_thread(postgres.stop)
         try:
             leaving.terminate()
             await asyncio.wait_for(leaving.wait(), HANGING)
-            assert "whoever waits for outcomes waits on" in caplog.text
+            await until(lambda: "whoever waits for outcomes waits on" in caplog.text)
         finally:
             await asyncio.to_thread(postgres.start)
             told.cancel()
