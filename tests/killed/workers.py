@@ -83,13 +83,16 @@ async def _kill(stage: Stage, plan: Plan, workers: list[asyncio.subprocess.Proce
     rng = Random(plan.seed)
     while plan.every is not None:
         await asyncio.sleep(plan.every)
-        victim = rng.randrange(plan.workers)
-        workers[victim].kill()
-        await workers[victim].wait()
-        found.kills += 1
+        victim = rng.choice(workers)
+        if victim.returncode is None:
+            victim.kill()
+            found.kills += 1
+        await victim.wait()
         if plan.restart is not None and found.restarts < plan.restarts:
             await asyncio.to_thread(plan.restart.stop)
             await asyncio.sleep(2.0)
             await asyncio.to_thread(plan.restart.start)
             found.restarts += 1
-        workers[victim] = await stage.child(plan.lease)
+        for place, worker in enumerate(workers):
+            if worker.returncode is not None:  # one that was just starting ends, too, if its database is away
+                workers[place] = await stage.child(plan.lease)
