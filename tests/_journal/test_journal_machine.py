@@ -379,7 +379,7 @@ class JournalMachine(RuleBasedStateMachine):
 
 # The file system and fresh databases make the first example slow, which says nothing about the store.
 JournalMachine.TestCase.settings = settings(
-    max_examples=120,
+    max_examples=50,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -409,15 +409,15 @@ async def test_nothing_but_its_mark_makes_a_task_a_jobs_own(
 @in_virtual_time
 async def test_what_the_listing_may_do(options: Options, settings: dict[str, Any], found: bool) -> None:
     """
-    Thirty jobs with one prompt, a third of the answers lost: all are found, or those that cannot be say so, with
+    A dozen jobs with one prompt, a third of the answers lost: all are found, or those that cannot be say so, with
     the tasks that may be theirs where any are shown. None is bought twice in any case.
     """
     faults = Faults(seed=2).add("drop_after", on="submit", share=0.3)
     made = World(Settings(**({"mean": 400.0} | settings)), faults=faults)
     async with made.session(**options()) as veo:
-        jobs = veo.submit_many((f"key {n}", whale()) for n in range(30))
+        jobs = veo.submit_many((f"key {n}", whale()) for n in range(12))
         errors = [error for job in jobs if (error := await error_of(job)) is not None]
-    assert 30 == made.core.accepted
+    assert 12 == made.core.accepted
     ids = [job.task_id for job in jobs if job.task_id is not None]
     assert len(ids) == len(set(ids))
     assert found is not bool(errors)

@@ -242,12 +242,14 @@ async def test_a_task_whose_end_cannot_be_read_does_not_vanish() -> None:
 @in_virtual_time
 async def test_answers_larger_than_may_be_read_are_asked_for_in_smaller_batches() -> None:
     """
-    Records repeat their requests, so fifty with images of 400 kB make 20 MB; what fits is remembered.
+    Records repeat their requests, so fifty with images of 25 kB exceed the 1 MiB allowed; what fits is remembered.
     """
     world = World(Settings(duration=lambda body: 60.0))
-    async with world.session() as veo:
+    session = world.session()
+    session._transport = InMemoryTransport(world.core, TOKEN, max_reply=1 << 20)
+    async with session as veo:
         source = (await veo.text_to_video("source")).video
-        jobs = [veo.remove_object(source, "A" * 400_000) for _ in range(50)]
+        jobs = [veo.remove_object(source, "A" * 25_000) for _ in range(50)]
         assert [JobState.SUCCEEDED] * 50 == [await ended(job) for job in jobs]
         assert 30 > sum(veo.stats.requests.values()) - 50
         assert veo._engine is not None
@@ -384,15 +386,15 @@ def test_a_deadline_holds_while_looks_hang() -> None:
 
 def test_without_a_deadline_a_job_waits_for_ever() -> None:
     """
-    A task that takes a day is waited for where the policy sets no deadline.
+    A task that takes four times the usual deadline is waited for where the policy sets none.
     """
 
     async def main() -> None:
         world = World()
-        world.core.next_durations.append(86_400.0)
+        world.core.next_durations.append(7200.0)
         async with world.session(polling=PollPolicy(deadline=None)) as veo:
             assert (await veo.text_to_video("a")).videos
-            assert 86_400 < now() < 86_400 + 60
+            assert 7200 < now() < 7200 + 60
 
     run(main())
 
