@@ -251,8 +251,8 @@ JUNK: Final = st.one_of(
 
 @each_kind
 @settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)  # a busy machine is no fault of a rule's
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # of each kind; a busy machine is no fault of a rule's
 @given(data=st.data())
 def test_whatever_comes_in_a_request_is_made_or_refused(name: str, data: st.DataObject) -> None:
     """No field's value, of any type, ends in another error; what is made can be hashed, copied and compared."""

@@ -251,4 +251,4 @@ class GateMachine(RuleBasedStateMachine):
 
 
 TestGateMachine = GateMachine.TestCase
-TestGateMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestGateMachine.settings = settings(max_examples=75, stateful_step_count=50, deadline=None)

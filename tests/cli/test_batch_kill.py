@@ -16,7 +16,7 @@ from veo_async.simulator import Faults
 
 from ..terminal import CHROMIUM, Browser, Process, Served, served, wait_for
 
-LINES = 500
+LINES = 200
 SHARE = 0.2  # of the requests, on each endpoint
 KILLS = (0.2, 0.6)  # of the lines, accepted by then
 SPEED = 200.0
@@ -40,7 +40,7 @@ def _faults() -> Faults:
 
 def _start(folder: Path, server: Served) -> Process:
     return Process(
-        ("batch", "prompts.txt", "--out", "out", "--max-in-flight", "200"), folder, server.environment
+        ("batch", "prompts.txt", "--out", "out", "--max-in-flight", "80"), folder, server.environment
     )
 
 

@@ -153,7 +153,7 @@ def _on_a_terminal(tmp_path: Path, **variables: str) -> tuple[int, str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(
-    "variables", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"}]
+    "variables", [{}, {"NO_COLOR": "1", "PYTHONIOENCODING": "ascii"}, {"TERM": "dumb"}]
 )
 def test_the_display_of_a_terminal(tmp_path: Path, variables: dict[str, str]) -> None:
     """
