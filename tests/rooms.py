@@ -43,13 +43,14 @@ def breaches(room: str, source: str) -> Iterator[str]:
     wing, tree, is_pure = room.split(".", maxsplit=1)[0], ast.parse(source), PURE.fullmatch(room)
     own = re.findall(r"(?:def |class |self\.|cls\.|sys\.|os\.|^ *)(_[a-z]\w*)", source, re.MULTILINE)
     allowed = tuple(f"{name}." for name in [wing, *MAY_IMPORT.get(wing, "").split()])
-    for name in _imported(tree, room):  # such as `_http.gate.Gate.`, or `:asyncio.sleep.`
-        if not name.startswith((":", *allowed)) or wing not in MAY_IMPORT:
-            yield f"{wing} may not import {name}"
-        if is_pure and IMPURE.match(name, 1):
-            yield f"pure code may not import {name}"
     for node in ast.walk(tree):
         match node:
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                for name in (_placed(node, alias.name, room) for alias in names):
+                    if wing not in MAY_IMPORT or not name.startswith((":", *allowed)):
+                        yield f"{wing} may not import {name}"
+                    if is_pure and IMPURE.match(name, 1):
+                        yield f"pure code may not import {name}"
             case ast.AsyncFunctionDef(name=name) if is_pure:
                 yield f"pure code has the coroutine {name}"
             case ast.Attribute(attr="now" | "today" | "utcnow" as name) | ast.Name(id="open" as name) if (
@@ -62,17 +63,12 @@ def breaches(room: str, source: str) -> Iterator[str]:
         yield "a front door holds code"
 
 
-def _imported(tree: ast.AST, room: str) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            module = f"{'.' * node.level}{node.module or ''}" if isinstance(node, ast.ImportFrom) else ""
-            origin = resolve_name(module, f"veo_async.{room}".rpartition(".")[0]) if module else ""
-            for alias in node.names:
-                yield _placed(f"{origin}.{alias.name}".strip("."))
-
-
-def _placed(name: str) -> str:
-    if name.split(".", maxsplit=1)[0] != "veo_async":
+def _placed(node: ast.Import | ast.ImportFrom, name: str, room: str) -> str:
+    # What is imported, such as `_http.gate.Gate.`, or `:asyncio.sleep.`
+    if isinstance(node, ast.ImportFrom):
+        origin = resolve_name("." * node.level + (node.module or ""), f"veo_async.{room}".rpartition(".")[0])
+        name = f"{origin}.{name}"
+    package, _, ours = f"{name}.".partition(".")
+    if package != "veo_async":
         return f":{name}."
-    ours = name.removeprefix("veo_async").strip(".")
-    return f"{ours}." if ours.split(".")[0] in MAY_IMPORT else f"__init__.{ours}."
+    return ours if ours.split(".")[0] in MAY_IMPORT else f"__init__.{ours}"
