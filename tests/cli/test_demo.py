@@ -152,9 +152,7 @@ def _on_a_terminal(tmp_path: Path, **variables: str) -> tuple[int, str]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize(
-    "variables", [{}, {"NO_COLOR": "1", "PYTHONIOENCODING": "ascii"}, {"TERM": "dumb"}]
-)
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1", "PYTHONIOENCODING": "ascii"}, {"TERM": "dumb"}])
 def test_the_display_of_a_terminal(tmp_path: Path, variables: dict[str, str]) -> None:
     """
     On a terminal a bar counts to the end, with colours unless NO_COLOR is set; a dumb one, or one that knows

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from math import inf
 from random import Random
 
 from attrs import define, field, frozen
@@ -25,6 +26,7 @@ class Plan:
 
     Attributes:
         every: seconds between two deaths; None for none.
+        deaths: how many there are at most, since on a busy machine they come faster than workers start.
         restart: the database that is killed and is down for 2 s, each time after so many deaths.
     """
 
@@ -32,6 +34,7 @@ class Plan:
     workers: int = 4
     lease: float = 1.0
     every: float | None = 2.0
+    deaths: float = inf
     seed: int = 0
     restart: Server | None = None
     restarts: int = 2
@@ -81,7 +84,7 @@ async def deaths(stage: Stage, plan: Plan) -> Found:
 
 async def _kill(stage: Stage, plan: Plan, workers: list[asyncio.subprocess.Process], found: Found) -> None:
     rng = Random(plan.seed)
-    while plan.every is not None:
+    while plan.every is not None and found.kills < plan.deaths:
         await asyncio.sleep(plan.every)
         victim = rng.choice(workers)
         if victim.returncode is None:

@@ -35,13 +35,13 @@ async def test_workers_that_are_killed_lose_nothing(
     database: str, postgres: Postgres, restarted: bool
 ) -> None:
     """
-    Four workers make 300 videos, with identical prompts in pairs; one after the other is killed and started again.
+    Four workers make 300 videos, with identical prompts in pairs; six times one is killed, and started again.
     """
     if restarted and not isinstance(postgres, Server):
         pytest.skip("a given server is left alone")
     restart = postgres if restarted and isinstance(postgres, Server) else None
     async with staged(database, faults()) as stage, asyncio.timeout(4 * HANGING):
-        found = await deaths(stage, Plan(jobs=300, restart=restart, restarts=1))
+        found = await deaths(stage, Plan(jobs=300, deaths=6, restart=restart, restarts=1))
         stage.check(found.delivered)
     assert found.kills > 0
     assert found.restarts == restarted
