@@ -262,6 +262,9 @@ def test_a_mask_is_a_url_or_an_image() -> None:
     assert "/9j/4AAQ" == RemoveObject("video-1", "/9j/4AAQ").image_mask
     assert None is InsertObject("video-1", "a hat").image_mask
     assert ("image_mask must not be empty",) == violations(lambda: InsertObject("v", "a hat", image_mask=""))
+    assert ("image_mask must be a JPEG, and b'GIF89a' cannot be read as one",) == violations(
+        lambda: barest("RemoveObject", image_mask=b"GIF89a")
+    )
     for path in ("mask.jpg", "./masks/mask", "file:///tmp/mask.jpg", "a" * 5):
         [words] = violations(partial(RemoveObject, "v", path))
         assert f"must be an http or https URL, or a base64 JPEG, not {path!r}" in words

@@ -80,12 +80,10 @@ def _remedy(value: object) -> str:
     return f"; nor is it a picture on this machine: {trouble}" if trouble else ""
 
 
-def _is_file(value: object) -> bool:
+def _is_file(value: str) -> bool:
     """
-    Tell whether a value looks like a local file: `cat.png`, a `Path`, a `file:` URL.
+    Tell whether a text looks like a local file: `cat.png`, a `file:` URL.
     """
-    if not isinstance(value, str):
-        return hasattr(value, "__fspath__")
     return bool(value.strip()) and ("://" not in value or value.lower().startswith("file:"))
 
 
