@@ -57,6 +57,7 @@ from veo_async._journal.postgres import PostgresJournal
 url, dsn, checked = sys.argv[1:]
 
 class Freezing(PostgresJournal):
+    __slots__ = ()
     frozen = False
 
     async def write(self, *facts):
@@ -70,7 +71,12 @@ class Freezing(PostgresJournal):
 
 made = worker(url, dsn)
 session = made.session
-made.session = lambda journal: session(Freezing(dsn, lease=journal.lease))
+
+def freezing(journal):
+    journal.__class__ = Freezing
+    return session(journal)
+
+made.session = freezing
 asyncio.run(made.run())
 """
 
