@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from veo_async import JobFailed
-from veo_async._api.journal_text import dump_outcome, dump_request, load_outcome, load_request
+from veo_async import BadRequest, JobFailed
+from veo_async._api.journal_text import (
+    dump_outcome,
+    dump_refusal,
+    dump_request,
+    load_outcome,
+    load_refusal,
+    load_request,
+)
 from veo_async._api.records import VideoResult
 from veo_async._api.requests import Request, TextToVideo
 from veo_async._api.tasks import failure_of, video_result
@@ -52,3 +59,14 @@ def test_a_failure_survives_being_kept() -> None:
         kept.trace_id,
         kept.task_id,
     )
+
+
+def test_a_refusal_survives_being_kept() -> None:
+    """
+    Who waits in another process gets the answer of the server; a text that cannot be read is still a refusal.
+    """
+    refusal = BadRequest("model is not supported", status=400, code="bad_request", trace_id="t")
+    kept = load_refusal(dump_refusal(refusal))
+    assert (type(refusal), str(refusal)) == (type(kept), str(kept))
+    for text in (None, "", "{}", '{"kind": "JobFailed"}', '{"kind": "nothing"}'):
+        assert "the request was refused" in str(load_refusal(text))

@@ -30,6 +30,8 @@ def var(name: str) -> dict[str, Any]:
         (var("model.er"), None),
         ({"var": ["missing", "other"]}, "other"),
         ({"var": ""}, BODY),
+        ({"or": [var("off"), var("missing")]}, None),
+        ({"and": [True, var("n")]}, 2),
         ({"==": [var("model"), "veo31"]}, True),
         ({"==": [var("missing"), None]}, True),
         ({"==": [var("model"), None]}, False),

@@ -18,6 +18,8 @@ from .wire import code_and_message, trace_id_of
 
 __all__ = ["dump_outcome", "dump_refusal", "dump_request", "load_outcome", "load_refusal", "load_request"]
 
+UNREADABLE: Final = "the request was refused"
+
 _kept: Final = cattrs.Converter(omit_if_default=True, detailed_validation=False)
 
 
@@ -83,10 +85,10 @@ def load_refusal(text: str | None) -> ApiError:
     """
     try:
         kept = json.loads(text or "")
-        kind: type[ApiError] = getattr(errors, kept.pop("kind"))
-        return kind(**kept)
+        kind = getattr(errors, kept.pop("kind"))
+        return kind(**kept) if issubclass(kind, ApiError) else ApiError(UNREADABLE)
     except Exception:  # whatever the text is, the request was refused
-        return ApiError("the request was refused")
+        return ApiError(UNREADABLE)
 
 
 def _text(data: object) -> str:
