@@ -45,11 +45,11 @@ from tests.worker.stage import Stage, staged, until  # noqa: E402
 PARTS: Final = ("deaths", "restarts", "handovers", "crowd", "idle")
 LEASE: Final = 2.0  # seconds
 WORKERS: Final = "SELECT count(*) FROM procrastinate_workers"
-ALONE: Final = """
-import asyncio, json, resource, sys, tempfile
+CHILD: Final = """
+import asyncio, sys
 sys.path.insert(0, "benchmarks")
-from workers import alone
-asyncio.run(alone(*sys.argv[1:]))
+import workers
+asyncio.run(getattr(workers, sys.argv[1])(*sys.argv[2:]))
 """
 
 
@@ -137,10 +137,9 @@ async def crowd(server: Server, jobs: int, workers: int) -> dict[str, float]:
         children = [await stage.child(30.0) for _ in range(workers)]
         await until(lambda: stage.sql(WORKERS) == [(workers,)])
         before = sum(cpu_of(child.pid) for child in children)
-        woken = dict[str, float]()
-        waiting = [asyncio.create_task(woken_at(key, stage.dsn, woken)) for key, _ in numbered(jobs)]
+        waiting = asyncio.create_task(child("waiter", stage.dsn, str(jobs)))
         await enqueue_many(numbered(jobs), database=stage.dsn)
-        await asyncio.gather(*waiting)
+        woken = dict[str, float](await waiting)
         await stage.delivered()
         cpu = sum(cpu_of(child.pid) for child in children) - before
         settled = dict(stage.sql("SELECT key, settled_at FROM veo.job"))
@@ -152,9 +151,28 @@ async def crowd(server: Server, jobs: int, workers: int) -> dict[str, float]:
         }
 
 
-async def woken_at(key: str, dsn: str, woken: dict[str, float]) -> None:
-    await wait_for(key, database=dsn)
-    woken[key] = time.time()
+async def child(part: str, *arguments: str) -> Any:
+    """
+    Run a coroutine of this file in a process of its own; returns what it prints.
+    """
+    command = (sys.executable, "-c", CHILD, part, *arguments)
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    printed, _ = await process.communicate()
+    return json.loads(printed)
+
+
+async def waiter(dsn: str, jobs: str) -> None:
+    """
+    Wait for all keys; prints when each woke up.
+    """
+    woken = dict[str, float]()
+
+    async def wait(key: str) -> None:
+        await wait_for(key, database=dsn)
+        woken[key] = time.time()
+
+    await asyncio.gather(*(wait(key) for key, _ in numbered(int(jobs))))
+    print(json.dumps(woken))
 
 
 def cpu_of(pid: int) -> float:
@@ -183,10 +201,7 @@ async def alone(url: str, count: str) -> None:
 
 async def sqlite_session(server: Server, jobs: int) -> float:
     async with queue(server, speed=FASTER, mean=MEAN, sigma=SIGMA) as stage:
-        command = (sys.executable, "-c", ALONE, stage.simulator.url, str(jobs))
-        child = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-        printed, _ = await child.communicate()
-        return float(json.loads(printed))
+        return float(await child("alone", stage.simulator.url, str(jobs)))
 
 
 # --- idle --------------------------------------------------------------------------------------------------
