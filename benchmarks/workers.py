@@ -39,11 +39,12 @@ ROOT: Final = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the tests are no part of what is installed
 
 from tests.killed.workers import Plan, deaths  # noqa: E402
-from tests.postgres.server import Server, do, programs  # noqa: E402
+from tests.postgres.server import SETTINGS, Server, do, programs  # noqa: E402
 from tests.worker.stage import Stage, staged, until  # noqa: E402
 
 PARTS: Final = ("deaths", "restarts", "handovers", "crowd", "idle")
 LEASE: Final = 2.0  # seconds
+SETTLED: Final = "SELECT key, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM veo.job"
 WORKERS: Final = "SELECT count(*) FROM procrastinate_workers"
 CHILD: Final = """
 import asyncio, sys
@@ -142,7 +143,7 @@ async def crowd(server: Server, jobs: int, workers: int) -> dict[str, float]:
         woken = dict[str, float](await waiting)
         await stage.delivered()
         cpu = sum(cpu_of(child.pid) for child in children) - before
-        settled = dict(stage.sql("SELECT key, settled_at FROM veo.job"))
+        settled = dict(stage.sql(SETTLED))
         counts = stage.simulator.core.requests
         return {
             "requests per job": (counts["submit"] + counts["retrieve"] + counts["retrieve_batch"]) / jobs,
@@ -315,6 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place = programs()
     if place is None:
         parser.error("there is no PostgreSQL here: install one, or the extra `local`")
+    SETTINGS["track_commit_timestamp"] = "on"
     server = Server(place)
     server.create()
     try:
