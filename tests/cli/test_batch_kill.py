@@ -79,7 +79,7 @@ def test_a_budget_holds_whatever_happens(tmp_path: Path) -> None:
     budget, faults = 100, Faults(seed=16)
     for kind in ("drop_before", "drop_after", "reset_after", "bad_json", "html"):
         faults.add(kind, on="submit", share=0.1)
-    (tmp_path / "prompts.txt").write_text("".join(f"prompt {n}\n" for n in range(LINES)), encoding="utf-8")
+    (tmp_path / "prompts.txt").write_text("".join(f"prompt {n}\n" for n in range(500)), encoding="utf-8")
     words = ("batch", "prompts.txt", "--out", "out", "--max-videos", str(budget))
     with served(faults=faults, speed=SPEED) as server:
         for kill in range(5):
