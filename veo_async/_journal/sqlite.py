@@ -17,7 +17,8 @@ from attrs import Factory, define, field
 
 from ..errors import JournalError, UsageError
 from .batching import Batching, Work
-from .facts import Entry, Fact, Spent, Standing, TakeIn
+from .facts import Entry, Fact, Standing, TakeIn
+from .questions import Questions
 from .sqlite_store import Store
 
 __all__ = ["Journal"]
@@ -37,7 +38,7 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 
 
 @define(eq=False, repr=False)
-class Journal:
+class Journal(Questions):
     """
     A file that stores, through any crash, what was asked for, sent, accepted and settled.
 
@@ -172,84 +173,17 @@ class Journal:
             raise JournalError(*self.failure.args) from self.failure
         return await self._ask(lambda store: store.take_in(items))
 
-    async def find(self, key: str) -> Entry | None:
-        """
-        Return what is known of the key's latest purchase.
-        """
-        return (await self.find_many([key])).get(key)
-
-    async def find_many(self, keys: Iterable[str]) -> dict[str, Entry]:
-        """
-        Return the latest purchases of these keys, by key; unknown keys are absent.
-        """
-        wanted = tuple(keys)
-        return await self._ask(lambda store: store.find_many(wanted))
-
-    async def find_tasks(self, task_ids: Iterable[str]) -> dict[str, Entry]:
-        """
-        Return the purchases that these tasks belong to, by task id: a key's latest, or an earlier one that failed.
-        """
-        wanted = tuple(task_ids)
-        return await self._ask(lambda store: store.find_tasks(wanted))
-
     async def unsettled(self) -> list[Entry]:
         """
         Return the purchases without an outcome, in the order in which they were intended.
         """
         return await self._ask(Store.unsettled)
 
-    async def entries(self) -> list[Entry]:
-        """
-        Return every purchase, also those that failed, in the order in which they were intended.
-        """
-        return await self._ask(Store.entries)
-
     async def learned(self) -> dict[str, str]:
         """
         Return what was learned, as JSON text by kind of request.
         """
         return await self._ask(Store.learned)
-
-    async def uploads(self, names: Iterable[str]) -> dict[str, str]:
-        """
-        Return the addresses of uploaded pictures, by their names; unknown ones are absent.
-        """
-        wanted = tuple(names)
-        return await self._ask(lambda store: store.uploads(wanted))
-
-    async def note_upload(self, name: str, address: str, at: float) -> None:
-        """
-        Make it durable that a picture was uploaded to this address, at a time in Unix seconds.
-
-        Raises:
-            JournalError: the disk failed.
-        """
-        await self._ask(lambda store: store.note_upload(name, address, at))
-
-    async def reserve(
-        self, key: str, price: float | None, max_videos: int | None, max_credits: float | None
-    ) -> Spent:
-        """
-        Reserve the purchase of a key if it fits into the budget; returns what all other purchases have spent.
-
-        Raises:
-            JournalError: the journal has failed.
-        """
-        return await self._ask(lambda store: store.reserve(key, price, max_videos, max_credits))
-
-    async def reserve_purchases(self) -> dict[str, str]:
-        """
-        Reserve what was bought, or may have been, without a budget, and free what ended sessions have never sent.
-
-        Returns the requests of all reserved purchases without a known price, by key.
-        """
-        return await self._ask(lambda store: store.reserve_purchases())
-
-    async def note_price(self, key: str, price: float) -> None:
-        """
-        Store the price of a reserved purchase.
-        """
-        await self._ask(lambda store: store.note_price(key, price))
 
     async def refusals(self, keys: Iterable[str]) -> dict[str, str | None]:
         """
