@@ -601,7 +601,7 @@ def test_ctrl_c_before_anything_was_accepted() -> None:
 
 def test_ctrl_c_can_be_gone_on_from(tmp_path: Path) -> None:
     """Ctrl-C tells the ids of what was accepted; the same command again fetches those, and buys nothing twice."""
-    with served(duration=lambda body: 1e9) as server:
+    with served(speed=0.01) as server:
         with signalled(signal.SIGINT, when=lambda: server.core.accepted == 3):
             result = batch(server)
         assert 130 == result.status
@@ -617,11 +617,8 @@ def test_ctrl_c_can_be_gone_on_from(tmp_path: Path) -> None:
 def test_ctrl_c_with_many_tasks() -> None:
     """Of many ids the first are told; the journal has them all."""
     with (
-        served(duration=lambda body: 1e9) as server,
-        # A look comes only once the answers to the submits are there.
-        signalled(
-            signal.SIGINT, when=lambda: server.core.accepted == 8 and server.core.requests["retrieve_batch"]
-        ),
+        served(speed=0.01) as server,
+        signalled(signal.SIGINT, when=lambda: server.core.accepted == 8),
     ):
         result = batch(server, "-", given="".join(f"{number}\n" for number in range(8)))
     assert "and 3 more, all in" in result.err

@@ -171,7 +171,7 @@ def test_who_stops_waiting_for_a_key_is_told_of_no_purchase() -> None:
 
 def test_resume_takes_up_what_is_unsettled() -> None:
     """What an interrupted command has bought is waited for and saved, and not bought again."""
-    with served(duration=lambda body: 1e9) as server:
+    with served(speed=0.01) as server:
         with signalled(signal.SIGINT, when=lambda: server.core.accepted):
             interrupted = call(server, "generate", "a whale", "--journal", "j.db", "--key", "k")
         [task_id] = server.core.tasks

@@ -60,6 +60,9 @@ class Served:
 def served(*, faults: Faults | None = None, **settings: Any) -> Iterator[Served]:
     """
     Serve a simulator until the end of the block.
+
+    After Ctrl-C, a command waits five seconds for the answers to its submits, divided by the speed. So a test that
+    counts those answers takes a server that is slow.
     """
     simulator = Simulator(Settings(**({"speed": SPEED} | settings)), faults=faults)
     started, stopping = threading.Event(), asyncio.Event()
