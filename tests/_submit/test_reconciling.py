@@ -94,8 +94,9 @@ async def lose(count: list[int], nth: int, go: Go) -> Reply:
     Answer submits, save the nth, whose answer is lost after the server has accepted it.
     """
     count.append(1)
+    number = len(count)
     reply = await go()
-    if len(count) == nth:
+    if number == nth:
         raise Lost
     return reply
 
@@ -479,26 +480,57 @@ async def test_strangers_with_the_same_callback_url_leave_no_doubt(options: Opti
     assert 3 == made.core.accepted
 
 
+@pytest.mark.parametrize(("every", "new"), [(1, 1), (1, 4), (20, 120)])
 @in_virtual_time
-async def test_unrelated_tasks_by_the_thousand_are_read_past(options: Options) -> None:
+async def test_unrelated_tasks_by_the_thousand_are_read_past(options: Options, every: int, new: int) -> None:
     """
-    Strangers' tasks without a mark, before and while the answer is lost, hide nothing.
+    Strangers' tasks without a mark hide nothing, even if they push down more than a page while pages are read.
     """
-    made, submits = world(), list[int]()
+    made, submits, pages = world(), list[int](), list[int]()
+
+    def buy(count: int) -> None:
+        for number in range(count):
+            made.core.post("/veo/videos", json.loads(_bought(number)))
 
     async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
         if kind == "submit":
-            return await lose(submits, 2, go)
-        if kind == "list" and body["offset"] < 1000:  # pages shift while they are read
-            made.core.post("/veo/videos", json.loads(_bought(0)))
+            try:
+                return await lose(submits, 2, go)
+            except Lost:
+                buy(2000)  # the lost one is far down when it is looked for
+                raise
+        if kind == "list":
+            pages.append(body["offset"])
+            buy(new if len(pages) % every == 0 else 0)
         return await go()
 
-    for number in range(2000):
-        made.core.post("/veo/videos", json.loads(_bought(number)))
+    buy(500)
     async with session(made, hook, **options()) as veo:
         results = [await job for job in veo.submit_many(whales(3))]
     mine = [task for task in made.core.tasks.values() if "callback_url" in task.body]
     assert (3, 3) == (len(mine), len({result.task_id for result in results}))
+
+
+@in_virtual_time
+async def test_who_lists_tasks_gets_all_even_if_more_than_a_page_is_pushed_down() -> None:
+    """
+    Each task that was there before comes once, however many are bought meanwhile.
+    """
+    made, pages = world(), list[int]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        pages.append(body["offset"])
+        for number in range(120 if len(pages) == 3 else 0):
+            made.core.post("/veo/videos", json.loads(_bought(number)))
+        return await go()
+
+    for number in range(240):
+        made.core.post("/veo/videos", json.loads(_bought(number)))
+    before = [*made.core.tasks]
+    async with session(made, hook) as veo:
+        listed = [record.id async for record in veo.list_tasks()]
+    assert before[::-1] == [task_id for task_id in listed if task_id in before]
+    assert len(listed) == len({*listed})
 
 
 @in_virtual_time

@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+from attrs import define, field
 
 from .._api.records import TaskRecord
 from .._api.tasks import read_batch, read_items, read_record, task_id_of, task_record
@@ -19,6 +21,8 @@ __all__ = ["batch_query", "list_tasks", "read_all", "record_or_none", "retrieve"
 NOT_FOUND: Final = 404
 PAGE: Final = 50  # records; the vendor recommends at most 50, and the default is 12
 MAX_PAGES: Final = 2000  # a longer listing is taken for broken
+
+T = TypeVar("T")
 
 
 async def retrieve(http: Http, *, task_id: str | None, trace_id: str | None) -> TaskRecord:
@@ -90,47 +94,71 @@ async def list_tasks(
         "limit": PAGE,
         **{k: v for k, v in filters.items() if v is not None},
     }
-    offset, count, known = 0, 0, set[str | None]()
-    while True:
-        page = read_batch(await http.read({**question, "offset": offset}))
-        # A short page may not be the last, since the server may cap `limit`. A page with nothing new is the last.
-        fresh = [raw for raw in page if task_id_of(raw) not in known]
-        known.update(map(task_id_of, fresh))
-        offset += len(page)
-        for raw in fresh:
+    pages, seen, count = _Pages(), set[str | None](), 0
+    while pages.whole is None:
+        page = read_batch(await http.read({**question, "offset": pages.offset}))
+        for raw in pages.take(page):
             if limit is not None and count >= limit:
                 return
-            count += 1
-            yield task_record(raw)
-        if not fresh:
-            return
+            if task_id_of(raw) not in seen:
+                seen.add(task_id_of(raw))
+                count += 1
+                yield task_record(raw)
 
 
 async def read_all(http: Http, created_from: float | None) -> tuple[list[object], bool]:
     """
     Return the raw records of a listing, and whether it was read to its end.
 
-    On a busy account, new tasks push the others down during the read, so a page may begin with records of the page
-    before; these are dropped. Other repeated records stay: they show the reconciler that the listing has changed.
-
     Args:
         created_from: Unix seconds by the clock of the records; None for all tasks.
     """
     filters = {} if created_from is None else {"created_at_min": created_from}
-    records: list[object] = []
-    known: set[str | None] = set()
-    while len(records) <= MAX_PAGES * PAGE:
-        question = {"action": "retrieve_batch", "offset": len(records), "limit": PAGE, **filters}
-        page = read_items(await http.read(question))
+    pages, records = _Pages(), list[object]()
+    while pages.whole is None and pages.offset <= MAX_PAGES * PAGE:
+        question = {"action": "retrieve_batch", "offset": pages.offset, "limit": PAGE, **filters}
+        records += pages.take(read_items(await http.read(question)))
+    return records, pages.whole or False
+
+
+@define(eq=False)
+class _Pages:
+    """
+    The pages of a listing, read one after the other.
+
+    Attributes:
+        offset: where the next page begins, in records.
+        whole: whether the listing was read to its end; None while more may follow.
+    """
+
+    offset: int = field(init=False, default=0)
+    whole: bool | None = field(init=False, default=None)
+    _known: set[str | None] = field(init=False, factory=set)
+    _first: int = field(init=False, default=0)  # records on the first page; the server may cap `limit`
+    _last: list[str | None] = field(init=False, factory=list)  # the ids on the last page
+
+    def take(self, page: Sequence[T]) -> Sequence[T]:
+        """
+        Take the next page; returns its records without those that new tasks have pushed down from earlier pages.
+
+        Other repeated records stay: they show the reconciler that the listing has changed.
+        """
         ids = [task_id_of(record) for record in page]
-        pushed = next((place for place, task_id in enumerate(ids) if task_id not in known), len(page))
-        fresh = page[pushed:]
-        if known.issuperset(filter(None, ids)):
-            # Nothing new: this is the end, pushed down by new tasks. A full repetition: `offset` was ignored.
-            return records + fresh, not page or (not fresh and len(page) < len(records))
-        records += fresh
-        known.update(filter(None, ids))
-    return records, False
+        pushed = next((place for place, task_id in enumerate(ids) if task_id not in self._known), len(ids))
+        self._first = self._first or len(ids)
+        if self._known.issuperset(filter(None, ids)):
+            self.whole = self._ends(ids, is_pushed=pushed == len(ids))
+        self._known.update(filter(None, ids))
+        self._last, self.offset = ids, self.offset + len(ids)
+        return page[pushed:]
+
+    def _ends(self, ids: Sequence[str | None], *, is_pushed: bool) -> bool | None:
+        if not ids:
+            return True
+        if not is_pushed or ids == self._last:
+            return False  # records that are no tasks; or the server ignores `offset`
+        # All of it was on earlier pages: this is the end if it is short. If not, more may have been pushed down.
+        return True if len(ids) < self._first else None
 
 
 def _seconds(moment: datetime | float | None) -> float | None:
