@@ -5,6 +5,7 @@ What many test files use.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:  # most tests need none
     from tests.postgres.server import Postgres
 
 pytest_plugins = ("veo_async.testing.plugin",)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job: Ctrl-C is tested all the same
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["without a journal", "with a journal"])
