@@ -251,13 +251,15 @@ async def of_deaths(server: Server, chosen: argparse.Namespace, *, restart: bool
     spared = await killed(server, jobs, restart=False, seed=seed, every=None)
     row = await killed(server, jobs, restart=restart, seed=seed)
     words = "killed workers and database" if restart else "killed workers"
-    pages = (row["pages listed"] - spared["pages listed"]) / max(1, row["kills"])
-    return [spared, row], [
+    wanted = [
         judged(f"{words}: lost", row["lost"], most=0),
         judged(f"{words}: twice", row["twice"], most=0),
         judged(f"{words}: seconds", row["seconds"], most=120),
-        judged(f"{words}: listing pages per kill, beyond those without kills", pages, most=10),
     ]
+    if not restart:
+        pages = (row["pages listed"] - spared["pages listed"]) / max(1, row["kills"])
+        wanted.append(judged("listing pages per kill, beyond those without kills", pages, most=10))
+    return [spared, row], wanted
 
 
 async def of_restarts(server: Server, chosen: argparse.Namespace) -> Any:
