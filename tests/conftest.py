@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # most tests need none
 
 pytest_plugins = ("veo_async.testing.plugin",)
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job: Ctrl-C is tested all the same
+# A shell has its background jobs ignore Ctrl-C; the tests of it work there, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
