@@ -16,18 +16,21 @@ from tests.postgres.server import Postgres, Server
 from tests.worker.stage import HANGING, Stage, requests, staged, until
 from veo_async import (
     JobFailed,
+    JobVanished,
     PermissionDenied,
+    PollPolicy,
     PostgresJournal,
     TextToVideo,
     VeoError,
     VeoSession,
     VideoResult,
 )
+from veo_async._api.journal_text import dump_request
 from veo_async.simulator import TOKEN, Faults
 from veo_async.worker import ended, enqueue, enqueue_many, outcome, wait_for, waiting
 from veo_async.worker.database import address_of
 from veo_async.worker.deliveries import Desk
-from veo_async.worker.outcomes import is_curable
+from veo_async.worker.outcomes import ROUNDS, is_curable
 from veo_async.worker.retrying import Retried, retry_all
 
 WHALE = TextToVideo("a whale")
@@ -187,3 +190,22 @@ async def test_many_deliveries_at_once_leave_the_others_connections(stage: Stage
         unreadable = (desk.make(f"key {number}", "{}", to=None, retry_of=None) for number in range(200))
         await asyncio.gather(*unreadable, return_exceptions=True)
     assert (200, 0) == (desk.tally.parked, desk.tally.later)
+
+
+async def test_a_task_that_vanished_waits_for_a_person_in_the_end(database: str) -> None:
+    """It is looked for again in the next deliveries, and not for ever."""
+    polling, request = PollPolicy().scaled(1 / 1000), dump_request(WHALE)
+    async with staged(database, mean=1e6) as stage:
+        journal = PostgresJournal(stage.dsn)
+        async with VeoSession(TOKEN, base_url=stage.simulator.url, journal=journal, polling=polling) as veo:
+            desk = Desk(veo, journal, Path(), address_of(stage.dsn, "veo"))
+            deliveries = [desk.make("whale", request, to=None, retry_of=None) for _ in range(ROUNDS)]
+            first = asyncio.create_task(deliveries[0])
+            await until(lambda: stage.simulator.core.accepted)
+            [task_id] = stage.simulator.core.tasks
+            stage.simulator.core.forget(task_id)
+            await asyncio.gather(first, return_exceptions=True)
+            for delivered in deliveries[1:]:
+                await asyncio.gather(delivered, return_exceptions=True)
+        found = await outcome("whale")
+    assert (1, True, 1) == (desk.tally.parked, isinstance(found, JobVanished), stage.simulator.core.accepted)

@@ -24,6 +24,7 @@ from .. import (
     DownloadError,
     InvalidRequest,
     JobFailed,
+    JobVanished,
     KeyConflict,
     PostgresJournal,
     Request,
@@ -47,6 +48,10 @@ _LOG: Final = logging.getLogger("veo_async")
 DESK: Final = "veo"  # where a worker's context has its desk
 _LONGEST_PAUSE: Final = 300  # seconds between two deliveries of a request
 _FINAL: Final = (ApiError, InvalidRequest, JobFailed, KeyConflict)
+_DOUBTFUL: Final = (
+    SubmissionUnknown,
+    JobVanished,
+)  # another delivery may find the task; if not, a person looks
 _HANDED_BACK: Final = (asyncio.CancelledError, SessionClosed)
 
 
@@ -163,7 +168,7 @@ class Desk:
             result = await self._of_another_token(key) or await self.session.submit(
                 await self._read(key, request), key=key, retry_failed=await self._is_last(key, retry_of)
             )
-        except SubmissionUnknown as error:
+        except _DOUBTFUL as error:
             await self._count_round(key, error)
             raise
         except _FINAL as error:

@@ -87,8 +87,8 @@ async def outcome(key: str, *, database: str | None = None, schema: str = "veo")
     """
     Return how a key has ended: a result, or its error, which is not raised; None while it has not ended.
 
-    The errors are `JobFailed`, an `ApiError` where the request was refused, and `SubmissionUnknown` where the key
-    waits for a person.
+    The errors are `JobFailed`, an `ApiError` where the request was refused, and `SubmissionUnknown`, `JobVanished` or
+    `InvalidRequest` where the key waits for a person.
 
     Args:
         database: falls back to `VEO_ASYNC_DATABASE`.
