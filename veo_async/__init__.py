@@ -20,11 +20,9 @@ else:
         # pytest imports this package at each start, for its plugin: whoever asks for no name waits for none.
         if name.startswith("__") and name != "__all__":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        surface = _importlib.import_module("._surface", __name__)
-        globals().update(
-            {public: vars(surface)[public] for public in surface.__all__ if public in vars(surface)}
-        )
-        return globals()[name] if name in globals() else getattr(surface, name)
+        value = getattr(_importlib.import_module("._surface", __name__), name)
+        globals()[name] = value
+        return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__getattr__("__all__")})

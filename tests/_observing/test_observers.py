@@ -17,7 +17,7 @@ import pytest
 from tests.virtual import World
 from tests.virtual.chaos import play
 from tests.virtual.scripted import Options, answer, ended, in_virtual_time, scripted, whale
-from veo_async import ConfigurationError, Event, JobState, RetryPolicy, VeoSession
+from veo_async import ConfigurationError, Event, JobState, PollPolicy, RetryPolicy, VeoSession
 from veo_async import events as events_room
 from veo_async._http.transport import Reply
 from veo_async._observing.observers import Observers
@@ -243,7 +243,11 @@ async def test_downloads(tmp_path: Path) -> None:
     async with (
         Simulator(Settings(speed=1000.0), faults=faults) as sim,
         VeoSession(
-            sim.token, base_url=sim.url, retry=RetryPolicy().scaled(0.001), observers=[told.append]
+            sim.token,
+            base_url=sim.url,
+            polling=PollPolicy().scaled(0.001),
+            retry=RetryPolicy().scaled(0.001),
+            observers=[told.append],
         ) as veo,
     ):
         result = await veo.submit(whale())
