@@ -31,7 +31,7 @@ MAY_IMPORT = {  # a wing takes from itself, and from these; all of them stand ab
     "cli": "errors __init__ _api.models _session.credentials _journal receiver simulator worker platform",
 }
 PURE = re.compile(
-    r"errors|events|_policies|_api\.(?!local_images).*|platform\.(answers|audit|prices|json_logic)|_http\.gate|_submit\.(sending_again|listed_tasks)|_track\.(?!tracker).*"
+    r"errors|events|_policies|_api\.(?!local_images).*|platform\.(answers|audit|contract|prices|json_logic)|_http\.gate|_submit\.(sending_again|listed_tasks)|_track\.(?!tracker).*"
 )
 IMPURE = re.compile(r"(aiohttp|asyncio|select|socket|sqlite3|subprocess|threading|time)\b")
 

@@ -47,7 +47,10 @@ def test_all_is_well(server: Served) -> None:
     """Versions, settings and the API's answer are told in a line each; a free question is asked, and nothing bought."""
     result = invoke("doctor", environment=server.environment)
     names = [line.split()[0] for line in result.out.splitlines()]
-    assert (0, ["veo-async", "Python", "aiohttp", "token", "address", "api"]) == (result.status, names)
+    assert (0, ["veo-async", "Python", "aiohttp", "token", "address", "api", "contract"]) == (
+        result.status,
+        names,
+    )
     told = found(status=0, **server.environment)
     versions = [veo_async.__version__, aiohttp.__version__, "answers, and takes the token"]
     assert versions == [told[name]["found"] for name in ("veo-async", "aiohttp", "api")]
@@ -110,3 +113,42 @@ def test_an_api_that_does_not_answer(
     monkeypatch.setattr(doctor, "LONGEST", longest)
     monkeypatch.setattr(doctor, "IMPATIENT", RetryPolicy().scaled(0.001))
     assert words in found(status=1, **(server.environment | {ADDRESS: NOWHERE}))["api"]["problem"]
+
+
+# --- the contract ----------------------------------------------------------------------------------------
+
+
+def test_a_contract_that_says_the_same_is_told(server: Served) -> None:
+    """The simulator's contract is that of the newest documents, as is the built-in table."""
+    told = found(status=0, **server.environment)
+    assert "as the built-in table of models" == told["contract"]["found"]
+
+
+def test_a_contract_that_differs_is_told_and_is_no_fault() -> None:
+    """What is new, what is back, and what is gone: a newer version of this package may know it."""
+    retired = ("veo2-fast", "veo3")
+    with served(retired_models=retired, aspect_ratios=("16:9", "9:16", "1:1", "2:1")) as server:
+        told = found(status=0, **server.environment)["contract"]
+    assert None is told["problem"]
+    assert [
+        "model veo2: retired by this version",
+        "model veo3: no longer in the contract",
+        "aspect_ratio 2:1: not known to this version",
+        "aspect_ratio 1:1: retired by this version",
+    ] == told["found"].split("; ")
+
+
+@pytest.mark.parametrize(
+    ("platform", "words"),
+    [("absent", "not known: the platform answered with status 404"), ("other", "lists no models")],
+)
+def test_without_a_contract_all_may_be_well(platform: str, words: str) -> None:
+    """The platform's word is worth having, and needed by nobody."""
+    with served(platform=platform) as server:
+        assert words in found(status=0, **server.environment)["contract"]["found"]
+
+
+def test_the_public_platform_is_not_asked_of_another_server(server: Served) -> None:
+    """It knows the contract of the public API alone."""
+    environment = server.environment | {"ACEDATACLOUD_PLATFORM_BASE_URL": ""}
+    assert "not asked" == found(status=0, **environment)["contract"]["found"]

@@ -23,6 +23,7 @@ from .._submit.uploads import Uploader
 from ..errors import PlatformError
 from .answers import Balance, Ledger, address_of, balances_in
 from .connection import VARIABLE, Connection, Progress
+from .contract import differences
 from .ledger import APIS, read_ledger
 from .prices import price_in, rows_of
 
@@ -138,6 +139,17 @@ class AccountPlatform:
             return rows_of(await self._connection.get(SERVICES, {"alias": "veo"}))
         except PlatformError as error:
             return error
+
+    async def contract_differences(self) -> list[str] | None:
+        """
+        Say in words where the contract of `/veo/videos` differs from this package's tables of models and choices.
+
+        None means that the contract lists no models. It needs no account token.
+
+        Raises:
+            PlatformError: there is no answer.
+        """
+        return differences(await self._connection.get(APIS, {"path": Request.endpoint}))
 
     async def balances(self, user_id: str | None = None) -> tuple[Balance, ...]:
         """

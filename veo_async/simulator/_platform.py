@@ -16,10 +16,11 @@ from urllib.parse import parse_qs
 
 from attrs import define, field
 
+from .._api.models import MODELS
 from ._calls import bearer
 from ._records import Task
 from ._replies import Reply, encode
-from ._rules import FIELDS, Refusal
+from ._rules import FIELDS, RESOLUTIONS, Refusal
 from ._settings import Settings
 
 __all__ = ["PLATFORM", "UPLOADS", "Platform"]
@@ -140,9 +141,25 @@ class Platform:
             "path": path,
             "stage": "Production",
             "cost": list(cost),
-            "definition": {},
+            "definition": self._definition(path),
         }
         return {"count": 1, "items": [contract] if path in FIELDS else []}
+
+    def _definition(self, path: str) -> object:
+        """
+        Return the part of an OpenAPI document that lists the values of fields.
+        """
+        if path != "/veo/videos":
+            return {}
+        choices = {
+            "action": self.settings.actions,
+            "model": [name for name in MODELS if name not in self.settings.retired_models],
+            "resolution": RESOLUTIONS,
+            "aspect_ratio": self.settings.aspect_ratios,
+        }
+        properties = {name: {"type": "string", "enum": list(values)} for name, values in choices.items()}
+        body = {"content": {"application/json": {"schema": {"type": "object", "properties": properties}}}}
+        return {"openapi": "3.0.0", "paths": {path: {"post": {"requestBody": body}}}}
 
     # --- the account -----------------------------------------------------------------------------------
 

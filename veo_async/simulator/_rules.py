@@ -12,7 +12,7 @@ from typing import Any, Final
 from .._api.models import MODELS
 from ._settings import Settings
 
-__all__ = ["CODES", "FIELDS", "Refusal", "check_submit", "model_of", "unfit"]
+__all__ = ["CODES", "FIELDS", "RESOLUTIONS", "Refusal", "check_submit", "model_of", "unfit"]
 
 Body = Mapping[str, Any]
 
@@ -121,7 +121,7 @@ def _one_of(body: Body, name: str, *allowed: str) -> None:
 
 _FUSION: Final = "veo31-fast-ingredients"  # newest: the server forces it for ingredients2video
 _MAX_IMAGES: Final = 3  # every version
-_RESOLUTIONS: Final = ("1080p", "gif", "4k")  # every version; the default is 720p
+RESOLUTIONS: Final = ("1080p", "gif", "4k")  # every version; the default is 720p
 
 
 def model_of(body: Body, settings: Settings) -> str:
@@ -190,7 +190,7 @@ def _check_videos(body: Body, settings: Settings) -> None:
     _need(body, "action")
     _one_of(body, "action", *settings.actions)
     _check_model(body, settings)
-    _one_of(body, "resolution", *_RESOLUTIONS)
+    _one_of(body, "resolution", *RESOLUTIONS)
     _one_of(body, "aspect_ratio", *settings.aspect_ratios)
     _ACTIONS[body["action"]](body, settings)
     if settings.unfit_resolution == "refused" and unfit(body, settings):

@@ -1,5 +1,6 @@
 """
-`veo-async doctor`: tells which settings are in use and where they come from, and whether the API answers.
+`veo-async doctor`: tells which settings are in use and where they come from, whether the API answers, and where its
+contract differs from what this version knows.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from attrs import asdict, frozen
 from ... import Limits, RetryPolicy, VeoSession, __version__
 from ..._session.credentials import base_url_from, token_from
 from ...errors import ConfigurationError, VeoError
+from ...platform import AccountPlatform
 from ..advice import lines
 from ..ending import FAILED, FINE, NO_TOKEN, run
-from ..environment import ACCOUNT_TOKEN, ADDRESS, ENV_FILE, TOKEN
+from ..environment import ACCOUNT_TOKEN, ADDRESS, ENV_FILE, PLATFORM_ADDRESS, TOKEN
 from ..words import plural, printable
 
 __all__ = ["doctor"]
@@ -60,7 +62,8 @@ class Finding:
 @click.pass_obj
 def doctor(from_file: Sequence[str] | None, *, base_url: str | None, as_json: bool) -> None:
     """
-    Tell which token and which address are in use and where they come from, and ask the API a question that is free.
+    Tell which token and which address are in use and where they come from, ask the API a question that is free, and
+    compare the platform's contract with the built-in table of models.
 
     The token itself is never shown, and it is sent only if it can be one of the API. Exit status: 0 if all is well,
     1 if something is wrong.
@@ -71,11 +74,8 @@ def doctor(from_file: Sequence[str] | None, *, base_url: str | None, as_json: bo
 async def _examine(base_url: str | None, from_file: Sequence[str], *, as_json: bool) -> int:
     settings = [_token(from_file), _address(base_url, from_file)]
     may_ask = not any(one.problem for one in settings)
-    findings = [
-        *_versions(),
-        *settings,
-        await _api(base_url) if may_ask else Finding(name="api", found="not asked"),
-    ]
+    asked = [_api(base_url) if may_ask else _not_asked("api"), _contract(base_url)]
+    findings = [*_versions(), *settings, *await asyncio.gather(*asked)]
     ok = not any(one.problem for one in findings)
     if as_json:
         click.echo(json.dumps({"ok": ok, "findings": [asdict(one) for one in findings]}))
@@ -139,6 +139,26 @@ async def _api(base_url: str | None) -> Finding:
         words = f"there was no good answer in {LONGEST:g} seconds: check the network and the address"
         return Finding(name="api", found="no answer", problem=words)
     return Finding(name="api", found="answers, and takes the token")
+
+
+async def _not_asked(name: str) -> Finding:
+    return Finding(name=name, found="not asked")
+
+
+async def _contract(base_url: str | None) -> Finding:
+    """
+    Compare the contract with the built-in tables: a difference is worth knowing, and no fault of the user's.
+    """
+    if (base_url or os.environ.get(ADDRESS)) and not os.environ.get(PLATFORM_ADDRESS):
+        return await _not_asked("contract")  # the public platform knows nothing of another server
+    try:
+        async with asyncio.timeout(LONGEST), AccountPlatform(retry=IMPATIENT) as platform:
+            differences = await platform.contract_differences()
+    except (VeoError, TimeoutError) as error:
+        return Finding(name="contract", found=f"not known: {str(error) or 'the platform did not answer'}")
+    if differences is None:
+        return Finding(name="contract", found="lists no models")
+    return Finding(name="contract", found="; ".join(differences) or "as the built-in table of models")
 
 
 async def _ask(base_url: str | None) -> None:
