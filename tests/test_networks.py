@@ -21,7 +21,8 @@ import trustme
 from aiohttp import web
 from attrs import define, field
 
-from veo_async import Limits, PollPolicy, RetryPolicy, SubmitTimedOut, VeoSession
+from veo_async import Limits, PollPolicy, RetryPolicy, SubmitTimedOut, TextToVideo, VeoSession
+from veo_async.platform import AccountPlatform
 from veo_async.simulator import Core, Settings, create_app
 
 from ._http.peers import raw_server, request_of
@@ -178,6 +179,18 @@ async def test_the_environments_proxy_is_for_who_asks_for_it(
             await fetch_one(core, url, tmp_path, http)
         assert f"POST {url}/veo/videos" in proxy.asked
         assert any(line.startswith(f"GET {url}/") for line in proxy.asked)  # the file
+
+
+async def test_the_platform_is_asked_through_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a client of the user's own, which stays open for its other uses."""
+    proxy = ForwardProxy()
+    async with api() as (_, url), raw_server(proxy.serve) as address:
+        monkeypatch.setenv("HTTP_PROXY", address)
+        async with aiohttp.ClientSession(trust_env=True) as http:
+            async with AccountPlatform(base_url=url, http=http) as platform:
+                assert (await platform.request_price(TextToVideo("a whale"))) is not None
+            assert not http.closed
+    assert [line for line in proxy.asked if line.startswith(f"GET {url}/api/v1/")]
 
 
 async def test_no_proxy_is_kept_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

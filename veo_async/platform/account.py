@@ -12,6 +12,7 @@ from hashlib import sha256
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
+import aiohttp
 from attrs import define, field
 
 from .._api.local_images import picture_type
@@ -69,6 +70,7 @@ class AccountPlatform:
         uploader: uploads pictures elsewhere, such as into a bucket of one's own; then no account token is needed.
         retry: how long to wait before an attempt that failed is repeated.
         progress: called, while a picture is uploaded, with the bytes sent and in total; up to four may be under way.
+        http: an `aiohttp.ClientSession` of one's own, such as for a proxy; it is not closed.
 
     Raises:
         ConfigurationError: the token or the base URL cannot be used.
@@ -79,12 +81,15 @@ class AccountPlatform:
     _uploader: Uploader | None = field(alias="uploader", default=None, kw_only=True)
     _retry: RetryPolicy = field(alias="retry", factory=RetryPolicy, kw_only=True)
     _progress: Progress | None = field(alias="progress", default=None, kw_only=True)
+    _http: aiohttp.ClientSession | None = field(alias="http", default=None, kw_only=True)
     _connection: Connection = field(init=False)
     _lists: dict[str, _List] = field(init=False, factory=dict)  # price lists, by their endpoints
     _lock: asyncio.Lock = field(init=False, factory=asyncio.Lock)
 
     def __attrs_post_init__(self) -> None:
-        self._connection = Connection(self._base_url, self._token, self._retry, self._progress)
+        self._connection = Connection(
+            self._base_url, self._token, self._retry, self._progress, self._http
+        )
 
     def __repr__(self) -> str:
         return f"<AccountPlatform {self._base_url}>"

@@ -53,14 +53,16 @@ class Connection:
         base_url: the host's address, without a slash at its end.
         token: the account token, or None.
         progress: called with the bytes sent and in total of the file that is uploaded, or None.
+        shared: a client of the user's, which is not closed here, or None for one of its own.
     """
 
     base_url: str
     token: str | None = field(repr=False)
     retry: RetryPolicy
     progress: Progress | None = None
+    shared: aiohttp.ClientSession | None = field(default=None, repr=False)
     _secret: Secret = field(init=False, repr=False)
-    _http: aiohttp.ClientSession | None = field(init=False, default=None, repr=False)
+    _own: aiohttp.ClientSession | None = field(init=False, default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._secret = Secret(self.token or "")
@@ -69,9 +71,16 @@ class Connection:
         """
         Close the connection; the next request opens another one.
         """
-        http, self._http = self._http, None
-        if http is not None:
-            await http.close()
+        own, self._own = self._own, None
+        if own is not None:
+            await own.close()
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self.shared is not None:
+            return self.shared
+        if self._own is None:
+            self._own = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        return self._own
 
     async def get(self, path: str, query: Mapping[str, str], *, with_token: bool = False) -> Any:
         """
@@ -128,16 +137,15 @@ class Connection:
         url, headers = f"{self.base_url}{path}", {"accept": "application/json", "accept-encoding": "identity"}
         if with_token:
             headers["authorization"] = f"Bearer {self.token}"
-        if self._http is None:
-            self._http = aiohttp.ClientSession(timeout=TIMEOUT, cookie_jar=aiohttp.DummyCookieJar())
         try:
-            async with self._http.request(
+            async with self._http().request(
                 method,
                 url,
                 params=query,
                 data=None if file is None else _form(*file, self.progress),
                 headers=headers,
                 allow_redirects=False,  # the token is for this host only
+                timeout=TIMEOUT,
             ) as response:
                 return response.status, self._secret.redact_body(await _bounded(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
