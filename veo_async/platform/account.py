@@ -87,9 +87,7 @@ class AccountPlatform:
     _lock: asyncio.Lock = field(init=False, factory=asyncio.Lock)
 
     def __attrs_post_init__(self) -> None:
-        self._connection = Connection(
-            self._base_url, self._token, self._retry, self._progress, self._http
-        )
+        self._connection = Connection(self._base_url, self._token, self._retry, self._progress, self._http)
 
     def __repr__(self) -> str:
         return f"<AccountPlatform {self._base_url}>"
