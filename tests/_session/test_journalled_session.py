@@ -513,6 +513,23 @@ async def test_a_deadline_runs_from_acceptance_also_after_a_restart(
 
 
 @in_virtual_time
+async def test_only_an_answer_that_shows_the_task_counts_towards_its_deadline(path: Path) -> None:
+    """
+    What has ended while nobody looked is a result, even if the first answer leaves it out and the next one is slow.
+    """
+    faults = Faults()
+    world = World(Settings(seed=1, duration=lambda body: 100.0), faults=faults)
+    async with journalled(world, path) as veo:
+        for job in veo.submit_many(whales(5)):
+            await job.accepted()
+    await asyncio.sleep(10_000.0)
+    faults.add("missing", on="retrieve_batch", times=1)
+    faults.add("stall_after", on=("retrieve", "retrieve_batch"), nth=[2, 3, 4])
+    async with journalled(world, path) as veo:
+        assert [JobState.SUCCEEDED] * 5 == [await ended(job) for job in await veo.resume()]
+
+
+@in_virtual_time
 async def test_an_abandoned_job_can_be_resumed_if_it_was_sent(path: Path) -> None:
     """
     Abandoned when accepted: `resume` takes it up. Abandoned in the queue: it is gone.

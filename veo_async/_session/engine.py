@@ -447,7 +447,7 @@ class Engine:
         for task_id in self.acceptance.misnamed(records):
             await self.reconciling.take_back(task_id)
         self.looks += len(task_ids)
-        self.acceptance.looked(task_ids)
+        self.acceptance.looked(records)
         looked(filter(None, map(self.registry.by_task.get, task_ids)), time.time())
 
     async def _ended(self, ends: Sequence[tuple[str, Outcome]]) -> None:

@@ -16,6 +16,7 @@ from .._api.marks import label, mark_of, marks_in
 from .._api.records import TaskState
 from .._api.replies import Accepted
 from .._api.states import classify
+from .._api.tasks import task_id_of
 from .._http.limiter import Limiter
 from .._jobs.job import Job, JobState, advance, settle
 from .._jobs.outcomes import Outcomes
@@ -46,9 +47,7 @@ class Acceptance:
     attempt_log: AttemptLog
     reconciler: Reconciler
     polling: PollPolicy
-    _ages: dict[str, float] = field(
-        init=False, factory=dict
-    )  # of tasks that were taken up, until they are looked at
+    _ages: dict[str, float] = field(init=False, factory=dict)  # of tasks taken up, until an answer shows them
     _unchecked: set[str] = field(init=False, factory=set)  # accepted tasks not yet shown with a mark
 
     # --- an answer, or a record, names a task -----------------------------------------------------------
@@ -123,8 +122,8 @@ class Acceptance:
         Track a task that was accepted some time ago.
 
         Args:
-            age: the seconds since it was accepted. They count towards its deadline once it was looked at: what has
-                ended meanwhile is not late.
+            age: the seconds since it was accepted. They count towards its deadline once an answer has shown it: what
+                has ended meanwhile is not late.
         """
         self.lane.gate.entered()
         if job.request is not None:
@@ -133,11 +132,11 @@ class Acceptance:
         if age and self.registry.by_task.get(task_id) is job:
             self._ages[task_id] = age
 
-    def looked(self, task_ids: Iterable[str]) -> None:
+    def looked(self, records: Iterable[object]) -> None:
         """
-        Bring the deadlines of tasks forward that were taken up, and have been looked at now.
+        Bring the deadlines of tasks forward that were taken up, and that an answer has now shown.
         """
-        for task_id in self._ages.keys() & task_ids if self._ages else ():
+        for task_id in self._ages.keys() & map(task_id_of, records) if self._ages else ():
             age, job = self._ages.pop(task_id), self.registry.by_task.get(task_id)
             if job is not None:
                 self._watch(job, task_id, found=True, age=age)
