@@ -47,10 +47,8 @@ def test_all_is_well(server: Served) -> None:
     """Versions, settings and the API's answer are told in a line each; a free question is asked, and nothing bought."""
     result = invoke("doctor", environment=server.environment)
     names = [line.split()[0] for line in result.out.splitlines()]
-    assert (0, ["veo-async", "Python", "aiohttp", "token", "address", "api", "contract"]) == (
-        result.status,
-        names,
-    )
+    expected = ["veo-async", "Python", "aiohttp", "token", "address", "speed", "api", "account", "contract"]
+    assert (0, expected) == (result.status, names)
     told = found(status=0, **server.environment)
     versions = [veo_async.__version__, aiohttp.__version__, "answers, and takes the token"]
     assert versions == [told[name]["found"] for name in ("veo-async", "aiohttp", "api")]
@@ -152,3 +150,37 @@ def test_the_public_platform_is_not_asked_of_another_server(server: Served) -> N
     """It knows the contract of the public API alone."""
     environment = server.environment | {"ACEDATACLOUD_PLATFORM_BASE_URL": ""}
     assert "not asked" == found(status=0, **environment)["contract"]["found"]
+
+
+# --- the account -----------------------------------------------------------------------------------------
+
+
+def test_an_account_token_that_the_platform_takes_is_told_with_what_is_left(server: Served) -> None:
+    """Its length and the balance; where there is none, what one is for."""
+    token = next(iter(server.core.platform.tokens))
+    told = found(status=0, **server.environment, ACEDATACLOUD_PLATFORM_TOKEN=token)["account"]
+    assert f"set, {len(token)} characters; 100.00 credits left" == told["found"]
+    assert (
+        "no token in ACEDATACLOUD_PLATFORM_TOKEN" in found(status=0, **server.environment)["account"]["found"]
+    )
+
+
+def test_an_account_token_that_is_refused_is_wrong(server: Served) -> None:
+    """Else uploads and audits would be the first to tell."""
+    told = found(status=1, **server.environment, ACEDATACLOUD_PLATFORM_TOKEN="platform-of-nobody")
+    assert "it refused the account token" in told["account"]["problem"]
+    assert None is told["api"]["problem"]
+
+
+# --- the speed -------------------------------------------------------------------------------------------
+
+
+def test_a_speed_is_for_a_simulator(server: Served) -> None:
+    """One that is left in the environment would be too quick for the API, so no command uses it there."""
+    there = {TOKEN: "a-token-of-someone", ADDRESS: "https://api.example", "VEO_ASYNC_SPEED": "20"}
+    told = found(status=1, **there)
+    assert "it is for a simulator on this machine: unset VEO_ASYNC_SPEED" == told["speed"]["problem"]
+    assert "not asked" == told["api"]["found"]
+    refused = invoke("generate", "a whale", environment=there)
+    assert (2, True) == (refused.status, "is for a simulator, and not for https://api.example" in refused.err)
+    assert "speed" not in found(status=0, **server.environment | {"VEO_ASYNC_SPEED": "1"})

@@ -14,7 +14,15 @@ from urllib.parse import SplitResult, urlsplit
 from .._http.failures import SHORTEST_REDACTED
 from ..errors import ConfigurationError
 
-__all__ = ["PLATFORM", "PUBLIC_ADDRESS", "base_url_from", "check_placeholder", "check_token", "token_from"]
+__all__ = [
+    "PLATFORM",
+    "PUBLIC_ADDRESS",
+    "base_url_from",
+    "check_placeholder",
+    "check_token",
+    "is_on_this_machine",
+    "token_from",
+]
 
 PUBLIC_ADDRESS: Final = "https://api.acedata.cloud"
 PLATFORM: Final = "https://platform.acedata.cloud"
@@ -77,6 +85,13 @@ def base_url_from(
         source = "" if base_url else f" (from {variable})"
         raise ConfigurationError(f"the base URL {_bare(address)!r}{source} {problem}")
     return address.rstrip("/")
+
+
+def is_on_this_machine(base_url: str) -> bool:
+    """
+    Tell whether an address that `base_url_from` has checked is of this machine.
+    """
+    return _is_loopback(urlsplit(base_url).hostname or "")
 
 
 def check_placeholder(_: object, __: object, placeholder: object) -> None:

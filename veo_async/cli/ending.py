@@ -20,6 +20,7 @@ import click
 from attrs import define, field
 
 from .. import Journal, Limits, PollPolicy, PostgresJournal, RetryPolicy, VeoSession
+from .._session.credentials import base_url_from, is_on_this_machine
 from ..errors import ConfigurationError, VeoError
 from ..platform import AccountPlatform
 from .advice import BAD_INPUT, lines
@@ -225,7 +226,8 @@ def new_session(
     Make a session from the environment and the flags; if that fails, return None and add to the violations.
 
     Args:
-        speed: the server's speed-up; other than 1 only for a simulator.
+        speed: the server's speed-up; other than 1 only for a simulator on this machine. A session that is too quick
+            for its server would buy again what the server has yet to show.
         timeout: how long a job may wait to be sent, in seconds; None for ever.
         journal: a journal or its file, or None.
         with_platform: whether the platform is needed, such as for uploads; a budget of credits always needs it.
@@ -236,6 +238,10 @@ def new_session(
         violations.append(NO_TOKEN)
         return None
     try:
+        address = base_url_from(base_url)
+        if speed != 1 and not is_on_this_machine(address):
+            violations.append(f"--speed, or VEO_ASYNC_SPEED, is for a simulator, and not for {address}")
+            return None
         polling, retry = PollPolicy().scaled(1 / speed), RetryPolicy().scaled(1 / speed)
         limits = Limits(
             max_in_flight=max_in_flight,

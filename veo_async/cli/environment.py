@@ -12,15 +12,16 @@ from typing import Final
 
 import click
 
-__all__ = ["ACCOUNT_TOKEN", "ADDRESS", "ENV_FILE", "TOKEN", "read_env_file"]
+__all__ = ["ACCOUNT_TOKEN", "ADDRESS", "ENV_FILE", "PLATFORM_ADDRESS", "SPEED", "TOKEN", "read_env_file"]
 
 ENV_FILE: Final = ".env"
 TOKEN: Final = "ACEDATACLOUD_API_TOKEN"
 ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
 ACCOUNT_TOKEN: Final = "ACEDATACLOUD_PLATFORM_TOKEN"
 PLATFORM_ADDRESS: Final = "ACEDATACLOUD_PLATFORM_BASE_URL"
+SPEED: Final = "VEO_ASYNC_SPEED"
 _ADDRESS_OF: Final = {TOKEN: ADDRESS, ACCOUNT_TOKEN: PLATFORM_ADDRESS}  # where a token is sent
-_NAMES: Final = (*_ADDRESS_OF, *_ADDRESS_OF.values(), "VEO_ASYNC_SPEED", "VEO_ASYNC_DATABASE")
+_NAMES: Final = (*_ADDRESS_OF, *_ADDRESS_OF.values(), SPEED, "VEO_ASYNC_DATABASE")
 _LINE: Final = re.compile(
     r"""\s* (?:export\s+)? (?P<name>\w+) \s*=\s* (?: "(?P<double>[^"]*)" | '(?P<single>[^']*)' | (?P<bare>[^"'\s\#].*?)? )
         \s* (?:\s\#.*)?""",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from platform import python_version
 from typing import Final
@@ -18,12 +18,12 @@ import click
 from attrs import asdict, frozen
 
 from ... import Limits, RetryPolicy, VeoSession, __version__
-from ..._session.credentials import base_url_from, token_from
+from ..._session.credentials import base_url_from, is_on_this_machine, token_from
 from ...errors import ConfigurationError, VeoError
 from ...platform import AccountPlatform
 from ..advice import lines
 from ..ending import FAILED, FINE, NO_TOKEN, run
-from ..environment import ACCOUNT_TOKEN, ADDRESS, ENV_FILE, PLATFORM_ADDRESS, TOKEN
+from ..environment import ACCOUNT_TOKEN, ADDRESS, ENV_FILE, PLATFORM_ADDRESS, SPEED, TOKEN
 from ..words import plural, printable
 
 __all__ = ["doctor"]
@@ -62,19 +62,19 @@ class Finding:
 @click.pass_obj
 def doctor(from_file: Sequence[str] | None, *, base_url: str | None, as_json: bool) -> None:
     """
-    Tell which token and which address are in use and where they come from, ask the API a question that is free, and
-    compare the platform's contract with the built-in table of models.
+    Tell which tokens and which address are in use and where they come from, ask the API and the platform questions
+    that are free, and compare the platform's contract with the built-in table of models.
 
-    The token itself is never shown, and it is sent only if it can be one of the API. Exit status: 0 if all is well,
+    A token itself is never shown, and that of the API is sent only if it can be one. Exit status: 0 if all is well,
     1 if something is wrong.
     """
     run(_examine(base_url, from_file or (), as_json=as_json))
 
 
 async def _examine(base_url: str | None, from_file: Sequence[str], *, as_json: bool) -> int:
-    settings = [_token(from_file), _address(base_url, from_file)]
+    settings = [_token(from_file), _address(base_url, from_file), *_speed(base_url, from_file)]
     may_ask = not any(one.problem for one in settings)
-    asked = [_api(base_url) if may_ask else _not_asked("api"), _contract(base_url)]
+    asked = [_api(base_url) if may_ask else _not_asked("api"), _account(from_file), _contract(base_url)]
     findings = [*_versions(), *settings, *await asyncio.gather(*asked)]
     ok = not any(one.problem for one in findings)
     if as_json:
@@ -123,6 +123,22 @@ def _address(base_url: str | None, from_file: Sequence[str]) -> Finding:
         return Finding(name="address", found="cannot be used", source=source, problem=str(error))
 
 
+def _speed(base_url: str | None, from_file: Sequence[str]) -> Iterator[Finding]:
+    speed = os.environ.get(SPEED)
+    if speed and speed != "1":
+        yield Finding(
+            name="speed", found=speed, source=_source(SPEED, from_file), problem=_too_quick(base_url)
+        )
+
+
+def _too_quick(base_url: str | None) -> str | None:
+    try:
+        is_here = is_on_this_machine(base_url_from(base_url))
+    except ConfigurationError:  # which is told of the address
+        return None
+    return None if is_here else f"it is for a simulator on this machine: unset {SPEED}"
+
+
 def _source(name: str, from_file: Sequence[str]) -> str | None:
     if name in from_file:
         return ENV_FILE
@@ -143,6 +159,26 @@ async def _api(base_url: str | None) -> Finding:
 
 async def _not_asked(name: str) -> Finding:
     return Finding(name=name, found="not asked")
+
+
+async def _account(from_file: Sequence[str]) -> Finding:
+    """
+    Ask the platform for the balance, which shows whether it takes the account token; most commands need none.
+    """
+    token = os.environ.get(ACCOUNT_TOKEN)
+    if not token:
+        return Finding(
+            name="account", found=f"no token in {ACCOUNT_TOKEN}: uploads, balances and audits need one"
+        )
+    source = _source(ACCOUNT_TOKEN, from_file)
+    try:
+        async with asyncio.timeout(LONGEST), AccountPlatform(retry=IMPATIENT) as platform:
+            left = await platform.balance()
+    except (VeoError, TimeoutError) as error:
+        problem = str(error) or "the platform did not answer"
+        return Finding(name="account", found="no good answer", source=source, problem=problem)
+    balance = "the platform names no balance" if left is None else f"{left:,.2f} credits left"
+    return Finding(name="account", found=f"set, {plural(len(token), 'character')}; {balance}", source=source)
 
 
 async def _contract(base_url: str | None) -> Finding:
