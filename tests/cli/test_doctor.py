@@ -152,6 +152,12 @@ def test_the_public_platform_is_not_asked_of_another_server(server: Served) -> N
     assert "not asked" == found(status=0, **environment)["contract"]["found"]
 
 
+def test_a_path_too_many_is_looked_for_in_the_address(server: Served) -> None:
+    """An endpoint that is not there may be off, or the address may be wrong; models have nothing to do with it."""
+    told = found("--base-url", f"{server.url}/v1", status=1, **server.environment)["api"]
+    assert "check the base URL, which has a path only behind" in told["problem"]
+
+
 # --- the account -----------------------------------------------------------------------------------------
 
 

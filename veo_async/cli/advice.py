@@ -44,6 +44,7 @@ CHECK_THE_ID: Final = (
 )
 
 CHECK_THE_KEY: Final = "Check the key, and that the token is of the account that bought it; only tasks of the last day are looked through."
+CHECK_THE_ADDRESS: Final = "The vendor may have turned it off. If not, check the base URL, which has a path only behind a gateway of yours."
 CHECK_THE_VIDEO: Final = "Check the id: `veo-async list` shows those of tasks and videos."
 
 # The first matching row counts, so subclasses come before their base classes.
@@ -92,6 +93,8 @@ def advice(error: VeoError) -> str | None:
     """
     Say in one sentence what to do about an error; None if nothing useful is known.
     """
+    if isinstance(error, BadRequest) and error.code == "no_api":
+        return CHECK_THE_ADDRESS
     if isinstance(error, BadRequest) and "video_id" in str(error.message):
         return CHECK_THE_VIDEO
     if isinstance(error, JobVanished | TaskNotFound) and not error.task_id:
