@@ -20,10 +20,14 @@ __all__ = ["MODULES", "write"]
 
 MODULES: Final = (
     "veo_async",
+    "veo_async.errors",
+    "veo_async.events",
     "veo_async.platform",
     "veo_async.receiver",
     "veo_async.simulator",
+    "veo_async.telemetry",
     "veo_async.testing",
+    "veo_async.worker",
 )
 
 
@@ -42,4 +46,6 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1] if len(sys.argv) > 1 else "build/reference"))
+    place = Path(sys.argv[1] if len(sys.argv) > 1 else "build/reference")
+    write(place)
+    print("open", place / "index.html")
