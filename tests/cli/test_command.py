@@ -132,6 +132,29 @@ def test_a_fault_of_our_own_is_not_dressed_up() -> None:
         run(main())
 
 
+@pytest.mark.parametrize("arguments", [["models"], ["doctor"], ["doctor", "--json"]])
+@pytest.mark.parametrize("streams", ["out", "out and err"])
+def test_a_closed_pipe_ends_the_command_quietly(arguments: list[str], streams: str, tmp_path: Path) -> None:
+    """As in `veo-async doctor | head -1`: with the same status whether the command has a session or not."""
+    readable, writable = os.pipe()
+    os.close(readable)
+    with os.fdopen(writable, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "veo_async.cli", *arguments],
+            cwd=tmp_path,
+            env={
+                "ACEDATACLOUD_API_BASE_URL": "http://127.0.0.1:9",
+                "ACEDATACLOUD_PLATFORM_BASE_URL": "http://127.0.0.1:9",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+            stdout=pipe,
+            stderr=subprocess.PIPE if streams == "out" else pipe,
+            timeout=60,
+            check=False,
+        )
+    assert (1, b"") == (done.returncode, done.stderr or b"")
+
+
 # --- models ----------------------------------------------------------------------------------------------
 
 

@@ -142,6 +142,8 @@ def _leave_at_once() -> None:
 def _report(error: BaseException) -> int:
     """
     Print the error that ended a command, and return its status; a bug of our own is raised again.
+
+    So is a closed pipe: for it click ends the process, quietly and with status 1, in the commands without `run`, too.
     """
     while isinstance(error, BaseExceptionGroup):  # of a task group: take the first
         error = error.exceptions[0]
@@ -149,7 +151,7 @@ def _report(error: BaseException) -> int:
         case VeoError():
             complain(*lines(error))
             return REFUSED if isinstance(error, BAD_INPUT) else FAILED
-        case OSError():
+        case OSError() if error.errno != errno.EPIPE:  # connections report theirs as a `VeoError`
             complain(str(error))
             return FAILED
     raise error
