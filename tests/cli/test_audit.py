@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from veo_async import Journal, PollPolicy, TextToVideo, VeoSession
 
@@ -36,16 +37,17 @@ def bought(server: Served, **changes: str) -> list[Path]:
     return sorted(Path("out").glob("*.mp4"))
 
 
-def buy(server: Served) -> None:
+def buy(server: Served, *, wait: bool = True) -> None:
     """
-    Buy a video that nobody downloads, with the journal `j.db`.
+    Buy a video that nobody downloads, with the journal `j.db`; its end may not be waited for.
     """
 
     async def program() -> None:
         polling = PollPolicy().scaled(1 / server.core.settings.speed)
         token = next(iter(server.core.tokens))
         async with VeoSession(token, base_url=server.url, journal=Journal("j.db"), polling=polling) as veo:
-            await veo.submit(TextToVideo("a whale"), key="whale")
+            job = veo.submit(TextToVideo("a whale"), key="whale")
+            await (job if wait else job.accepted())
 
     asyncio.run(program())
 
@@ -91,7 +93,10 @@ def test_nothing_is_off_after_a_batch() -> None:
         for place in ("out", "out/journal.db"):
             result = call(server, "audit", place)
             assert (0, "") == (result.status, result.out)
-            assert "2 purchases and 2 rows of the ledger compared: nothing is off." in result.err
+            words = (
+                "2 purchases and 2 rows of the ledger compared: nothing is off, and no key was bought twice."
+            )
+            assert words == result.err.splitlines()[-1]
 
 
 def test_a_file_that_is_gone_or_was_changed_is_found() -> None:
@@ -149,7 +154,62 @@ def test_the_ledger_and_the_journal_disagree() -> None:
         found = {line["kind"]: line["task_id"] for line in map(json.loads, result.out.splitlines())}
         assert {"not_billed": first, "not_in_journal": [*server.core.tasks][-1]} == found
         assert f"veo-async download -o DIR {[*server.core.tasks][-1]}" in result.err
-    assert (1, True) == (result.status, "1 purchase paid, and not in the journal:" in result.err)
+        assert (1, True) == (result.status, "1 purchase paid, and not in the journal:" in result.err)
+        buy(server)
+        result = call(server, "audit", "out", "j.db")
+    assert "1 purchase paid, and in none of the journals:" in result.err
+
+
+@pytest.mark.parametrize(
+    ("places", "where"),
+    [(["lost", "out"], "journal lost/journal.db"), (["out"], "not in a journal")],
+)
+def test_a_key_that_was_bought_twice_is_found(places: list[str], where: str) -> None:
+    """A directory was lost, and bought again: from both journals, and from the second and the ledger alone."""
+    with served() as server:
+        bought(server)
+        Path("out").rename("lost")
+        bought(server)
+        tasks = [*server.core.tasks]
+        result = call(server, "audit", *places, "--json")
+    found = [json.loads(line) for line in result.out.splitlines()]
+    assert (1, ["bought_twice"] * 2) == (result.status, kinds(result))
+    assert {*tasks} == {purchase["task_id"] for line in found for purchase in line["purchases"]}
+    assert [0.65, 0.65] == [line["credits"] for line in found]
+    assert "2 keys bought more than once:" in result.err
+    assert 2 == result.err.count(f"({where})") == result.err.count("(journal out/journal.db)")
+    assert 2 == result.err.count("0.65 credits in vain")
+    assert result.err.endswith("compared: 2 off.\n")
+
+
+def test_what_failed_and_was_bought_again_was_not_bought_twice() -> None:
+    """It is not billed."""
+    with served(failure_share=1.0) as server:
+        assert 1 == call(server, "batch", "-", "--out", "out", given="a\n").status
+        server.core.settings = evolve(server.core.settings, failure_share=0.0)
+        assert 0 == call(server, "batch", "-", "--out", "out", "--retry-failed", given="a\n").status
+        result = call(server, "audit", "out")
+    assert (0, 2) == (result.status, len(server.core.tasks))
+    assert "nothing is off, and no key was bought twice." in result.err
+
+
+def test_what_is_not_settled_may_have_been_bought_twice() -> None:
+    """So nothing is said of it while that is not known."""
+    with served(speed=4.0) as server:
+        buy(server, wait=False)
+        result = call(server, "audit", "j.db")
+    assert "accepted, and its end is not known yet" in result.err
+    assert (1, True) == (result.status, result.err.endswith("compared: 1 off.\n"))
+
+
+def test_a_ledger_without_marks_does_not_show_what_was_bought_twice() -> None:
+    """So nothing is said of it."""
+    with served() as server:
+        bought(server)
+        for task in server.core.tasks.values():
+            task.body.pop("callback_url")
+        result = call(server, "audit", "out")
+    assert (0, True) == (result.status, result.err.endswith("compared: nothing is off.\n"))
 
 
 def test_a_long_ledger_is_read_to_its_end() -> None:
@@ -177,14 +237,15 @@ def test_a_long_ledger_is_read_to_its_end() -> None:
 def test_without_a_ledger_the_rest_is_compared(
     settings: dict[str, Any], token: str | None, words: str
 ) -> None:
-    """The sentence says why the ledger was not."""
-    changes = {} if token is None else {"ACEDATACLOUD_PLATFORM_TOKEN": token}
+    """The sentence says why the ledger was not; with a token, that is a failure."""
+    changes: dict[str, str] = {} if token is None else {"ACEDATACLOUD_PLATFORM_TOKEN": token}
     with served(**settings) as server:
         bought(server, ACEDATACLOUD_PLATFORM_TOKEN="")
         result = call(server, "audit", "out", **changes)
-    assert (0, True) == (result.status, "note: the ledger is not compared: " in result.err)
+    status, rest = (0, "only the files were") if token == "" else (1, "the ledger was not")
+    assert (status, True) == (result.status, "note: the ledger is not compared: " in result.err)
     assert words in " ".join(result.err.split())
-    assert "2 purchases compared: nothing is off." in result.err
+    assert f"2 purchases compared: nothing is off, but {rest} compared." == result.err.splitlines()[-1]
 
 
 def test_bad_input_is_told() -> None:

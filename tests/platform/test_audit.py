@@ -5,13 +5,15 @@ The comparison of a journal, its files and the ledger, without any of them.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from veo_async._api.marks import label, mark_of
 from veo_async._journal.facts import Attempt, Entry
 from veo_async.platform.answers import Charge, Ledger, balances_in, charges_in
-from veo_async.platform.audit import compare
+from veo_async.platform.audit import Finding, compare, shows_keys
 
 VIDEOS = [{"id": "v1", "video_url": "https://x.example/1.mp4", "state": "succeeded"}]
 RAW = {"id": "t", "response": {"success": True, "task_id": "t", "data": VIDEOS}}
@@ -41,7 +43,16 @@ def ledger(*charges: Charge, complete: bool = True) -> Ledger:
     return Ledger(charges, complete)
 
 
+def compared(journals: Mapping[str, Sequence[Entry]], book: Ledger | None) -> list[Finding]:
+    return [*compare(journals, book, lambda path: path == "/v1.mp4")]
+
+
+def marked(task_id: str | None, *, key: str = "k", credits_: float | None = 0.65, **fields: Any) -> Charge:
+    return Charge(credits=credits_, task_id=task_id, marks=[mark_of(key)], **fields)
+
+
 PAID = Charge(id="1", credits=0.65, task_id="t")
+OTHER = success(task_id="u", trace_id="s")
 
 
 @pytest.mark.parametrize(
@@ -70,14 +81,93 @@ PAID = Charge(id="1", credits=0.65, task_id="t")
 )
 def test_what_is_off_is_found(entries: list[Entry], book: Ledger | None, kinds: list[str]) -> None:
     """Each kind where it is, and nowhere else; what the ledger does not tell is not held against anybody."""
-    assert kinds == [finding.kind for finding in compare(entries, book, lambda path: path == "/v1.mp4")]
+    assert kinds == [finding.kind for finding in compared({"j": entries}, book)]
 
 
 def test_a_finding_carries_what_is_known_of_it() -> None:
     """The ids to look with, the price and the file."""
-    [finding] = compare([success(downloads={"v1": "/gone.mp4"})], ledger(PAID), lambda path: False)
+    [finding] = compared({"j": [success(downloads={"v1": "/gone.mp4"})]}, ledger(PAID))
     known = {"key": "k", "task_id": "t", "trace_id": "r", "credits": 0.65, "path": "/gone.mp4"}
-    assert {"kind": "file_missing", **known} == finding.to_dict()
+    assert {"kind": "file_missing", **known, "purchases": ()} == finding.to_dict()
+
+
+# --- keys ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("journals", "book", "tasks", "in_vain"),
+    [
+        ({"a": [success()], "b": [OTHER]}, None, [("t", "a"), ("u", "b")], None),
+        (
+            {"a": [success()], "b": [OTHER]},
+            ledger(marked("t"), marked("u", credits_=0.5)),
+            [("t", "a"), ("u", "b")],
+            0.5,
+        ),
+        ({"a": [success()]}, ledger(PAID, marked("x", created_at=1.0)), [("t", "a"), ("x", None)], 0.65),
+        ({"a": [success()]}, ledger(PAID, marked(None, trace_id="x")), [("t", "a"), (None, None)], 0.65),
+        ({"a": [entry(task_id="t")]}, ledger(PAID, marked("x")), [("t", "a"), ("x", None)], 0.65),
+        ({"a": [entry(attempts=sent())]}, ledger(marked("x"), marked("y")), [("x", None), ("y", None)], 0.65),
+    ],
+)
+def test_a_key_that_was_bought_more_than_once_is_found(
+    journals: dict[str, list[Entry]],
+    book: Ledger | None,
+    tasks: list[tuple[str | None, str | None]],
+    in_vain: float | None,
+) -> None:
+    """Once, with its tasks, however long ago, and with what all but one of them have cost."""
+    found = compared(journals, book)
+    [twice] = [finding for finding in found if finding.kind == "bought_twice"]
+    assert tasks == [(purchase.task_id, purchase.journal) for purchase in twice.purchases]
+    assert ("k", in_vain) == (twice.key, twice.credits)
+    assert "not_in_journal" not in [finding.kind for finding in found], "each task is told once"
+    assert tasks == [(one["task_id"], one["journal"]) for one in twice.to_dict()["purchases"]]
+
+
+@pytest.mark.parametrize(
+    ("journals", "book", "kinds"),
+    [
+        ({"a": [success()], "b": [success()]}, ledger(PAID), []),  # a copy of the journal
+        ({"a": [success()], "b": [success(key="l", task_id="u", trace_id="s")]}, None, []),
+        ({"a": [success(failed=True)], "b": [OTHER]}, ledger(marked("t", credits_=0.0), marked("u")), []),
+        ({"a": [success()]}, ledger(PAID, marked("x", credits_=0.0)), []),  # it failed, and was bought again
+        ({"a": [success()]}, ledger(PAID, marked("x", key="l")), ["not_in_journal"]),
+        ({"a": [entry(task_id="t")], "b": [OTHER]}, None, ["open"]),
+        ({"a": [entry(attempts=sent())]}, ledger(marked("x")), ["doubtful", "not_in_journal"]),
+        # Rows of one task, and a row that may be the task's.
+        ({"a": [success()]}, ledger(PAID, Charge(credits=0.65, task_id="t", trace_id="s")), []),
+        ({"a": [success(trace_id=None)]}, ledger(PAID, marked(None, trace_id="s")), ["not_in_journal"]),
+    ],
+)
+def test_what_was_bought_once_is_not_twice(
+    journals: dict[str, list[Entry]], book: Ledger | None, kinds: list[str]
+) -> None:
+    """Nor is what failed and was bought again, nor what cannot be told apart."""
+    assert kinds == [finding.kind for finding in compared(journals, book)]
+
+
+def test_what_is_not_in_the_journal_may_have_a_key_of_it() -> None:
+    """Then it is told, as its mark shows it; a stranger's has none."""
+    book = ledger(marked("x"), marked("y", key="l"))
+    found = compared({"j": [entry(attempts=sent("not_sent"))]}, book)
+    assert [("x", "k"), ("y", None)] == [(finding.task_id, finding.key) for finding in found]
+
+
+@pytest.mark.parametrize(
+    ("book", "shows"),
+    [
+        (ledger(marked("t")), True),
+        (ledger(marked("t"), Charge(task_id="x")), True),
+        (ledger(), True),
+        (ledger(marked("t"), complete=False), False),
+        (ledger(PAID), False),
+        (ledger(marked("t", key="l")), False),
+    ],
+)
+def test_a_ledger_may_show_the_keys(book: Ledger, *, shows: bool) -> None:
+    """If it does not show the mark of a purchase that is known, it would not show that of another one."""
+    assert shows == shows_keys([success(), entry()], book)
 
 
 # --- answers ---------------------------------------------------------------------------------------------
@@ -96,7 +186,7 @@ def test_every_field_of_a_row_may_be_absent() -> None:
     rows = [
         {"deducted_amount": None},
         {"metadata": 3},
-        {"deducted_amount": "0.65", "metadata": {"response": []}},
+        {"deducted_amount": "0.65", "metadata": {"response": [], "request": 3}},
     ]
     rows += [
         {"deducted_amount": 1, "created_at": at}
@@ -104,6 +194,14 @@ def test_every_field_of_a_row_may_be_absent() -> None:
     ]
     assert [None, None, 0.65, 1.0, 1.0, 1.0, 1.0] == [one.credits for one in charges_in(rows)]
     assert [None, None, 5.0, 60.0] == [one.created_at for one in charges_in(rows)][3:]
+    assert not any(one.marks for one in charges_in(rows))
+
+
+def test_a_row_shows_the_mark_of_its_key() -> None:
+    """In the callback URL of the submitted body."""
+    request = {"callback_url": f"https://x.example/?{label('k', 2)}"}
+    [row] = charges_in([{"metadata": {"request": request}}])
+    assert [mark_of("k")] == row.marks
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from .._api.marks import marks_in
 from .._api.rules import is_web_address
 
 __all__ = [
@@ -52,6 +53,7 @@ class Charge:
         credits: what was deducted; None where it does not tell.
         task_id, trace_id: of the task, or None.
         created_at: in Unix seconds; None where it does not tell, or not in a form that is known.
+        marks: the names of the marks in the callback URL of the submitted body; empty where it shows none.
     """
 
     id: str | None = None
@@ -59,6 +61,7 @@ class Charge:
     task_id: str | None = None
     trace_id: str | None = None
     created_at: float | None = None
+    marks: Sequence[str] = ()
 
 
 @frozen
@@ -128,6 +131,7 @@ def _charge(record: Mapping[str, Any]) -> Charge:
         task_id=_text(inner.get("task_id")),
         trace_id=_text(record.get("trace_id")) or _text(inner.get("trace_id")),
         created_at=_moment(record.get("created_at")),
+        marks=[mark.name for mark in marks_in(metadata)] if isinstance(metadata, dict) else (),
     )
 
 

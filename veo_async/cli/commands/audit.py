@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +18,12 @@ from ..._journal.facts import Entry
 from ...errors import ConfigurationError
 from ...platform import AccountPlatform
 from ...platform.answers import Ledger
-from ...platform.audit import FINDINGS, Finding, compare
+from ...platform.audit import FINDINGS, Finding, Purchase, compare, shows_keys
 from ..advice import lines
 from ..batch.manifest import Manifest
 from ..batch.receipts import digest_of
 from ..batch.run import JOURNAL, MANIFEST
-from ..ending import FAILED, FINE, NO_TOKEN, TOKEN, complain, new_session, refuse, run
+from ..ending import ACCOUNT_TOKEN, FAILED, FINE, NO_TOKEN, TOKEN, complain, new_session, refuse, run
 from ..options import positive
 from ..words import plural, printable
 
@@ -31,6 +31,9 @@ __all__ = ["audit"]
 
 TOLD: Final = 10  # findings of a kind to list; --json has all of them
 FETCHED: Final = ("not_fetched", "file_missing")
+NOT_IN_ONE: Final = ("not in the journal", "in none of the journals")  # of one journal, and of several
+# With one of these, it cannot be said that no key was bought twice: what is not settled may have been paid, too.
+PERHAPS_TWICE: Final = ("bought_twice", "open", "doubtful")
 REMEDIES: Final = {  # what to do about findings of a kind; the ids follow
     "not_fetched": "veo-async download -o DIR",
     "file_missing": "veo-async download -o DIR",
@@ -49,8 +52,9 @@ def audit(*, places: tuple[Path, ...], fetch: bool, as_json: bool, speed: float)
     Compare journals, or directories of batches, with their files and with the account's ledger.
 
     The ledger is the platform's, and takes the account token, in ACEDATACLOUD_PLATFORM_TOKEN; without it, only journals
-    and files are compared. Give all journals of the account, as what is in none of them is reported. The exit status
-    is 1 if something is off.
+    and files are compared. Give all journals of the account, as what is in none of them is reported. A key that was
+    bought more than once is reported, too. The exit status is 1 if something is off, or if there is an account token
+    and the ledger cannot be read.
 
     --fetch downloads a file to where it was or, if it never was anywhere, beside its journal.
     """
@@ -78,13 +82,17 @@ async def _audit(
     for path, session in sessions.items():
         assert session is not None, "what is missing was a violation"
         await _fetch(session, path, await _entries(path, token))
-    entries = [entry for path in journals for entry in await _entries(path, token)]
+    known = {str(path): await _entries(path, token) for path in journals}
     ledger = await _ledger(retry)
-    found = [*compare(entries, ledger, _checker(places))]
+    found = [*compare(known, ledger, _checker(places))]
     for finding in found if as_json else ():
         click.echo(json.dumps(finding.to_dict()))
-    _tell(found, len(entries), ledger)
-    return FAILED if found else FINE
+    _tell(found, known, ledger)
+    return FAILED if found or (ledger is None and _has_account_token()) else FINE
+
+
+def _has_account_token() -> bool:
+    return bool(os.environ.get(ACCOUNT_TOKEN))
 
 
 async def _entries(path: Path, token: str) -> list[Entry]:
@@ -153,10 +161,10 @@ def _checker(places: Sequence[Path]) -> Callable[[str], bool]:
 # --- words -----------------------------------------------------------------------------------------------
 
 
-def _tell(found: Sequence[Finding], purchases: int, ledger: Ledger | None) -> None:
+def _tell(found: Sequence[Finding], known: Mapping[str, Sequence[Entry]], ledger: Ledger | None) -> None:
     for kind, count in Counter(finding.kind for finding in found).items():
         its = [finding for finding in found if finding.kind == kind]
-        click.echo(f"{plural(count, 'purchase')} {FINDINGS[kind]}:", err=True)
+        click.echo(f"{_heading(kind, count, len(known))}:", err=True)
         for finding in its[:TOLD]:
             click.echo(f"  {printable(_words(finding))}", err=True)
         if count > TOLD:
@@ -168,12 +176,34 @@ def _tell(found: Sequence[Finding], purchases: int, ledger: Ledger | None) -> No
             click.echo(f"  {REMEDIES[kind]} {printable(ids)}", err=True)
     charged = "" if ledger is None else f" and {plural(len(ledger.charges), 'row')} of the ledger"
     rest = "" if ledger is None or ledger.complete else ", which was not read to its end"
+    entries = [entry for its in known.values() for entry in its]
     verdict = f"{len(found):,} off" if found else "nothing is off"
-    click.echo(f"{plural(purchases, 'purchase')}{charged} compared{rest}: {verdict}.", err=True)
+    more = _about_the_ledger({finding.kind for finding in found}, entries, ledger)
+    click.echo(f"{plural(len(entries), 'purchase')}{charged} compared{rest}: {verdict}{more}.", err=True)
+
+
+def _about_the_ledger(kinds: Set[str], entries: Sequence[Entry], ledger: Ledger | None) -> str:
+    if ledger is None:
+        return f", but {'the ledger was not' if _has_account_token() else 'only the files were'} compared"
+    is_known = shows_keys(entries, ledger) and kinds.isdisjoint(PERHAPS_TWICE)
+    return ", and no key was bought twice" if is_known else ""
+
+
+def _heading(kind: str, count: int, journals: int) -> str:
+    noun = "key" if kind == "bought_twice" else "purchase"
+    words = FINDINGS[kind] if journals == 1 else FINDINGS[kind].replace(*NOT_IN_ONE)
+    return f"{plural(count, noun)} {words}"
 
 
 def _words(finding: Finding) -> str:
-    credits_ = None if finding.credits is None else f"{finding.credits:g} credits"
+    in_vain = " in vain" if finding.purchases else ""
+    credits_ = None if finding.credits is None else f"{finding.credits:g} credits{in_vain}"
     named = (("key", finding.key), ("task", finding.task_id), ("trace", finding.trace_id))
     parts = [f"{name} {value}" for name, value in named if value]
-    return ", ".join([*parts, *(one for one in (finding.path, credits_) if one)])
+    tasks = ", ".join(map(_words_of, finding.purchases))
+    return ", ".join([*parts, *(one for one in (tasks and f"tasks {tasks}", finding.path, credits_) if one)])
+
+
+def _words_of(purchase: Purchase) -> str:
+    where = "not in a journal" if purchase.journal is None else f"journal {purchase.journal}"
+    return f"{purchase.task_id or f'of trace {purchase.trace_id}'} ({where})"
