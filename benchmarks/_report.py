@@ -99,5 +99,6 @@ def report(chosen: argparse.Namespace, tables: Tables, wanted: Sequence[Row], dr
         print(json.dumps({"tables": tables, "wanted": wanted}, indent=2))
     else:
         for title, rows in {**tables, title_of_wanted: wanted}.items():
-            show(title, rows)
+            if rows:
+                show(title, rows)
     return 0 if chosen.quick or all(row["met"] for row in wanted) else 1

@@ -51,6 +51,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "journalled": Program(quick=("--jobs", "50", "--runs", "1"), draws=False),
     "journal": Program(quick=("--jobs", "10", "--runs", "1", "--seconds", "0.2"), draws=False),
     "workers": Program(),
+    "sessions": Program(),
     "paid_twice": Program(quick=(), draws=False),
     "kills": Program(whole=("200",), quick=("3",), draws=False),
     "chaos": Program(whole=("1000", "20000"), quick=("5", "20000"), draws=False),

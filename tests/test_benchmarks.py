@@ -33,6 +33,7 @@ import postgres as shared_journal  # noqa: E402
 import run  # noqa: E402
 import scale  # noqa: E402
 import schedule  # noqa: E402
+import sessions  # noqa: E402
 import side_by_side  # noqa: E402
 import throttled  # noqa: E402
 from _draw import bars  # noqa: E402
@@ -194,6 +195,13 @@ def test_the_readme_tells_which_versions_were_compared() -> None:
     assert {*paid_twice.OF_THIS_API, *paid_twice.PEERS} == versions.keys()
     assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in versions.values())
     assert date == datetime.date.fromisoformat(date).isoformat()
+
+
+def test_sessions_of_one_account_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """More sessions ask more often about as many tasks."""
+    assert 0 == sessions.main(["--quick"])
+    one, four, sixteen = map(float, capsys.readouterr().out.split()[-3:])
+    assert 1 < one < four < sixteen
 
 
 def test_seeds_of_chaos_are_played() -> None:
