@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import sys
@@ -25,7 +26,7 @@ import psycopg
 from _sandbox import open_worker
 from aiohttp import ClientSession
 
-from veo_async import TextToVideo, VeoError
+from veo_async import JournalError, TextToVideo, VeoError
 from veo_async.worker import enqueue, wait_for
 
 try:
@@ -62,6 +63,7 @@ document.forms[0].onsubmit = async (event) => {
 """
 
 app = FastAPI()
+log = logging.getLogger("orders")
 
 
 async def database() -> psycopg.AsyncConnection[tuple[object, ...]]:
@@ -100,8 +102,13 @@ async def progress(key: str) -> AsyncIterator[str]:
             result = await wait_for(key, timeout=15)
         except TimeoutError:
             yield event(state="waiting")  # so that nobody in between closes a quiet connection
-        except VeoError as error:
-            yield event(state=str(error))
+        except JournalError as error:  # the database is away; the video is not lost
+            log.warning("order %s is not followed for now: %s", key, error)
+            yield event(state="waiting")
+            await asyncio.sleep(5)
+        except VeoError as error:  # whose words are for you, and not for visitors
+            log.error("order %s has no video: %s", key, error)
+            yield event(state="failed")
             return
         else:
             yield event(state="done", url=result.video.url)
