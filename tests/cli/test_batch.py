@@ -30,6 +30,7 @@ from veo_async.simulator import Faults
 from ..terminal import Finished, Process, Served, invoke, served, signalled, wait_for
 
 THREE = "a whale\na walrus\na seal\n"
+ACCOUNT = {"ACEDATACLOUD_PLATFORM_TOKEN": "platform-simulator-token"}
 
 
 @pytest.fixture(scope="module")
@@ -361,18 +362,25 @@ def test_somebody_elses_file_is_left_alone(server: Served) -> None:
     assert "is in out already, from elsewhere" in result.err
 
 
-def test_a_directory_in_use(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+@pytest.mark.parametrize("changes", [{}, ACCOUNT])
+def test_a_directory_in_use(tmp_path: Path, options: tuple[str, ...], changes: dict[str, str]) -> None:
     """A second run over the same directory, at the same time, is told so, and does no harm."""
     with (
         served(speed=0.01) as server,
         Process(("batch", "prompts.txt", "--out", "out"), tmp_path, server.environment) as first,
     ):
         wait_for(lambda: server.core.accepted == 3)
-        result = batch(server)
+        result = batch(server, *options, **changes)
+        assert 3 == server.core.requests["submit"]
         first.kill()
         first.finish()
     assert 1 == result.status
-    assert "journal.db" in result.err
+    assert (
+        "another veo-async is working on out/: nothing was sent. Wait for it to end, then run this again.\n"
+        "  Another --out would buy every line again.\n"
+    ) in result.err
+    assert "disk" not in result.err
     assert not Path("out/index.html").exists()
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from ..errors import ConfigurationError, JournalError
 
-__all__ = ["MIGRATIONS", "checkpoint", "explain", "clear_partial", "open_file"]
+__all__ = ["MIGRATIONS", "checkpoint", "clear_partial", "explain", "is_in_use", "open_file"]
 
 APPLICATION_ID: Final = 0x56454F4A  # "VEOJ"; `file` and SQLite's own tools show it
 # Opening waits this long for another tool that reads the file; a session would hold it much longer.
@@ -53,6 +53,14 @@ def explain(path: Path, error: Exception) -> JournalError:
     explained = JournalError(f"journal {path} {_REMEDIES.get(code, 'failed')} ({error})")
     explained.__cause__ = error
     return explained
+
+
+def is_in_use(error: JournalError) -> bool:
+    """
+    Tell whether a journal could not be opened because another session, or another program, has its file open.
+    """
+    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 # --- migrations ----------------------------------------------------------------------------------------

@@ -7,15 +7,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
 
-from ... import Journal, SessionClosed, VeoSession
+from ... import Journal, JournalError, SessionClosed, VeoSession
 from ..._journal.facts import Entry
+from ..._journal.sqlite_file import is_in_use
 from ..advice import lines
 from ..batch.input import FORMATS, Item, fields_of
 from ..batch.manifest import Manifest
@@ -105,8 +106,9 @@ def batch(
     if dry_run:
         refuse(violations)
         caution(reading)
-        run(_dry_run(plan, journal, manifest, speed))
-    images, board = local_images(item.request for item in plan.items), Crowd(len(plan.items))
+        run(_alone(_dry_run(plan, journal, manifest, speed), plan.out))
+    images = local_images(item.request for item in plan.items)
+    work = Batch(plan, journal, manifest, Crowd(len(plan.items)))
     session = new_session(
         violations,
         base_url=base_url,
@@ -114,7 +116,7 @@ def batch(
         journal=journal,
         max_in_flight=max_in_flight,
         with_platform=bool(images),
-        uploading=board.uploading,
+        uploading=work.board.uploading,
         max_videos=max_videos,
         max_credits=max_credits,
     )
@@ -122,7 +124,7 @@ def batch(
     assert session is not None, "what is missing was a violation"
     caution(reading)
     tell_uploads(images)
-    run(_carry_out(Batch(plan, journal, manifest, board), session, speed))
+    run(_alone(_carry_out(work, session, speed), plan.out))
 
 
 # --- what is asked for -----------------------------------------------------------------------------------
@@ -165,6 +167,22 @@ def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:
 
 
 # --- what would be bought --------------------------------------------------------------------------------
+async def _alone(main: Coroutine[Any, Any, int], out: Path) -> int:
+    """
+    Say so if another run works on the directory: a journal's own advice, to take another file, would buy again.
+    """
+    try:
+        return await main
+    except JournalError as error:
+        if not is_in_use(error):
+            raise
+    complain(
+        f"another veo-async is working on {out}/: nothing was sent. Wait for it to end, then run this again.",
+        "Another --out would buy every line again.",
+    )
+    return FAILED
+
+
 
 
 async def _dry_run(plan: Plan, journal: Journal, manifest: Manifest, speed: float) -> int:
