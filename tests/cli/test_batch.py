@@ -73,7 +73,7 @@ def test_each_line_becomes_a_file(server: Served) -> None:
     result = batch(server)
     records = manifest()
     assert 0 == result.status
-    assert "3 of 3 videos saved in out" in result.err
+    assert re.search(r"3 of 3 videos saved in out, in [^;]+; 3 bought now, 0 bought before\.", result.err)
     assert ["a whale", "a walrus", "a seal"] == [record["request"]["prompt"] for record in records]
     assert videos() == {record["file"] for record in records}
     assert ["succeeded"] * 3 == [record["state"] for record in records]
@@ -88,12 +88,14 @@ def test_a_second_run_buys_nothing(server: Served) -> None:
     """The same command again is done at once; a new line is all it buys, and a lost file all it fetches."""
     batch(server)
     before, downloads = server.core.accepted, server.core.requests["download"]
-    assert 0 == batch(server).status
+    again = batch(server)
+    assert (0, True) == (again.status, "; 0 bought now, 3 bought before." in again.err)
     assert (before, downloads) == (server.core.accepted, server.core.requests["download"])
     lost = videos().pop()
     Path("out", lost).unlink()
     Path("prompts.txt").write_text("new\n" + THREE, encoding="utf-8")
-    assert 0 == batch(server).status
+    more = batch(server)
+    assert (0, True) == (more.status, "; 1 bought now, 3 bought before." in more.err)
     assert (before + 1, downloads + 2) == (server.core.accepted, server.core.requests["download"])
     assert lost in videos()
 
@@ -104,7 +106,8 @@ def test_a_batch_whose_directory_was_lost_is_continued() -> None:
         batch(fresh, "--limit", "2")
         for path in Path("out").iterdir():
             path.unlink()
-        assert 0 == batch(fresh, "--look-first").status
+        result = batch(fresh, "--look-first")
+        assert (0, True) == (result.status, "; 1 bought now, 2 bought before." in result.err)
         assert (3, 3) == (fresh.core.accepted, len(videos()))
 
 
@@ -122,6 +125,7 @@ def test_failed_tasks_are_tried_again(server: Served) -> None:
         result = batch(failing, "--limit", "1", "--attempts", "3")
         assert (1, 3) == (result.status, failing.core.accepted)
         assert 2 == result.err.count("it is bought again (a whale)")
+        assert "; 0 bought now, 0 bought before." in result.err  # a failed task is not billed
         assert ["failed"] == [record["state"] for record in manifest()]
         failing.core.settings = evolve(failing.core.settings, failure_share=0.0)
         assert 0 == batch(failing, "--limit", "1", "--attempts", "2").status
@@ -135,7 +139,9 @@ def test_what_is_taken_up_is_said() -> None:
             batch(slow)
         for task_id in slow.core.tasks:
             slow.core.finish(task_id)
-        assert "3 accepted tasks resumed" in batch(slow).err
+        result = batch(slow)
+        assert "3 accepted tasks resumed" in result.err
+        assert "; 0 bought now, 3 bought before." in result.err
 
 
 def test_a_line_without_a_prompt_is_called_by_what_it_makes() -> None:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from attrs import define, field
 from .. import Journal, Limits, PollPolicy, PostgresJournal, RetryPolicy, VeoSession
 from .._session.credentials import base_url_from, is_on_this_machine
 from ..errors import ConfigurationError, VeoError
+from ..events import Observer
 from ..platform import AccountPlatform
 from .advice import BAD_INPUT, lines
 from .display.board import Notes
@@ -223,6 +224,7 @@ def new_session(
     uploading: Callable[[int, int], object] | None = None,
     max_videos: int | None = None,
     max_credits: float | None = None,
+    observers: Sequence[Observer] = (),
 ) -> VeoSession | None:
     """
     Make a session from the environment and the flags; if that fails, return None and add to the violations.
@@ -235,6 +237,7 @@ def new_session(
         with_platform: whether the platform is needed, such as for uploads; a budget of credits always needs it.
         uploading: called with the bytes sent and in total of each upload.
         max_videos, max_credits: the budget, or None.
+        observers: called with each event of the session.
     """
     if not os.environ.get(TOKEN):
         violations.append(NO_TOKEN)
@@ -260,6 +263,7 @@ def new_session(
                 retry=retry,
                 limits=limits,
                 journal=journal,
+                observers=observers,
                 platform=AccountPlatform(retry=retry, progress=uploading) if with_platform else None,
             )
     except ConfigurationError as error:

@@ -37,6 +37,7 @@ from ... import (
     Video,
 )
 from ..._journal.facts import Entry
+from ...events import Event, Sending
 from ...receiver import CallbackReceiver
 from ..advice import reason
 from ..display.board import DOWNLOADING, SAVED
@@ -111,8 +112,19 @@ class Batch:
     halted: VeoError | None = field(default=None, init=False)
     waiting: dict[str, Job] = field(factory=dict, init=False)
     _tries: Counter[str] = field(factory=Counter, init=False)  # failed tasks per key
+    _sent: set[str] = field(factory=set, init=False)  # keys that this run has sent
+    _bought: set[str] = field(
+        factory=set, init=False
+    )  # keys whose jobs ended here with a task that did not fail
     _room: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(WINDOW), init=False)
     _settled: asyncio.Queue[tuple[Item, Job, Worker]] = field(factory=asyncio.Queue, init=False)
+
+    def observe(self, event: Event) -> None:
+        """
+        Take note of what this run sends; the session's observer.
+        """
+        if isinstance(event, Sending):
+            self._sent.add(event.key)
 
     async def run(self, session: VeoSession) -> None:
         """
@@ -255,6 +267,8 @@ class Batch:
 
     async def _save(self, veo: VeoSession, item: Item, job: Job, row: Worker) -> None:
         error, files = job.exception(), list[Path]()
+        if job.task_id is not None and job.state is not JobState.FAILED:
+            self._bought.add(item.key)
         if error is None:
             try:
                 for index, video in enumerate(job.result().videos):
@@ -339,6 +353,16 @@ class Batch:
         Tell whether a line has no files because its task failed.
         """
         return self.manifest.records.get(item.key, {}).get("state") == JobState.FAILED
+
+    def purchases(self, left: Sequence[Item]) -> tuple[int, int]:
+        """
+        Count the lines that this run has bought, and those that were bought before; failed tasks are not billed.
+
+        Args:
+            left: the lines without files.
+        """
+        bought = {item.key for item in self.plan.items} - {item.key for item in left} | self._bought
+        return len(bought & self._sent), len(bought - self._sent)
 
     def unfinished(self) -> list[Item]:
         """

@@ -119,6 +119,7 @@ def batch(
         uploading=work.board.uploading,
         max_videos=max_videos,
         max_credits=max_credits,
+        observers=[work.observe],
     )
     refuse(violations)
     assert session is not None, "what is missing was a violation"
@@ -166,7 +167,6 @@ def _callback_violations(plan: Plan, base_url: str | None) -> Iterator[str]:
         yield "--callback-port needs --public-url: the address under which the API reaches this port"
 
 
-# --- what would be bought --------------------------------------------------------------------------------
 async def _alone(main: Coroutine[Any, Any, int], out: Path) -> int:
     """
     Say so if another run works on the directory: a journal's own advice, to take another file, would buy again.
@@ -183,6 +183,7 @@ async def _alone(main: Coroutine[Any, Any, int], out: Path) -> int:
     return FAILED
 
 
+# --- what would be bought --------------------------------------------------------------------------------
 
 
 async def _dry_run(plan: Plan, journal: Journal, manifest: Manifest, speed: float) -> int:
@@ -276,8 +277,10 @@ def _interrupted(batch: Batch) -> None:
 
 def _tell(batch: Batch, left: Sequence[Item]) -> None:
     total, out = len(batch.plan.items), batch.plan.out
+    now, before = batch.purchases(left)
     click.echo(
-        f"{total - len(left):,} of {plural(total, 'video')} saved in {out}, in {duration(batch.board.elapsed)}.",
+        f"{total - len(left):,} of {plural(total, 'video')} saved in {out}, in {duration(batch.board.elapsed)};"
+        f" {now:,} bought now, {before:,} bought before.",
         err=True,
     )
     if batch.halted is not None:
