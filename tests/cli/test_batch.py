@@ -349,6 +349,21 @@ def test_doubtful_lines_are_noted(server: Served) -> None:
     assert note in batch(server, "-", "--dry-run", given='{"prompt": "a", "model": "veo-3"}\n' * 2).err
 
 
+@pytest.mark.parametrize(
+    ("lines", "note"),
+    [
+        ("# first\n1\n", "note: 1 line begins with # and is skipped\n"),
+        ("\ufeff# first\n1\n#2\n", "note: 2 lines begin with # and are skipped\n"),
+    ],
+)
+def test_comments_are_noted(server: Served, lines: str, note: str) -> None:
+    """A line that is skipped may have been meant as a prompt; where there is none, nothing is said."""
+    result = batch(server, "-", "--dry-run", given=lines)
+    assert (0, True) == (result.status, note in result.err)
+    assert "1  to be bought" in result.out
+    assert "skipped" not in batch(server, "-", "--dry-run", given='{"prompt": "#"}\n').err
+
+
 def test_a_port_for_callbacks_that_is_taken(server: Served) -> None:
     """Where callbacks cannot be taken nothing is bought, and the option is named."""
     before = server.core.accepted

@@ -38,6 +38,7 @@ from ... import (
     Upsample,
 )
 from ..options import unusable_images, usable
+from ..words import plural
 
 __all__ = ["FORMATS", "KINDS", "Item", "Reading", "fields_of", "format_of", "read_items"]
 
@@ -60,6 +61,7 @@ _BOOLEANS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": 
 _TAKEN: Final = frozenset({"index.html", "manifest.jsonl", "journal.db"})  # the batch's own files
 
 _JSON_LINE: Final = 'a line must be an object such as {"prompt": "a whale"}, or a prompt in double quotes'
+COMMENT: Final = "#"  # begins a line of a plain list that is no prompt
 NAMED: Final = 3  # line numbers in a caution; further lines are only counted
 KEY_LENGTH: Final = 16  # hexadecimal digits: 64 bits, more than enough to tell the lines of a batch apart
 SLUG_LENGTH: Final = 48  # characters of a prompt in a file's name
@@ -170,8 +172,18 @@ def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
 
 def _prompts(text: str) -> Iterator[_Line]:
     for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip() and not line.startswith("#"):
+        if line.strip() and not line.startswith(COMMENT):
             yield number, {"prompt": line.strip()}
+
+
+def _skipped(text: str, form: str) -> Iterator[str]:
+    """
+    Caution about comments: a prompt that was meant to begin with # would be missed.
+    """
+    count = sum(line.startswith(COMMENT) for line in text.split("\n")) if form == "text" else 0
+    if count:
+        words = "begins with # and is skipped" if count == 1 else "begin with # and are skipped"
+        yield f"{plural(count, 'line')} {words}"
 
 
 _READERS: Final[Mapping[str, Callable[[str], Iterator[_Line]]]] = {
@@ -188,11 +200,12 @@ def read_items(text: str, form: str) -> Reading:
     """
     Read and check all lines; every fault names its line.
     """
+    text = text.removeprefix("\ufeff")
     items: list[Item] = []
     faults: list[tuple[int, str]] = []
     cautions: dict[str, list[int]] = {}
     repeats: Counter[str] = Counter()
-    for number, line in _READERS[form](text.removeprefix("\ufeff")):
+    for number, line in _READERS[form](text):
         try:
             if isinstance(line, _Fault):
                 raise line
@@ -204,7 +217,10 @@ def read_items(text: str, form: str) -> Reading:
     return Reading(
         items=tuple(items),
         faults=tuple(f"line {number}: {reason}" for number, reason in faults),
-        cautions=tuple(f"{_lines(numbers)}: {words}" for words, numbers in cautions.items()),
+        cautions=(
+            *_skipped(text, form),
+            *(f"{_lines(numbers)}: {words}" for words, numbers in cautions.items()),
+        ),
     )
 
 
