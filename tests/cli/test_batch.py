@@ -422,6 +422,15 @@ def test_a_dry_run_buys_nothing(server: Served) -> None:
     assert not Path("out").exists()
 
 
+def test_a_dry_run_does_not_look(server: Served) -> None:
+    """What --look-first would find is not asked for, and that is said."""
+    note = "note: --dry-run does not ask the API what --look-first would find, so this is the most that it can cost"
+    requests = server.core.requests.total()
+    assert note in batch(server, "--dry-run", "--look-first").err
+    assert note not in batch(server, "--dry-run").err
+    assert requests == server.core.requests.total()
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [

@@ -41,6 +41,9 @@ __all__ = ["batch"]
 
 ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+NOT_LOOKED: Final = (
+    "note: --dry-run does not ask the API what --look-first would find, so this is the most that it can cost"
+)
 TOLD: Final = 5  # failures and ids to list; the manifest and the journal have all of them
 
 
@@ -106,6 +109,8 @@ def batch(
     if dry_run:
         refuse(violations)
         caution(reading)
+        if plan.look_first:
+            complain(NOT_LOOKED)
         run(_alone(_dry_run(plan, journal, manifest, speed), plan.out))
     images = local_images(item.request for item in plan.items)
     work = Batch(plan, journal, manifest, Crowd(len(plan.items)))
