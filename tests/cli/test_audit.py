@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from attrs import evolve
 
 from veo_async import Journal, PollPolicy, TextToVideo, VeoSession
 
-from ..terminal import Finished, Served, invoke, served
+from ..terminal import Finished, Served, invoke, served, signalled
 
 TOKEN = {"ACEDATACLOUD_PLATFORM_TOKEN": "platform-simulator-token"}
 
@@ -75,6 +76,19 @@ def test_each_file_has_a_receipt() -> None:
         assert video["created_at"] < video["completed_at"]
         assert line["settled_at"] == receipt["settled_at"]
         assert (receipt["videos"], receipt["credits"]) == (line["videos"], line["credits"])
+
+
+def test_what_an_earlier_run_has_left_has_a_price() -> None:
+    """A line that was accepted before has the list's price, which counts as spent already."""
+    with served(speed=0.01, credits=1.0) as server:
+        with signalled(signal.SIGINT, when=lambda: server.core.accepted == 1):
+            call(server, "batch", "-", "--out", "out", given="a\n")
+        for task_id in server.core.tasks:
+            server.core.finish(task_id)
+        result = call(server, "batch", "-", "--out", "out", given="a\n")
+    assert (0, False) == (result.status, "this costs" in result.err)
+    [receipt] = Path("out").glob("*.mp4.json")
+    assert 0.65 == json.loads(receipt.read_text())["credits"]
 
 
 def test_without_an_account_token_a_receipt_has_no_price() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from ... import ConfigurationError, PlatformError, Request, RetryPolicy
@@ -21,11 +21,16 @@ API_ADDRESS: Final = "ACEDATACLOUD_API_BASE_URL"
 PLATFORM_ADDRESS: Final = "ACEDATACLOUD_PLATFORM_BASE_URL"
 
 
-async def tell_if_too_dear(requests: Mapping[str, Request], speed: float) -> dict[str, float | None]:
+async def tell_if_too_dear(
+    requests: Mapping[str, Request], bought: Collection[str], speed: float
+) -> dict[str, float | None]:
     """
     Say if the account's balance will not do for these requests, and return their prices, by key.
 
     Nothing else follows from the balance, as the platform's answers are not documented.
+
+    Args:
+        bought: the keys that cost nothing more, as they were bought before.
     """
     if not os.environ.get(ACCOUNT_TOKEN):
         return {}
@@ -39,9 +44,10 @@ async def tell_if_too_dear(requests: Mapping[str, Request], speed: float) -> dic
     except (ConfigurationError, PlatformError, TimeoutError) as error:
         complain(f"note: the balance was not checked: {str(error) or 'no answer came in time'}")
         return {}
-    known = sum(price for price in prices.values() if price is not None)
+    due = [price for key, price in prices.items() if key not in bought]
+    known = sum(price for price in due if price is not None)
     if left is not None and known and known > left:
-        least = "" if None not in prices.values() else "at least "
+        least = "" if None not in due else "at least "
         complain(f"note: this costs {least}{known:,.2f} credits, and the account has {left:,.2f} left")
     return prices
 

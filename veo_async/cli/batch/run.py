@@ -348,6 +348,12 @@ class Batch:
         error = self.manifest.records.get(item.key, {}).get("error") or {}
         return str(error.get("message") or "not done yet")
 
+    def is_priced(self, item: Item) -> bool:
+        """
+        Tell whether a line that was bought needs no price: an earlier run has recorded it, or saved its files.
+        """
+        return self.is_done(item) or self.manifest.records.get(item.key, {}).get("credits") is not None
+
     def has_failed(self, item: Item) -> bool:
         """
         Tell whether a line has no files because its task failed.

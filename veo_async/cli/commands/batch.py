@@ -250,8 +250,12 @@ async def _carry_out(batch: Batch, session: VeoSession, speed: float) -> int:
     batch.plan.out.mkdir(parents=True, exist_ok=True)
     if os.environ.get(ACCOUNT_TOKEN):
         known = await _bought(batch.plan, batch.journal, batch.manifest)
-        todo = {item.key: item.request for item in batch.plan.items if item.key not in known}
-        batch.prices = await tell_if_too_dear(todo, speed)
+        unpriced = {
+            item.key: item.request
+            for item in batch.plan.items
+            if item.key not in known or not batch.is_priced(item)
+        }
+        batch.prices = await tell_if_too_dear(unpriced, known, speed)
     try:
         await batch.run(session)
     except asyncio.CancelledError:
