@@ -448,9 +448,22 @@ def test_a_budget_is_for_all_runs_together(server: Served, option: tuple[str, st
         result = batch(server, *option)
         assert (1, before + 2, 2) == (result.status, server.core.accepted, len(videos()))
         assert words in " ".join(result.err.split())
+        assert "  1 line was not bought.\n" in result.err
+        assert "The same command again" not in result.err
+        assert "a seal: stopped" not in result.err
         assert "Raise --max-videos or --max-credits" in result.err
     assert 0 == batch(server, option[0], "3").status
     assert before + 3 == server.core.accepted
+
+
+def test_what_a_budget_does_not_stop_is_tried_again() -> None:
+    """Of the lines without files, only those that are too many for the budget take a larger one."""
+    with served(faults=Faults().add("html", on="download", times=1)) as server:
+        result = batch(server, "--max-videos", "1")
+        assert "0 of 3 videos saved" in result.err
+        assert "  2 lines were not bought.\n" in result.err
+        assert "The same command again tries the others.\n" in result.err
+        assert "1 of 3 videos saved" in batch(server, "--max-videos", "1").err
 
 
 def test_a_dry_run_knows_what_was_bought() -> None:
@@ -529,6 +542,7 @@ def test_what_concerns_every_job_stops_the_run() -> None:
         result = batch(server, "-", "--max-in-flight", "1", given="".join(f"{n}\n" for n in range(40)))
         assert 1 == result.status
         assert 1 == result.err.count("nothing more is bought")
+        assert ["1/40", "2/40"] == re.findall(r"\[(\d+/40)\]", result.err)
         assert "Top up the account" in result.err
         assert (2, 2) == (server.core.accepted, len(videos()))
         assert 10 > server.core.requests["submit"]
@@ -733,7 +747,7 @@ def test_the_display_of_a_batch() -> None:
     crowd.leave(rows[6], JobState.STOPPED, "not sent", silent=True)
     rows[7].state = DOWNLOADING
     text = _picture(crowd)
-    assert "8 of 100, 2 failed, 7 a minute" in text
+    assert "7 of 100, 1 failed, 6 a minute" in text
     assert "to go" in text
     assert "all at work: 1 downloading, 12 pending" in text
     assert "✗ api_error: no (video 5)" in text

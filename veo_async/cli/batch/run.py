@@ -280,14 +280,13 @@ class Batch:
             return
         digests = [await asyncio.to_thread(digest_of, file) for file in files]
         self._account(item, job, files, digests, error)
-        # A fatal error is shown once, not for each job.
-        said = self.halted is not None and isinstance(error, _FATAL)
         if isinstance(error, _FATAL):
-            self._halt(error)
+            self._halt(error)  # which shows it, once for all jobs
         state = (
             SAVED if error is None else JobState.FAILED if isinstance(error, JobFailed) else JobState.STOPPED
         )
-        self.board.leave(row, state, item.name if error is None else reason(error), silent=said)
+        detail = item.name if error is None else reason(error)
+        self.board.leave(row, state, detail, silent=isinstance(error, _FATAL))
 
     async def _fetch(self, veo: VeoSession, item: Item, index: int, video: Video, row: Worker) -> Path:
         path = numbered(self.plan.out / item.name, index)
@@ -369,6 +368,19 @@ class Batch:
         """
         bought = {item.key for item in self.plan.items} - {item.key for item in left} | self._bought
         return len(bought & self._sent), len(bought - self._sent)
+
+    def over_budget(self, left: Sequence[Item]) -> int:
+        """
+        Count the lines that were not bought since the budget is spent.
+
+        Args:
+            left: the lines without files.
+        """
+        if not isinstance(self.halted, BudgetExceeded):
+            return 0
+        records = [self.manifest.records.get(item.key, {}) for item in left if item.key not in self._bought]
+        errors = [record.get("error") for record in records if not record.get("task_id")]
+        return sum(not error or error.get("type") == BudgetExceeded.__name__ for error in errors)
 
     def unfinished(self) -> list[Item]:
         """

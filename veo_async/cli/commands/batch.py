@@ -292,14 +292,18 @@ def _tell(batch: Batch, left: Sequence[Item]) -> None:
         f" {now:,} bought now, {before:,} bought before.",
         err=True,
     )
+    unbought = batch.over_budget(left)
     if batch.halted is not None:
-        complain(*lines(batch.halted))
+        why, *remedy = lines(batch.halted)
+        count = f"{plural(unbought, 'line')} {'was' if unbought == 1 else 'were'} not bought."
+        complain(why, *([count] if unbought else []), *remedy)
     else:
         _tell_failures(batch, left)
-    if left:
+    if len(left) > unbought:
         failed = any(batch.has_failed(item) for item in left)
         more = "; --retry-failed buys failed tasks again" if failed else ""
-        click.echo(f"The same command again tries what is missing{more}.", err=True)
+        which = "the others" if unbought else "what is missing"
+        click.echo(f"The same command again tries {which}{more}.", err=True)
     click.echo(f"Look at them: {(out / PAGE).absolute().as_uri()}", err=True)
 
 

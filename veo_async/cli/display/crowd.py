@@ -76,12 +76,12 @@ class Crowd(Board):
         Remove a row that has ended.
 
         Args:
-            silent: write no line about it.
+            silent: write no line about it, and do not count it.
         """
         self.rows.remove(row)
-        self.counts[state] += 1
         if silent:
             return
+        self.counts[state] += 1
         if state != SAVED:
             self._failures.append(f"{detail} ({shortened(row.title, TITLE)})")
         self.change(row, state, detail)
