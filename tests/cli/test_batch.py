@@ -144,6 +144,20 @@ def test_what_is_taken_up_is_said() -> None:
         assert "; 0 bought now, 3 bought before." in result.err
 
 
+def test_acceptance_is_said(tmp_path: Path) -> None:
+    """Off a terminal, a line tells that all was accepted, before there is any video; what was refused is not counted."""
+    Path("lines.jsonl").write_text('"a"\n{"prompt": "b", "model": "veo2"}\n"c"\n', encoding="utf-8")
+    with (
+        served(duration=lambda body: 1e9) as server,
+        Process(("batch", "lines.jsonl", "--out", "out"), tmp_path, server.environment) as process,
+    ):
+        assert re.match(r" +\d\S* s  2 accepted, 0 saved\n", process.read_until(" accepted, "))
+        for task_id in [*server.core.tasks]:
+            server.core.finish(task_id)
+        result = process.finish()
+    assert (1, False) == (result.status, " accepted, " in result.err)
+
+
 def test_a_line_without_a_prompt_is_called_by_what_it_makes() -> None:
     """The display speaks of "1080p of" a video, and not of a class or a file."""
     [item] = read_items('{"kind": "get1080p", "video_id": "v"}', "jsonl").items

@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -171,6 +171,7 @@ class Batch:
             ]
             await self._tell_what_is_resumed()
             await self._submit_all(veo)
+            group.create_task(self._tell_once_accepted(), name="veo-async acceptance")
             # A job has a place in the window until it is recorded: once all places are free, all jobs are done.
             for _ in range(WINDOW):
                 await self._room.acquire()
@@ -188,6 +189,12 @@ class Batch:
             self.board.say(f"{plural(accepted, 'accepted task')} resumed")
         if doubtful:
             self.board.say(f"looking for {plural(doubtful, 'submit')} that may have been accepted")
+
+    async def _tell_once_accepted(self) -> None:
+        for job in [*self.waiting.values()]:
+            with suppress(VeoError):  # it ended before it was accepted, which is told elsewhere
+                await job.accepted()
+        self.board.all_accepted()
 
     # --- jobs -------------------------------------------------------------------------------------------
 

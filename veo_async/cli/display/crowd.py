@@ -86,6 +86,13 @@ class Crowd(Board):
             self._failures.append(f"{detail} ({shortened(row.title, TITLE)})")
         self.change(row, state, detail)
 
+    def all_accepted(self) -> None:
+        """
+        When not on a terminal, say that every job has its task: the first video may take minutes from here.
+        """
+        if self._live is None and (waiting := self._states()[JobState.PENDING]):
+            self.say(f"{waiting:,} accepted, {self.counts[SAVED]:,} saved")
+
     def again(self, row: Worker, why: str) -> None:
         """
         Remove the row of a failed task whose line is bought again.
