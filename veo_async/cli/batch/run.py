@@ -113,9 +113,7 @@ class Batch:
     waiting: dict[str, Job] = field(factory=dict, init=False)
     _tries: Counter[str] = field(factory=Counter, init=False)  # failed tasks per key
     _sent: set[str] = field(factory=set, init=False)  # keys that this run has sent
-    _bought: set[str] = field(
-        factory=set, init=False
-    )  # keys whose jobs ended here with a task that did not fail
+    _bought: set[str] = field(factory=set, init=False)  # keys whose task did not fail
     _room: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(WINDOW), init=False)
     _settled: asyncio.Queue[tuple[Item, Job, Worker]] = field(factory=asyncio.Queue, init=False)
 

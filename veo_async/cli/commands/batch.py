@@ -96,7 +96,8 @@ def batch(
     Make a video of each line of INPUT: JSON Lines, CSV with a heading, or a plain list of prompts; - is stdin.
 
     A line may set every field of a request (prompt, model, image_urls, resolution, ...), its kind, its key and
-    its file's name. In a plain list, lines that begin with # are skipped. The same command again goes on where the last one ended, and buys nothing twice.
+    its file's name. In a plain list, lines that begin with # are skipped. The same command again goes on where the
+    last one ended, and buys nothing twice.
     """
     violations: list[str] = []
     reading = read_source(source, form, violations)
