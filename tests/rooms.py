@@ -28,7 +28,7 @@ MAY_IMPORT = {  # a wing takes from itself, and from these; all of them stand ab
     "simulator": "_api.models",  # the table alone: it shares no mistake of a decoder
     "worker": "errors __init__ _api _journal _jobs",
     "testing": "errors __init__ _api.marks _http.transport _session platform simulator",
-    "cli": "errors __init__ _api.models _session.credentials _journal receiver simulator worker platform",
+    "cli": "errors events __init__ _api.models _session.credentials _journal receiver simulator worker platform",
 }
 PURE = re.compile(
     r"errors|events|_policies|_api\.(?!local_images).*|platform\.(answers|audit|contract|prices|json_logic)|_http\.gate|_submit\.(sending_again|listed_tasks)|_track\.(?!tracker).*"
