@@ -10,6 +10,7 @@ import os
 import signal
 from pathlib import Path
 
+import aiohttp
 import pytest
 from procrastinate import App, PsycopgConnector
 
@@ -18,6 +19,7 @@ from veo_async import ConfigurationError, JournalError, TextToVideo, VideoResult
 from veo_async.simulator import TOKEN, Faults
 from veo_async.worker import Worker, blueprint, enqueue, enqueue_many, outcome, wait_for
 from veo_async.worker.deliveries import new_blueprint
+from veo_async.worker.health import health_of
 
 WHALE = TextToVideo("a whale")
 
@@ -110,6 +112,33 @@ async def test_what_a_person_can_cure_is_delivered_again(
         await stage.delivered()
         assert isinstance(await outcome("whale"), VideoResult)
     assert "delivered again later" in caplog.text
+
+
+async def test_a_worker_whose_token_is_refused_is_not_ready(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so once, and not for each key; with the next video it is ready again."""
+    other = "another-token"
+    async with stage.working(token=other) as worker, health_of(worker) as (host, port):
+        await until(lambda: worker.is_ready)
+        assert 200 == await asked(f"http://{host}:{port}/ready")
+        await enqueue_many(requests(3))
+        await until(lambda: worker.tally.later >= 3)
+        assert not worker.is_ready
+        assert [503, 200] == [await asked(f"http://{host}:{port}/{name}") for name in ("ready", "health")]
+        stage.simulator.core.tokens[other] = other
+        assert ["succeeded"] * 3 == await stage.delivered()
+        assert worker.is_ready
+    [told] = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "refuses this worker's token" in told
+
+
+async def asked(url: str) -> int:
+    """
+    Ask a worker how it is; returns the status of its answer.
+    """
+    async with aiohttp.ClientSession() as client, client.get(url) as answer:
+        return answer.status
 
 
 async def test_an_app_of_ones_own_has_the_task_and_its_followers(stage: Stage) -> None:

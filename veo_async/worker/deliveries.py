@@ -41,6 +41,7 @@ from .._journal.postgres_rows import digest, readable
 from .database import connected
 from .enqueueing import QUEUE
 from .outcomes import ROUNDS, failed_task, is_curable, park
+from .token_watch import REFUSED, TokenWatch
 
 __all__ = ["DESK", "Desk", "Tally", "blueprint", "new_blueprint"]
 
@@ -68,6 +69,12 @@ def _is_curable(error: BaseException) -> bool:
     return is_of_the_disk or isinstance(error, DownloadError | _BoughtElsewhere)
 
 
+def _level_of(error: BaseException) -> int:
+    if isinstance(error, REFUSED):
+        return logging.INFO  # the token's refusal is said once for all keys
+    return logging.ERROR if _is_curable(error) else logging.WARNING
+
+
 class _Parked(Exception):
     """
     The delivery is given up; a person has to look at it.
@@ -87,9 +94,8 @@ class _Redelivery(BaseRetryStrategy):
             return None
         pause = 0 if isinstance(exception, _HANDED_BACK) else min(2 ** min(job.attempts, 10), _LONGEST_PAUSE)
         if pause:
-            level = logging.ERROR if _is_curable(exception) else logging.WARNING
             key, words = readable(str(job.task_kwargs.get("key"))), str(exception) or repr(exception)
-            _LOG.log(level, "key %s is delivered again later, in %d s: %s", key, pause, words)
+            _LOG.log(_level_of(exception), "key %s is delivered again later, in %d s: %s", key, pause, words)
         return RetryDecision(retry_in={"seconds": pause})
 
 
@@ -146,6 +152,7 @@ class Desk:
         out: the directory where videos are saved.
         address: where the journal is.
         tally: counts what becomes of them.
+        token: notes whether the API takes the token.
         turns: so that many deliveries at once do not take all of the database's connections.
     """
 
@@ -154,13 +161,14 @@ class Desk:
     out: Path
     address: Address
     tally: Tally = field(factory=Tally)
+    token: TokenWatch = field(factory=TokenWatch)
     turns: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(2))
 
     async def make(self, key: str, request: str, *, to: str | None, retry_of: str | None) -> str:
         """
         Have the video made and saved; returns what became of it, in words.
         """
-        with self.tally.counting():
+        with self.tally.counting(), self.token.watching():
             return await self._make(key, request, to=to, retry_of=retry_of)
 
     async def _make(self, key: str, request: str, *, to: str | None, retry_of: str | None) -> str:

@@ -24,7 +24,7 @@ async def health_of(
     Answer at `/health` and `/ready` during the block, which gets the address that is listened at.
 
     `/health` is 200 unless the journal has failed for good. `/ready` is 200 while the worker gets requests and may buy
-    videos, else 503. Both answer with counts as JSON.
+    videos, else 503: also once its lease is lost, and while the API refuses its token. Both answer with counts as JSON.
 
     Raises:
         OSError: the port cannot be listened at.

@@ -24,6 +24,7 @@ from .database import address_of, connected
 from .deliveries import DESK, Desk, Tally, new_blueprint
 from .enqueueing import QUEUE
 from .handing_back import SureJobManager, take_back
+from .token_watch import TokenWatch
 
 __all__ = ["Worker"]
 
@@ -70,15 +71,18 @@ class Worker:
     _journal: PostgresJournal | None = field(init=False, default=None)
     _veo: VeoSession | None = field(init=False, default=None)
     _tally: Tally = field(init=False, factory=Tally)
+    _token: TokenWatch = field(init=False, factory=TokenWatch)
     _is_delivering: bool = field(init=False, default=False)
     _stopping: asyncio.Event = field(init=False, factory=asyncio.Event)
 
     @property
     def is_ready(self) -> bool:
         """
-        Whether it gets requests, and may buy videos for them.
+        Whether it gets requests, and may buy videos for them, and the API did not refuse its token when it last
+        answered for one.
         """
-        return self._is_delivering and self._journal is not None and self._journal.is_live
+        may_buy = self._journal is not None and self._journal.is_live and not self._token.is_refused
+        return self._is_delivering and may_buy
 
     @property
     def stats(self) -> SessionStats | None:
@@ -128,7 +132,7 @@ class Worker:
         app.job_manager = manager = SureJobManager(app.connector, self.lease)
         async with self.session(journal) as veo, app.open_async():
             self._journal, self._veo = journal, veo
-            desk = Desk(veo, journal, Path(self.out), address, self._tally)
+            desk = Desk(veo, journal, Path(self.out), address, self._tally, self._token)
             with _until_terminated(self.stop) if signals else nullcontext():
                 await self._run(manager, self._deliver(app, desk), self._sweep(app, journal))
 
