@@ -5,12 +5,14 @@ What a network, an operating system, a database and its other users may do to wo
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from procrastinate import App, PsycopgConnector
 
 from tests.postgres.server import Postgres, Server
 from tests.worker.stage import HANGING, Stage, requests, staged, until
@@ -29,7 +31,7 @@ from veo_async._api.journal_text import dump_request
 from veo_async.simulator import TOKEN, Faults
 from veo_async.worker import ended, enqueue, enqueue_many, outcome, wait_for, waiting
 from veo_async.worker.database import address_of
-from veo_async.worker.deliveries import Desk
+from veo_async.worker.deliveries import Desk, new_blueprint
 from veo_async.worker.outcomes import ROUNDS, is_curable
 from veo_async.worker.retrying import Retried, retry_all
 
@@ -145,6 +147,33 @@ async def test_a_worker_ends_though_its_database_is_away(
         finally:
             await asyncio.to_thread(postgres.start)
             told.cancel()
+
+
+async def test_an_outage_is_told_once_and_so_is_its_end(
+    stage: Stage, postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often the queue tries meanwhile; the worker is not ready before it has the database again."""
+    if not isinstance(postgres, Server):
+        pytest.skip("a given server is left alone")
+    caplog.set_level(logging.DEBUG, "veo_async")
+    app = App(connector=PsycopgConnector(conninfo=stage.dsn, timeout=0.2))
+    app.add_tasks_from(new_blueprint(), namespace="veo")
+    async with stage.working(app=app) as worker:
+        await until(lambda: worker.is_ready)
+        await asyncio.to_thread(postgres.stop)
+        try:
+            await until(lambda: caplog.text.count("the queue waits for its database") >= 3)
+            assert not worker.is_ready
+        finally:
+            await asyncio.to_thread(postgres.start)
+        await until(lambda: "is reached again" in caplog.text and worker.is_ready)
+    told = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    for words in (
+        "the queue waits",
+        "the lease could not be renewed",
+        "the database is reached again, after",
+    ):
+        assert 1 == sum(line.startswith(words) for line in told)
 
 
 async def test_what_ends_during_a_long_outage_is_followed(

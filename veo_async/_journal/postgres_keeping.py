@@ -41,7 +41,7 @@ class Keeper:
     check: Callable[[Connection], Awaitable[None]]
     lost: Callable[[], None]
     _connection: Connection | None = field(init=False, default=None)
-    _is_away: bool = field(init=False, default=False)
+    _away_since: float | None = field(init=False, default=None)
 
     async def run(self) -> None:
         """
@@ -59,13 +59,24 @@ class Keeper:
         try:
             await self._renew()
         except psycopg.Error as error:
-            level = logging.DEBUG if self._is_away else logging.WARNING
-            _LOG.log(level, "the lease could not be renewed: %s", explain(self.address, error))
-            self._is_away = True
+            self._failed(error)
             await self.close()
             return False
-        self._is_away = False
+        self._succeeded()
         return True
+
+    def _failed(self, error: psycopg.Error) -> None:
+        level = logging.WARNING if self._away_since is None else logging.DEBUG
+        _LOG.log(level, "the lease could not be renewed: %s", explain(self.address, error))
+        if self._away_since is None:
+            self._away_since = asyncio.get_running_loop().time()
+
+    def _succeeded(self) -> None:
+        if self._away_since is not None:
+            # A warning as well: whoever saw that it was away has to see that it is back.
+            seconds = asyncio.get_running_loop().time() - self._away_since
+            _LOG.warning("the database is reached again, after %.0f s", seconds)
+            self._away_since = None
 
     async def close(self) -> None:
         """

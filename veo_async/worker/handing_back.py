@@ -37,11 +37,15 @@ class SureJobManager(JobManager):
 
     Args:
         patience: for how many seconds to try; then other workers take the delivery back.
+        registered: called whenever the worker has its row, and can take deliveries.
     """
 
-    def __init__(self, connector: BaseConnector, patience: float) -> None:
+    def __init__(
+        self, connector: BaseConnector, patience: float, registered: Callable[[], object] = lambda: None
+    ) -> None:
         super().__init__(connector)
         self._patience = patience
+        self._registered = registered
         self._tries: set[asyncio.Timeout] = set()
 
     def hurry(self) -> None:
@@ -53,6 +57,14 @@ class SureJobManager(JobManager):
         for each in self._tries:
             if not each.expired():
                 each.reschedule(min(until, each.when() or until))
+
+    async def register_worker(self) -> int:
+        """
+        Make the worker's row.
+        """
+        worker_id = await super().register_worker()
+        self._registered()
+        return worker_id
 
     async def fetch_job(self, *args: Any, **kwargs: Any) -> QueuedJob | None:
         """

@@ -73,6 +73,7 @@ class Worker:
     _tally: Tally = field(init=False, factory=Tally)
     _token: TokenWatch = field(init=False, factory=TokenWatch)
     _is_delivering: bool = field(init=False, default=False)
+    _is_away: bool = field(init=False, default=False)
     _stopping: asyncio.Event = field(init=False, factory=asyncio.Event)
 
     @property
@@ -129,7 +130,7 @@ class Worker:
         if f"{_NAMESPACE}:make" not in app.tasks:
             raise ConfigurationError("the app lacks our task: app.add_tasks_from(blueprint, namespace='veo')")
         await _check_tables(address)
-        app.job_manager = manager = SureJobManager(app.connector, self.lease)
+        app.job_manager = manager = SureJobManager(app.connector, self.lease, self._registered)
         async with self.session(journal) as veo, app.open_async():
             self._journal, self._veo = journal, veo
             desk = Desk(veo, journal, Path(self.out), address, self._tally, self._token)
@@ -161,7 +162,6 @@ class Worker:
         """
         while not self._stopping.is_set():  # an error of its end may hide that it was cancelled
             try:
-                self._is_delivering = True
                 await app.run_worker_async(
                     queues=[*self.queues],
                     concurrency=self.concurrency,
@@ -175,10 +175,16 @@ class Worker:
             except ConnectorException as error:
                 if isinstance(error.__cause__, psycopg.Error) and not _is_passing(error.__cause__):
                     raise explain(desk.address, error.__cause__) from error
-                _LOG.warning("the queue waits for its database: %s", error.__cause__ or error)
+                # Once per outage, however long it is; the journal says when it is over.
+                level = logging.DEBUG if self._is_away else logging.WARNING
+                _LOG.log(level, "the queue waits for its database: %s", error.__cause__ or error)
+                self._is_away = True
             finally:
                 self._is_delivering = False
             await asyncio.sleep(_PAUSE)
+
+    def _registered(self) -> None:
+        self._is_delivering, self._is_away = True, False
 
     async def _sweep(self, app: App, journal: PostgresJournal) -> None:
         """
