@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from socket import socket
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -109,6 +110,45 @@ def test_its_end_can_be_cut_short(tmp_path: Path) -> None:
             wait_for(lambda: "1 waiting" in invoke("queue", "status").out)
             worker.interrupt()
             assert 130 == worker.finish().status
+
+
+def test_a_token_that_is_refused_ends_it_before_it_takes_anything(database: str, tmp_path: Path) -> None:
+    """Nothing is taken from a worker whose token is good; and it does not say that it works."""
+    invoke("queue", "add", "-", given="a whale")
+    with served() as server:
+        wrong = {**server.environment, "ACEDATACLOUD_API_TOKEN": "another-token"}
+        with Process(("worker", "--out", tmp_path), tmp_path, wrong) as worker:
+            refused = worker.finish()
+    assert (1, True) == (refused.status, "Check the token in ACEDATACLOUD_API_TOKEN" in refused.err)
+    assert "Working" not in refused.err
+    assert [("todo", 0)] == do(database, "SELECT status::text, attempts FROM procrastinate_jobs")
+
+
+@pytest.mark.usefixtures("database")
+def test_an_api_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    """Only the token's refusal ends a worker at its start; anything else is noted."""
+    away = Faults().add("status_before", on="list", status=500)
+    with served(faults=away) as server, working(server, tmp_path) as worker:
+        assert "note: the API gave no good answer" in worker.read_until("first question")
+        worker.read_until("Working until Ctrl-C.")
+        waited = invoke("queue", "wait", "-", given=invoke("queue", "add", "-", given="a whale").out)
+        assert 0 == waited.status
+        worker.terminate()
+        assert 0 == worker.finish().status
+
+
+def test_it_says_that_it_works_once_it_does(tmp_path: Path, database: str) -> None:
+    """Not before the port is listened at, and the queue is found."""
+    with served() as server, socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        environment = server.environment
+        at_port = invoke("worker", "--out", tmp_path, "--health", port, environment=environment)
+        do(database, "DROP TABLE procrastinate_jobs CASCADE")
+        without = invoke("worker", "--out", tmp_path, environment=environment)
+    assert (1, True) == (at_port.status, f"port {port} is taken" in at_port.err)
+    assert (1, True) == (without.status, "veo-async queue init" in without.err)
+    assert "Working" not in at_port.err + without.err
 
 
 def test_lost_facts_end_it_with_a_status_of_their_own(database: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from ..ending import FAILED, FINE, NO_TOKEN, run
 from ..environment import ACCOUNT_TOKEN, ADDRESS, ENV_FILE, PLATFORM_ADDRESS, SPEED, TOKEN
 from ..words import plural, printable
 
-__all__ = ["doctor"]
+__all__ = ["LONGEST", "ask", "doctor"]
 
 BEGINNING: Final = "platform-"  # of an account token
 WRONG_KIND: Final = (
@@ -148,7 +148,7 @@ def _source(name: str, from_file: Sequence[str]) -> str | None:
 async def _api(base_url: str | None) -> Finding:
     try:
         async with asyncio.timeout(LONGEST):
-            await _ask(base_url)
+            await ask(base_url)
     except VeoError as error:
         return Finding(name="api", found="no good answer", problem=". ".join(lines(error)))
     except TimeoutError:
@@ -197,7 +197,13 @@ async def _contract(base_url: str | None) -> Finding:
     return Finding(name="contract", found="; ".join(differences) or "as the built-in table of models")
 
 
-async def _ask(base_url: str | None) -> None:
+async def ask(base_url: str | None) -> None:
+    """
+    Ask the API a question that is free, which shows whether it takes the token.
+
+    Raises:
+        VeoError: it refused the token, or gave no good answer.
+    """
     limits = Limits(connect=LONGEST / 3, read=LONGEST)
     session = VeoSession(base_url=base_url, retry=IMPATIENT, limits=limits)
     async with session as veo, aclosing(veo.list_tasks(limit=1)) as tasks:

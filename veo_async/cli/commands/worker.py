@@ -17,13 +17,14 @@ import click
 from attrs import asdict, define
 
 from ... import PostgresJournal, VeoError, VeoSession
-from ...errors import JournalError
-from ..advice import lines
+from ...errors import AuthenticationError, JournalError
+from ..advice import lines, reason
 from ..databases import Place, placed
 from ..display.traffic import Count, Traffic
 from ..ending import FINE, complain, listening, new_session, refuse, run
 from ..options import HIGHEST_PORT, connecting, positive, unwritable, whole
 from ..words import plural
+from .doctor import LONGEST, ask
 
 if TYPE_CHECKING:
     from ...worker import Worker
@@ -32,6 +33,7 @@ __all__ = ["worker"]
 
 LOST: Final = 3  # the exit status if the journal has failed for good
 _COUNT_EVERY: Final = 2.0  # seconds
+_LOOK_EVERY: Final = 0.05  # seconds; until the worker is ready
 _STOPPING: Final = (
     "stopping: submits on their way are waited for, all else is handed back; Ctrl-C again leaves at once"
 )
@@ -92,17 +94,16 @@ def worker(
 
     With --local, a database is made and started on this machine; else `veo-async queue init` makes the tables once.
     Ctrl-C and SIGTERM hand what is not finished to other workers, which buy nothing twice. Exit status 0: stopped;
-    1: it could not start; 2: bad input; 3: the database has lost facts, and nothing more is bought; 130: cut short.
+    1: it could not start, or the token was refused at once; 2: bad input; 3: the database has lost facts, and nothing
+    more is bought; 130: cut short.
     """
     violations = [*_out_violations(out)]
     new_session(violations, **options)
     refuse(violations)
     place = Place(database=database, local=local, schema=schema)
-    run(
-        _work(
-            place, health, concurrency=concurrency, out=out, lease=lease, session=partial(_session, **options)
-        )
-    )
+    session = partial(_session, **options)
+    settings = {"concurrency": concurrency, "out": out, "lease": lease, "session": session}
+    run(_work(place, health, options["base_url"], **settings))
 
 
 def _out_violations(out: Path) -> Iterator[str]:
@@ -121,15 +122,15 @@ def _session(journal: PostgresJournal, **options: Any) -> VeoSession:
     return session
 
 
-async def _work(place: Place, health: tuple[str, int] | None, **options: Any) -> int:
+async def _work(place: Place, health: tuple[str, int] | None, base_url: str | None, **settings: Any) -> int:
     async with place.opened() as dsn:
         from ...worker import Worker  # noqa: PLC0415 - the extra may be missing
 
-        worker = Worker(dsn, schema=place.schema, **options)
+        worker = Worker(dsn, schema=place.schema, **settings)
         _greet(place, dsn)
         with _quiet():
             async with _healthy(worker, health), _Seen(worker, dsn).shown() as board:
-                status = await _until_stopped(worker, board)
+                status = await _until_stopped(worker, board, base_url)
     _tell(worker)
     return status
 
@@ -140,14 +141,13 @@ def _greet(place: Place, dsn: str) -> None:
             "# Other programs on this machine reach the queue with --local, or by its address:", err=True
         )
         click.echo(f"#     export VEO_ASYNC_DATABASE={shlex.quote(dsn)}", err=True)
-    click.echo("# Working until Ctrl-C.", err=True)
 
 
-async def _until_stopped(worker: Worker, board: Traffic) -> int:
+async def _until_stopped(worker: Worker, board: Traffic, base_url: str | None) -> int:
     """
     Run the worker; returns the exit status.
     """
-    running = asyncio.create_task(worker.run(signals=False))
+    running = asyncio.create_task(_run(worker, board, base_url))
     try:
         await asyncio.wait([running])
     except asyncio.CancelledError:
@@ -161,6 +161,37 @@ async def _until_stopped(worker: Worker, board: Traffic) -> int:
         complain(*lines(error))
         return LOST
     return FINE
+
+
+async def _run(worker: Worker, board: Traffic, base_url: str | None) -> None:
+    await _check_token(board, base_url)
+    telling = asyncio.create_task(_tell_when_ready(worker, board), name="veo-async greeting")
+    try:
+        await worker.run(signals=False)
+    finally:
+        telling.cancel()
+
+
+async def _check_token(board: Traffic, base_url: str | None) -> None:
+    """
+    End a worker whose token is refused before it takes anything from one whose token is good.
+    """
+    try:
+        async with asyncio.timeout(LONGEST):
+            await ask(base_url)
+    except AuthenticationError:
+        raise
+    except (VeoError, TimeoutError) as error:
+        why = reason(error) if isinstance(error, VeoError) else f"nothing in {LONGEST:g} seconds"
+        board.say(
+            f"note: the API gave no good answer to a first question ({why}); the worker starts all the same"
+        )
+
+
+async def _tell_when_ready(worker: Worker, board: Traffic) -> None:
+    while not worker.is_ready:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(_LOOK_EVERY)
+    board.say("Working until Ctrl-C.")
 
 
 async def _was_lost(worker: Worker) -> bool:
