@@ -247,7 +247,7 @@ def _error_types() -> list[type[errors.VeoError]]:
 @pytest.mark.parametrize("kind", _error_types(), ids=lambda kind: kind.__name__)
 def test_every_error_comes_with_advice(kind: type[errors.VeoError]) -> None:
     """An error that a command can end with says in a second line what to do, and repeats no made-up key."""
-    if kind in (errors.ConfigurationError, errors.UsageError, errors.JobAbandoned):
+    if kind in (errors.ConfigurationError, errors.JournalError, errors.UsageError, errors.JobAbandoned):
         pytest.skip("told in its own words, or never seen at a terminal")
     error = kind("it went wrong", key="a-made-up-key", task_id="1234")
     words, told = advice.lines(error)
@@ -257,6 +257,13 @@ def test_every_error_comes_with_advice(kind: type[errors.VeoError]) -> None:
     assert told.endswith(".")
     assert "a-made-up-key" not in words + told
     assert "{" not in told
+
+
+def test_errors_of_a_journal_say_themselves_what_to_do() -> None:
+    """A second line would not fit all of them: a disk is full, a table is missing, a server cannot be reached."""
+    assert ["the disk is full: free some space"] == advice.lines(
+        errors.JournalError("the disk is full: free some space")
+    )
 
 
 def test_advice_that_needs_an_id_is_not_given_without_one() -> None:

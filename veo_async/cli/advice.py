@@ -18,7 +18,6 @@ from ..errors import (
     JobFailed,
     JobTimedOut,
     JobVanished,
-    JournalError,
     KeyConflict,
     PermissionDenied,
     PlatformError,
@@ -85,7 +84,6 @@ _ADVICE: Final[tuple[tuple[type[VeoError], str], ...]] = (
         DownloadError,
         "The video stays at the server for some time: `veo-async wait {task_id} -o FILE` fetches it.",
     ),
-    (JournalError, "Nothing more is sent without a journal: check its disk, or its database."),
 )
 
 
