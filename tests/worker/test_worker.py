@@ -141,18 +141,19 @@ async def asked(url: str) -> int:
         return answer.status
 
 
-async def test_an_app_of_ones_own_has_the_task_and_its_followers(stage: Stage) -> None:
-    """Its worker also runs what comes after a video, once the outcome is there."""
+@pytest.mark.parametrize("queue", ["veo", "default"])
+async def test_an_app_of_ones_own_has_the_task_and_its_followers(stage: Stage, queue: str) -> None:
+    """Its worker also runs what comes after a video, once the outcome is there, of each queue that it is given."""
     app = App(connector=PsycopgConnector(conninfo=stage.dsn))
     app.add_tasks_from(new_blueprint(), namespace="veo")
     seen: asyncio.Queue[tuple[str, object]] = asyncio.Queue()
 
-    @app.task(name="publish", queue="veo")
+    @app.task(name="publish", queue=queue)
     async def publish(key: str) -> None:
         await seen.put((key, await outcome(key)))
 
     await enqueue(WHALE, key="whale", then="publish")
-    async with stage.working(app=app):
+    async with stage.working(app=app, queues=("veo", queue)):
         key, found = await asyncio.wait_for(seen.get(), HANGING)
         assert ["succeeded", "succeeded"] == await stage.delivered()
     assert "whale" == key

@@ -57,7 +57,9 @@ class Worker:
         app: an app of one's own, not open, that has taken in `blueprint` with the namespace `veo`; the worker runs its
             tasks of all `queues`. Its connections should be in autocommit mode (`PsycopgConnector(configure=...)`):
             a worker that is frozen in the middle of a fetch would otherwise lock the request for all others.
-        queues: the queues that are worked on.
+        queues: the queues that are worked on. What follows a video, with `then`, is in its task's own queue, which is
+            procrastinate's `default` if it names none. A task that runs when the worker stops is cancelled, and runs
+            again only with a `retry` of procrastinate's.
     """
 
     dsn: str | None = field(default=None, repr=False)  # it may contain a password
