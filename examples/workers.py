@@ -34,8 +34,8 @@ async def main() -> None:
         following = asyncio.create_task(follow())
         # A key makes this safe to repeat: enqueue the same again tomorrow, and nothing is bought twice.
         requests = {f"demo/{subject}": TextToVideo(f"a {subject} at first light") for subject in SUBJECTS}
-        new = await enqueue_many(requests.items())
-        print(f"{new} of {len(requests)} were new to the queue")
+        added = await enqueue_many(requests.items())  # what waits already is not added again
+        print(f"{added} of {len(requests)} enqueued")
         results = await asyncio.gather(*(wait_for(key, timeout=600) for key in requests))
         print(f"{len({result.task_id for result in results})} videos, each bought once")
         following.cancel()

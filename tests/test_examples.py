@@ -202,9 +202,9 @@ async def test_callbacks_in_fastapi_or_how_to_get_it(empty: Path) -> None:
 
 
 async def test_a_worker_makes_what_a_program_enqueues(empty: Path, database: str) -> None:
-    """Each key is new once, and each end is told; a second run buys nothing."""
+    """All keys are enqueued, and each end is told; a second run buys nothing."""
     first = await _run("workers.py", where=empty)
-    assert "4 of 4 were new to the queue" in first
+    assert "4 of 4 enqueued" in first
     assert "4 videos, each bought once" in first
     assert any(line.startswith("demo/") for line in first)
     assert "4 videos, each bought once" in await _run("workers.py", where=empty)

@@ -114,6 +114,20 @@ def test_what_is_added_twice_waits_once() -> None:
     assert "deliveries  2 waiting" in invoke("queue", "status").out
 
 
+def test_what_was_bought_before_costs_nothing(database: str) -> None:
+    """It is enqueued, and counted among what is enqueued; one of several still waits."""
+    lines = [{"key": key, "prompt": key} for key in ("old", "new", "open")]
+    add(*lines)
+    do(database, *BOUGHT)
+    words = "1 of 1 request enqueued, of which 1 was bought before and costs nothing.\n"
+    assert words == add(lines[0]).err
+    do(database, "UPDATE procrastinate_jobs SET status = 'succeeded' WHERE args ->> 'key' = 'old'")
+    words = "2 of 2 requests enqueued, of which 2 were bought before and cost nothing.\n"
+    assert words == add(*lines[:2]).err
+    words = "0 of 3 requests enqueued, 3 waited already; of all, 3 were bought before and cost nothing.\n"
+    assert words == add(*lines).err
+
+
 @pytest.mark.usefixtures("database")
 def test_a_failed_task_is_bought_again_on_demand(tmp_path: Path) -> None:
     """Its key ends with status 1 for who waits; a retry buys once more, and the whole story can be read."""

@@ -41,7 +41,10 @@ async def enqueue(
     schema: str = "veo",
 ) -> bool:
     """
-    Have a worker make this video; returns False if the key waits for a worker already.
+    Have a worker make this video; returns whether a delivery was added.
+
+    None is added while the key waits for a worker already. A key that is being made or was bought before is delivered
+    once more, which costs nothing: the worker finds what was bought.
 
     Args:
         key: the idempotency key: the same key is the same video, however often it is enqueued.
@@ -75,7 +78,9 @@ async def enqueue_many(
     schema: str = "veo",
 ) -> int:
     """
-    Have workers make many videos: all of them or, on an error, none; returns how many did not wait already.
+    Have workers make many videos: all of them or, on an error, none; returns how many deliveries were added.
+
+    Only keys that wait for a worker already are not counted; see `enqueue`.
 
     Args:
         requests: pairs of an idempotency key and a request.
@@ -100,7 +105,7 @@ def enqueue_blocking(
     schema: str = "veo",
 ) -> bool:
     """
-    Have a worker make this video, from code without an event loop; see `enqueue`.
+    Have a worker make this video, from code without an event loop; returns what `enqueue` does.
 
     Args:
         connection: one of psycopg, or Django's: the request is enqueued when its transaction is committed.
@@ -130,7 +135,7 @@ async def put(
     items: Sequence[Delivery], connection: psycopg.AsyncConnection[Any], *, schema: str, priority: int = 0
 ) -> int:
     """
-    Enqueue deliveries, a thousand in one statement; returns how many did not wait already.
+    Enqueue deliveries, a thousand in one statement; returns how many were added.
     """
     added = 0
     async with connection.cursor(row_factory=tuple_row) as cursor:

@@ -115,13 +115,21 @@ async def _add(place: Place, items: Sequence[Item], priority: int) -> int:
         )
     for key in keys:
         click.echo(key)
-    words = f"{added:,} of {plural(len(items), 'request')} enqueued"
-    if added < len(items):
-        words += f", {len(items) - added:,} waited already"
-    if before:
-        words += f"; {before:,} were bought before, and are not bought again"
-    click.echo(f"{words}.", err=True)
+    click.echo(f"{_added_words(len(items), added, before)}.", err=True)
     return FINE
+
+
+def _added_words(given: int, added: int, before: int) -> str:
+    words = f"{added:,} of {plural(given, 'request')} enqueued"
+    waited = f", {given - added:,} waited already" if added < given else ""
+    if not before:
+        return words + waited
+    free = (
+        "1 was bought before and costs nothing"
+        if before == 1
+        else f"{before:,} were bought before and cost nothing"
+    )
+    return f"{words}{waited}; of all, {free}" if waited else f"{words}, of which {free}"
 
 
 # --- to look at it ---------------------------------------------------------------------------------------
