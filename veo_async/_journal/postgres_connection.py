@@ -4,6 +4,7 @@ Connections to PostgreSQL: which errors pass by themselves, and what to do about
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import psycopg
@@ -49,7 +50,9 @@ class Address:
         try:
             self._options = {**_DEFAULTS, **conninfo_to_dict(self.dsn)}
         except psycopg.Error:  # its message may contain the password
-            raise ConfigurationError("the journal's address is not a PostgreSQL address") from None
+            words = "the journal's address is not a PostgreSQL address"
+            driver = re.match(r"postgres(?:ql)?(\+\w+)://", self.dsn)  # as SQLAlchemy names one
+            raise ConfigurationError(f"{words}: leave out {driver[1]}" if driver else words) from None
 
     def __str__(self) -> str:
         its = self._options

@@ -73,7 +73,7 @@ async def _init(place: Place) -> int:
             await install(dsn, schema=place.schema)
         else:
             await journal.install()
-        click.echo(f"{journal!r} is ready", err=True)
+        click.echo(f"the tables in the schema {place.schema} are ready", err=True)
     return FINE
 
 
