@@ -94,7 +94,8 @@ class ConfigurationError(VeoError, ValueError):
 
 class UsageError(VeoError, RuntimeError):
     """
-    A session was used outside `async with`, or in another event loop than the one that entered it.
+    A session was used outside `async with`, or in another event loop than the one that entered it; or a connection of
+    another library than psycopg was given to `enqueue`.
 
         try:
             VeoSession().submit(TextToVideo("a whale"))

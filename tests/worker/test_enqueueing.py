@@ -7,12 +7,21 @@ from __future__ import annotations
 import asyncio
 
 import psycopg
+import psycopg.types.string
 import pytest
 
 from tests.platform.pictures import JPEG
 from tests.postgres.server import Postgres, do
 from tests.worker.stage import requests, until
-from veo_async import ConfigurationError, ImageToVideo, InvalidRequest, JournalError, KeyConflict, TextToVideo
+from veo_async import (
+    ConfigurationError,
+    ImageToVideo,
+    InvalidRequest,
+    JournalError,
+    KeyConflict,
+    TextToVideo,
+    UsageError,
+)
 from veo_async.worker import enqueue, enqueue_blocking, enqueue_many
 from veo_async.worker.database import DATABASE
 
@@ -52,6 +61,50 @@ def test_code_without_a_loop_enqueues_on_its_connection(database: str) -> None:
         assert enqueue_blocking(WHALE, key="whale", connection=connection)
         with pytest.raises(KeyConflict):
             enqueue_blocking(OWL, key="whale", connection=connection)
+    assert ["whale"] == keys(database)
+
+
+class Foreign:
+    """
+    Another library's connection.
+    """
+
+
+async def test_only_a_connection_of_psycopg_will_do(database: str) -> None:
+    """The error says what to pass of SQLAlchemy's, or names the function for the other kind of connection."""
+    with pytest.raises(UsageError, match=r"not tests.worker.test_enqueueing.Foreign: .*get_raw_connection"):
+        await enqueue(WHALE, key="whale", connection=Foreign())  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"not tests.worker.test_enqueueing.Foreign: .*driver_connection"):
+        enqueue_blocking(WHALE, key="whale", connection=Foreign())
+    with psycopg.connect(database) as blocking, pytest.raises(UsageError, match="enqueue_blocking"):
+        await enqueue_many([("whale", WHALE)], connection=blocking)  # type: ignore[arg-type]
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        with pytest.raises(UsageError, match=r"not psycopg\.AsyncConnection: that is for enqueue$"):
+            enqueue_blocking(WHALE, key="whale", connection=connection)
+    assert [] == keys(database)
+
+
+class Django:
+    """
+    As much of Django's connection as is used; its rows have JSON as text.
+    """
+
+    vendor = "postgresql"
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def cursor(self) -> psycopg.Cursor:
+        made = self._connection.cursor()
+        made.adapters.register_loader("jsonb", psycopg.types.string.TextLoader)
+        return made
+
+
+def test_a_connection_of_django_will_do(database: str) -> None:
+    """It is known by its vendor, since it is no psycopg connection itself."""
+    with psycopg.connect(database) as connection:
+        assert enqueue_blocking(WHALE, key="whale", connection=Django(connection))
+        assert not enqueue_blocking(WHALE, key="whale", connection=Django(connection))
     assert ["whale"] == keys(database)
 
 

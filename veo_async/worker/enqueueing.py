@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import psycopg
 from psycopg.rows import tuple_row
 
-from .. import InvalidRequest, Request
+from .. import InvalidRequest, Request, UsageError
 from .._api.journal_text import dump_request
 from .._api.local_images import is_name
 from .._journal.postgres_rows import digest, stored
@@ -53,7 +53,7 @@ async def enqueue(
         then: the name of a procrastinate task that is deferred with `key=...` once the outcome is there; it may
             run more than once.
         priority: higher ones go first.
-        connection: the caller's own: the request is enqueued when its transaction is committed.
+        connection: the caller's own, of psycopg: the request is enqueued when its transaction is committed.
         database: where to enqueue without a connection; falls back to `VEO_ASYNC_DATABASE`.
         schema: the schema with the journal's tables.
 
@@ -62,6 +62,7 @@ async def enqueue(
         InvalidRequest: `to` leads out of the worker's directory, or an image is a picture of this machine.
         JournalError: the database cannot be reached, or lacks the tables.
         KeyConflict: the key belongs to a different request.
+        UsageError: `connection` is another library's, or a blocking one.
     """
     items = [_delivery(key, request, to, then)]
     return await _enqueue(items, priority, connection, database, schema) == 1
@@ -87,7 +88,7 @@ async def enqueue_many(
         to: where to save the videos, by key. All other arguments are those of `enqueue`.
 
     Raises:
-        ConfigurationError, InvalidRequest, JournalError, KeyConflict: as `enqueue` does.
+        ConfigurationError, InvalidRequest, JournalError, KeyConflict, UsageError: as `enqueue` does.
     """
     places = to or {}
     items = [_delivery(key, request, places.get(key), then) for key, request in requests]
@@ -111,8 +112,9 @@ def enqueue_blocking(
         connection: one of psycopg, or Django's: the request is enqueued when its transaction is committed.
 
     Raises:
-        InvalidRequest, JournalError, KeyConflict: as `enqueue` does.
+        InvalidRequest, JournalError, KeyConflict, UsageError: as `enqueue` does.
     """
+    _check_blocking(connection)
     with connection.cursor() as cursor, explaining():
         cursor.execute(named(_ENQUEUED, schema), _values([_delivery(key, request, to, then)], priority))
         return _added(cursor.fetchone()) == 1
@@ -126,6 +128,7 @@ async def _enqueue(
     schema: str,
 ) -> int:
     if connection is not None:
+        _check_async(connection)
         return await put(items, connection, schema=schema, priority=priority)
     async with connected(address_of(database, schema)) as own, own.transaction():
         return await put(items, own, schema=schema, priority=priority)
@@ -179,6 +182,31 @@ def _check_inside(to: str) -> None:
     path = PurePosixPath(to)
     if path.is_absolute() or ".." in path.parts or not path.name or "\\" in to or "\0" in to:
         raise InvalidRequest(f"`to` must be a file's path inside the worker's directory, not {to!r}")
+
+
+def _check_async(connection: object) -> None:
+    if isinstance(connection, psycopg.AsyncConnection):
+        return
+    advice = "of SQLAlchemy's with postgresql+psycopg pass (await connection.get_raw_connection()).driver_connection"
+    if isinstance(connection, psycopg.Connection):
+        advice = "that is for enqueue_blocking"
+    raise UsageError(f"connection must be a psycopg.AsyncConnection, not {_class_of(connection)}: {advice}")
+
+
+def _check_blocking(connection: object) -> None:
+    # Django's has the vendor, also behind the proxy `django.db.connection`.
+    if isinstance(connection, psycopg.Connection) or getattr(connection, "vendor", None) == "postgresql":
+        return
+    advice = "of SQLAlchemy's with postgresql+psycopg pass connection.connection.driver_connection"
+    if isinstance(connection, psycopg.AsyncConnection):
+        advice = "that is for enqueue"
+    raise UsageError(
+        f"connection must be a psycopg.Connection, or Django's, not {_class_of(connection)}: {advice}"
+    )
+
+
+def _class_of(it: object) -> str:
+    return f"{type(it).__module__}.{type(it).__qualname__}"
 
 
 def _values(items: Sequence[Delivery], priority: int) -> dict[str, object]:
