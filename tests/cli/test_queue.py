@@ -149,11 +149,14 @@ def test_a_failed_task_is_bought_again_on_demand(tmp_path: Path) -> None:
         assert ("failed", "api_error") == (record["state"], record["error"]["code"])
         wait_for(lambda: "2 done" in invoke("queue", "status").out)
         assert "2 failed" in invoke("queue", "status").out
+        assert "whale\n" == (failed := invoke("queue", "keys", "--state", "failed").out)
+        assert "whale: enqueued again\n" == invoke("queue", "retry", "-", given=failed).err
+        wait_for(lambda: "3 done" in invoke("queue", "status").out)
     events = [json.loads(line) for line in invoke("queue", "status", "whale", "--json").out.splitlines()]
     bought = [event["details"]["task_id"] for event in events if event["what"] == "accepted"]
     assert [*server.core.tasks] == bought
     enqueued = [event["details"] for event in events if event["what"] == "enqueued"]
-    assert [("whale.mp4", None), ("whale.mp4", bought[0])] == [
+    assert [("whale.mp4", earlier) for earlier in (None, *bought[:2])] == [
         (its["to"], its.get("retry_of")) for its in enqueued
     ]
 
@@ -173,6 +176,32 @@ def test_what_waits_for_a_person_is_shown_and_enqueued_anew(database: str) -> No
     assert "whale: enqueued again\n" == invoke("queue", "retry", "-", given="whale\n").err
     told = invoke("queue", "status").out
     assert (True, False) == ("1 waiting" in told, "parked" in told)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_key_that_is_no_line_is_not_listed_as_one() -> None:
+    """A line of it may be another key, which somebody would then buy again; JSON has it."""
+    add({"key": "whale\nowl", "prompt": "a whale"}, {"key": "crane", "prompt": "a crane"})
+    listed = invoke("queue", "keys", "--state", "waiting")
+    words = "veo-async: 1 key with control characters left out: --json writes all\n"
+    assert (0, "crane\n", words) == (listed.status, listed.out, listed.err)
+    listed = invoke("queue", "keys", "--state", "waiting", "--json")
+    assert ('"crane"\n"whale\\nowl"\n', "") == (listed.out, listed.err)
+
+
+@pytest.mark.usefixtures("database")
+def test_who_waits_for_what_nobody_has_enqueued_is_told() -> None:
+    """It may be enqueued later, but is more often a slip."""
+
+    def told(*keys: str) -> str:
+        return invoke("queue", "wait", *keys, "--timeout", "0.1").err.splitlines()[0]
+
+    add({"key": "whale", "prompt": "a whale"})
+    assert told("whale").startswith("veo-async: 1 key had not ended")
+    words = "veo-async: nothing is known of the key 'nosuch' yet: waiting for somebody to enqueue it"
+    assert words == told("whale", "nosuch")
+    words = "veo-async: nothing is known of 2 keys yet: waiting for somebody to enqueue them"
+    assert words == told("whale", "nosuch", "another")
 
 
 def test_what_has_not_ended_in_time(database: str) -> None:

@@ -26,19 +26,31 @@ async def wait_for_all(place: Place, keys: Sequence[str], *, timeout: float | No
     Wait for the keys, show them, and tell their outcomes; returns the exit status.
     """
     outcomes: dict[str, VideoResult | VeoError] = {}
-    async with place.opened() as dsn, Board(total=len(keys)) as board:
-        try:
-            async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
-                for key in keys:
-                    group.create_task(_wait(key, dsn, place.schema, board, outcomes))
-        except TimeoutError:
-            pass
+    async with place.opened() as dsn:
+        await _note_unknown(keys, dsn, place.schema)
+        async with Board(total=len(keys)) as board:
+            try:
+                async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
+                    for key in keys:
+                        group.create_task(_wait(key, dsn, place.schema, board, outcomes))
+            except TimeoutError:
+                pass
     for key in keys:
         if key in outcomes:
             _tell(key, outcomes[key], as_json=as_json)
     if left := len(keys) - len(outcomes):
         complain(f"{plural(left, 'key')} had not ended after {timeout:g} seconds; the videos go on")
     return FINE if all(isinstance(outcomes.get(key), VideoResult) for key in keys) else FAILED
+
+
+async def _note_unknown(keys: Sequence[str], dsn: str, schema: str) -> None:
+    from ..worker.listing import unknown  # noqa: PLC0415 - the extra may be missing
+
+    match await unknown(keys, dsn, schema=schema):
+        case [key]:
+            complain(f"nothing is known of the key {key!r} yet: waiting for somebody to enqueue it")
+        case [_, *_] as found:
+            complain(f"nothing is known of {len(found):,} keys yet: waiting for somebody to enqueue them")
 
 
 async def _wait(

@@ -8,7 +8,7 @@ import math
 import unicodedata
 from typing import Final
 
-__all__ = ["READ_AS", "duration", "plural", "printable", "read_as", "shortened", "size"]
+__all__ = ["READ_AS", "duration", "is_harmless", "plural", "printable", "read_as", "shortened", "size"]
 
 READ_AS: Final = {  # what a request of this class makes from an earlier video
     "Get1080p": "1080p of",
@@ -39,6 +39,13 @@ def printable(text: str) -> str:
     """
     spaced = " ".join(text.split())
     return "".join("\N{REPLACEMENT CHARACTER}" if _is_harmful(letter) else letter for letter in spaced)
+
+
+def is_harmless(text: str) -> bool:
+    """
+    Tell whether a text can be written as it is: on one line, and without control characters.
+    """
+    return not any(map(_is_harmful, text))
 
 
 def _is_harmful(letter: str) -> bool:

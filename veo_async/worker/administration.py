@@ -45,7 +45,10 @@ _BOUGHT: Final = """
     SELECT count(*) FROM unnest(%(digests)s::uuid[]) AS wanted (digest) WHERE EXISTS (SELECT FROM SCHEMA.account, SCHEMA.job
         WHERE job.account = account.id AND job.digest = wanted.digest AND NOT job.failed)
 """
-_REFUSED: Final = "SELECT count(*) FROM SCHEMA.refusal"
+_REFUSED: Final = """
+    SELECT count(DISTINCT digest) FROM SCHEMA.refusal WHERE NOT EXISTS (SELECT FROM SCHEMA.account, SCHEMA.job
+        WHERE job.account = account.id AND job.digest = refusal.digest AND NOT job.failed)
+"""
 _SESSIONS: Final = """
     SELECT name FROM SCHEMA.session WHERE NOT dead AND expires_at > clock_timestamp() ORDER BY id
 """
@@ -80,8 +83,8 @@ class QueueStatus:
 
     Attributes:
         deliveries: how many there are, by state: `waiting`, `later`, `running`, `done`, `given up`, ...
-        purchases: how many there are, by state: `queued`, `submitting`, `pending`, `succeeded`, `failed`.
-        refused: how many keys were refused, and not used since.
+        purchases: how many there are, not of how many keys, by state: `queued`, `submitting`, `pending`, `succeeded`, `failed`.
+        refused: how many keys were refused, and neither enqueued nor bought since.
         sessions: the names of the processes that may buy.
         parked: the keys that wait for a person.
         surplus: the tasks that were paid for, but belong to no purchase.

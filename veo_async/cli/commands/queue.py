@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import click
@@ -22,13 +23,14 @@ from ..ending import FAILED, FINE, NO_TOKEN, TOKEN, complain, refuse, run
 from ..options import positive, whole
 from ..queue_words import event_lines, limit_lines, status_lines
 from ..waiting import wait_for_all
-from ..words import plural, printable
+from ..words import is_harmless, plural, printable
 
 __all__ = ["queue"]
 
 _DAYS: Final = {"d": 86400.0, "w": 7 * 86400.0}
 _NO_LIMIT: Final = object()
 _keys: Final = click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+_STATES: Final = ("failed", "refused", "parked", "waiting")
 _json: Final = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 
 
@@ -143,6 +145,9 @@ def status(*, key: str | None, as_json: bool, **place: Any) -> None:
     """
     Show how many deliveries and purchases are in which state, which workers live, what waits for a person, and which
     tasks were paid for twice; or, for a KEY, all that has happened to it.
+
+    A key has several purchases if its task failed and was bought again: `veo-async queue keys` tells which keys have
+    no video.
     """
     run(_status(Place(**place), as_json) if key is None else _story(Place(**place), key, as_json))
 
@@ -165,6 +170,38 @@ async def _story(place: Place, key: str, as_json: bool) -> int:
     if not events:
         complain(f"nothing is known of the key {key!r}")
     return FINE if events else FAILED
+
+
+@queue.command(short_help="List the keys that have no video.")
+@click.option("--state", type=click.Choice(_STATES), required=True, help="How they have ended, or not yet.")
+@_json
+@placed
+def keys(*, state: str, as_json: bool, **place: Any) -> None:
+    """
+    Write the keys to stdout, one a line, whose last task has failed, which were refused, which are parked until a
+    person has looked, or which have not ended.
+
+    So `veo-async queue keys --state failed | veo-async queue retry -` buys again what has failed.
+    """
+    run(_keys_in(Place(**place), state, as_json))
+
+
+async def _keys_in(place: Place, state: str, as_json: bool) -> int:
+    left_out = 0
+    async with place.opened() as dsn:
+        from ...worker.listing import keys_in  # noqa: PLC0415 - the extra may be missing
+
+        async with aclosing(keys_in(state, dsn, schema=place.schema)) as found:
+            async for key in found:
+                if as_json:
+                    click.echo(json.dumps(key))
+                elif is_harmless(key):
+                    click.echo(key)
+                else:  # whoever reads the lines would take it for other keys
+                    left_out += 1
+    if left_out:
+        complain(f"{plural(left_out, 'key')} with control characters left out: --json writes all")
+    return FINE
 
 
 def _print(lines: Iterable[str]) -> None:
