@@ -65,6 +65,7 @@ async def keys_in(
     address = address_of(database, schema)
     async with connected(address) as connection, connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        await connection.execute("SET LOCAL jit = off")  # compiling takes a second for each thousand keys
         async with connection.cursor(name="keys") as found:
             await found.execute(address.sql(_CANDIDATES[state]), {"queue": QUEUE, "task": TASK})
             while rows := await found.fetchmany(_AT_ONCE):

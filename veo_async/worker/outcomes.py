@@ -28,6 +28,7 @@ from .._journal.postgres_schema import named
 from .database import address_of, connected
 
 __all__ = [
+    "LATEST",
     "ROUNDS",
     "Outcome",
     "failed_task",
@@ -44,23 +45,26 @@ ROUNDS: Final = 3  # after so many deliveries without telling what became of a p
 # Time or a person mends these without a new request: another token, more credits, a server that is well again.
 _CURABLE: Final = (AuthenticationError, InsufficientBalance, RateLimited, ServerError)
 
-# The latest purchase of each key, of whatever account: the one that has not failed, or else the last one that has. A failed
-# task is no outcome while it is about to be bought again.
-_OUTCOMES: Final = """
-    SELECT wanted.digest, it.request, CASE WHEN it.failed AND EXISTS (SELECT FROM procrastinate_jobs
+# The latest purchase of each key, of whatever account: the one that has not failed, or else the last one that has. There is
+# an index for each of the two, and none for both: in one query, all purchases would be read for each key.
+LATEST: Final = """LATERAL (SELECT * FROM (
+        SELECT job.* FROM SCHEMA.account, SCHEMA.job
+            WHERE job.account = account.id AND job.digest = wanted.digest AND NOT job.failed
+        UNION ALL SELECT job.* FROM SCHEMA.account, SCHEMA.job
+            WHERE job.account = account.id AND job.digest = wanted.digest AND job.failed
+    ) AS job ORDER BY failed, id DESC LIMIT 1)"""
+# A failed task is no outcome while it is about to be bought again.
+_OUTCOMES: Final = f"""
+    SELECT wanted.digest, it.request, CASE WHEN it.failed IS TRUE AND EXISTS (SELECT FROM procrastinate_jobs
             WHERE queueing_lock = 'veo:' || replace(wanted.digest::text, '-', '') AND status IN ('todo', 'doing')
             AND args ->> 'retry_of' = it.task_id) THEN NULL ELSE it.outcome END, it.failed, refusal.key, refusal.reason, parked.reason, parked.rounds
     FROM unnest(%(digests)s::uuid[]) AS wanted (digest)
-    LEFT JOIN LATERAL (SELECT job.* FROM SCHEMA.account, SCHEMA.job WHERE job.account = account.id
-        AND job.digest = wanted.digest ORDER BY failed, job.id DESC LIMIT 1) AS it ON true
+    LEFT JOIN {LATEST} AS it ON true
     LEFT JOIN LATERAL (SELECT refusal.* FROM SCHEMA.account, SCHEMA.refusal WHERE refusal.account = account.id
         AND refusal.digest = wanted.digest ORDER BY at DESC LIMIT 1) AS refusal ON true
     LEFT JOIN SCHEMA.parked ON parked.digest = wanted.digest
 """
-_LAST: Final = """
-    SELECT failed, task_id FROM SCHEMA.account, SCHEMA.job WHERE job.account = account.id
-    AND job.digest = %(digest)s::uuid ORDER BY failed, job.id DESC LIMIT 1
-"""
+_LAST: Final = f"SELECT failed, task_id FROM (SELECT %(digest)s::uuid AS digest) AS wanted, {LATEST} AS it"
 _RECENT: Final = "SELECT key FROM SCHEMA.job WHERE settled_at >= %(since)s"
 _ROUND: Final = "SELECT SCHEMA.counted_round(%(digest)s, %(key)s, %(reason)s, %(more)s)"
 

@@ -16,17 +16,16 @@ from .._journal.postgres_rows import digest
 from .administration import rows_of
 from .database import address_of, connected
 from .enqueueing import Delivery, delivery, lock_of, put
-from .outcomes import Outcome, read_outcomes
+from .outcomes import LATEST, Outcome, read_outcomes
 
 __all__ = ["Retried", "retry_all"]
 
 # The latest delivery and the latest purchase of each key; either may be missing.
-_FOUND: Final = """
+_FOUND: Final = f"""
     SELECT wanted.digest, coalesce(delivery.args ->> 'request', purchase.request), delivery.args ->> 'to',
         delivery.args ->> 'then', coalesce(delivery.status IN ('todo', 'doing'), false), CASE WHEN purchase.failed THEN purchase.task_id END
     FROM unnest(%(digests)s::uuid[], %(locks)s::text[]) AS wanted (digest, lock)
-    LEFT JOIN LATERAL (SELECT job.request, job.failed, job.task_id FROM SCHEMA.account JOIN SCHEMA.job ON job.account = account.id
-        WHERE job.digest = wanted.digest ORDER BY job.failed, job.id DESC LIMIT 1) AS purchase ON true
+    LEFT JOIN {LATEST} AS purchase ON true
     LEFT JOIN (SELECT DISTINCT ON (queueing_lock) queueing_lock, args, status FROM procrastinate_jobs
         WHERE queueing_lock = ANY(%(locks)s::text[])
         ORDER BY queueing_lock, status IN ('todo', 'doing') DESC, id DESC) AS delivery ON queueing_lock = lock
