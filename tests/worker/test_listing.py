@@ -4,12 +4,14 @@ The keys without a video are listed by how they have ended.
 
 from __future__ import annotations
 
+from tests.postgres.server import do
 from tests.worker.stage import Stage, requests
 from veo_async import TextToVideo
 from veo_async.simulator import Script
 from veo_async.worker import enqueue_many
 from veo_async.worker.administration import status
 from veo_async.worker.listing import keys_in, unknown
+from veo_async.worker.outcomes import LATEST
 from veo_async.worker.retrying import Retried, retry_all
 
 STATES = ("failed", "refused", "parked", "waiting")
@@ -56,3 +58,10 @@ async def test_more_keys_than_are_read_at_once(stage: Stage) -> None:
     assert expected == sorted(found := [key async for key in keys_in("waiting")])
     assert len(found) == len(set(found))
     assert ["nobody"] == await unknown(["key 7", "nobody", "key 8"])
+
+
+async def test_a_key_is_found_by_an_index(stage: Stage) -> None:
+    """However many purchases there are: the open one and the failed ones each have an index."""
+    query = f"SELECT it.id FROM (SELECT gen_random_uuid() AS digest) AS wanted, {LATEST} AS it"
+    plan = do(stage.dsn, "SET enable_seqscan = off", f"EXPLAIN {query.replace('SCHEMA', 'veo')}")
+    assert [True, True] == [name in str(plan) for name in ("job_open", "job_failed")]
