@@ -75,9 +75,12 @@ def test_a_star_import_gives_the_surface() -> None:
 
 def test_what_a_test_puts_in_place_of_a_name_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are looked up when they are first asked for: no other name's lookup brings a replaced one back."""
-    monkeypatch.setattr(veo_async, "VeoSession", "a fake")
+    class Fake(VeoSession):
+        pass
+
+    monkeypatch.setattr(veo_async, "VeoSession", Fake)
     monkeypatch.delitem(vars(veo_async), "Journal", raising=False)
-    assert (True, "a fake") == (hasattr(veo_async, "Journal"), veo_async.VeoSession)
+    assert (True, Fake) == (hasattr(veo_async, "Journal"), veo_async.VeoSession)
 
 
 def test_names_belong_to_the_public_package_in_the_typing_file() -> None:

@@ -221,7 +221,7 @@ def test_a_ledger_without_marks_does_not_show_what_was_bought_twice() -> None:
     with served() as server:
         bought(server)
         for task in server.core.tasks.values():
-            task.body.pop("callback_url")
+            task.body.pop("callback_url")  # type: ignore[attr-defined]
         result = call(server, "audit", "out")
     assert (0, True) == (result.status, result.err.endswith("compared: nothing is off.\n"))
 
