@@ -75,6 +75,7 @@ def test_a_star_import_gives_the_surface() -> None:
 
 def test_what_a_test_puts_in_place_of_a_name_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are looked up when they are first asked for: no other name's lookup brings a replaced one back."""
+
     class Fake(VeoSession):
         pass
 
