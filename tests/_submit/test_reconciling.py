@@ -171,10 +171,33 @@ async def test_a_listing_that_ignores_offset_is_not_read_to_its_end(others: int,
             if update.state is JobState.UNKNOWN:
                 break
         for number in range(others):  # somebody else's, that push it off the page
-            made.core.handle("POST", "/veo/videos", {"authorization": f"Bearer {TOKEN}"}, _bought(number))
+            made.core.post("/veo/videos", json.loads(_bought(number)))
         error = await error_of(job)
     assert isinstance(error, SubmissionUnknown | None)
     assert 1 == sum(task.body["prompt"] == "whale 2" for task in made.core.tasks.values())
+
+
+@in_virtual_time
+async def test_a_listing_that_gives_its_last_page_once_more_is_read_to_its_end() -> None:
+    """
+    A server may answer an offset beyond the end like that: what it has not shown is not there, and is sent again.
+    """
+    made, submits = world(), list[int]()
+
+    async def hook(kind: str, body: dict[str, Any], go: Go) -> Reply:
+        if kind == "submit":
+            submits.append(1)
+            if len(submits) == 2:
+                raise Lost  # and it was never accepted
+        is_beyond = kind == "list" and body["offset"] >= len(made.core.tasks) > 50
+        return await go({**body, "offset": 50} if is_beyond else None)
+
+    for number in range(60):
+        made.core.post("/veo/videos", json.loads(_bought(number)))
+    async with session(made, hook) as veo:
+        await veo.submit(whale(1))
+        await veo.submit(whale(2))
+    assert 62 == made.core.accepted
 
 
 def _bought(number: int) -> bytes:

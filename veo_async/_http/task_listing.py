@@ -155,10 +155,12 @@ class _Pages:
     def _ends(self, ids: Sequence[str | None], *, is_pushed: bool) -> bool | None:
         if not ids:
             return True
-        if not is_pushed or ids == self._last:
-            return False  # records that are no tasks; or the server ignores `offset`
-        # All of it was on earlier pages: this is the end if it is short. If not, more may have been pushed down.
-        return True if len(ids) < self._first else None
+        if not is_pushed:
+            return False  # records that are no tasks
+        if len(ids) < self._first:
+            return True  # the end, pushed down by new tasks, or given once more
+        # The server ignores `offset`; or new tasks have pushed down a page, and more may follow.
+        return False if ids == self._last else None
 
 
 def _seconds(moment: datetime | float | None) -> float | None:
